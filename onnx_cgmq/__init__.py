@@ -1,0 +1,1 @@
+"""Bit-widths for ONNX models, learned under a guaranteed bound (CGMQ)."""

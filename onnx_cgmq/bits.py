@@ -1,0 +1,150 @@
+"""Bit-widths, gates and integer grids: pure functions, no torch, no onnx.
+
+The formulas are those of CGMQ (arXiv 2409.20138) and Bayesian Bits (arXiv 2005.07093): for a range
+``[low, high]`` and a width of ``b`` bits the step is ``(high - low) / (2**b - 1)``, so that every
+coarser symmetric grid is a subset of every finer one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+FLOAT_BITS = 32
+"""The width that stands for the float value, unquantized."""
+
+INTEGER_KERNEL_BITS = 8
+"""The widest width for which onnxruntime's CPU provider has integer MAC kernels."""
+
+
+class Role(str, Enum):
+    """What a quantized tensor is to the operator that reads it."""
+
+    WEIGHT = "weight"
+    BIAS = "bias"
+    ACTIVATION = "activation"
+
+
+class Granularity(str, Enum):
+    """How many gates a tensor has: one, one per channel, or one per element."""
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+    ELEMENT = "element"
+
+
+class GridForm(str, Enum):
+    """Which integer codes a grid has.
+
+    SYMMETRIC: ``-(2**(b-1)-1) .. 2**(b-1)-1``, zero point 0 (weights, biases).
+    UNSIGNED: ``0 .. 2**b-1``, zero point 0 (activations that can't be negative).
+    AFFINE: ``0 .. 2**b-1`` with an integer zero point (all other activations).
+    """
+
+    SYMMETRIC = "symmetric"
+    UNSIGNED = "unsigned"
+    AFFINE = "affine"
+
+
+def code_range(bits: int, form: GridForm) -> tuple[int, int]:
+    """Smallest and largest integer code of a grid.
+
+    Args:
+        bits: Width in bits, 0 (pruned: only code 0) to 16.
+        form: Form of the grid.
+
+    Returns:
+        ``(smallest, largest)``, both inclusive.
+
+    Raises:
+        ValueError: If ``bits`` is not a width with integer codes.
+    """
+    if not 0 <= bits < FLOAT_BITS:
+        raise ValueError(f"{bits} bits have no integer codes; expected 0 to {FLOAT_BITS - 1}")
+    if bits == 0:
+        return 0, 0
+    if form is GridForm.SYMMETRIC:
+        largest = 2 ** (bits - 1) - 1
+        return -largest, largest
+    return 0, 2**bits - 1
+
+
+def intervals(bits: int) -> int:
+    """Number of steps that span the range at a width: ``2**bits - 1``."""
+    return int(2**bits - 1)
+
+
+def nesting_factor(coarse: int, fine: int) -> int:
+    """Factor that takes a code of the coarser symmetric grid to the finer one over the same range.
+
+    The factors from 2 to 4, 4 to 8 and 8 to 16 bits are 5, 17 and 257.
+
+    Raises:
+        ValueError: If the grids are not nested.
+    """
+    factor, rest = divmod(intervals(fine), intervals(coarse))
+    if rest:
+        raise ValueError(f"a {coarse}-bit grid is not a subset of a {fine}-bit grid")
+    return factor
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The widths that a gate may choose from, ascending; 0 is "pruned", 32 is "float".
+
+    A gate ``g`` selects the ``k``-th non-zero width for ``g`` in ``(k-1, k]``, the widest above, and
+    width 0 (if in the ladder, else the narrowest) for ``g <= 0``: the table ``T(g)`` of CGMQ.
+    """
+
+    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+
+    def __post_init__(self) -> None:
+        allowed = {0, 2, 4, 8, 16, 32}
+        if not self.nonzero or tuple(sorted(set(self.widths))) != self.widths:
+            raise ValueError(f"widths {self.widths} must be ascending, distinct, and more than just 0")
+        if not set(self.widths) <= allowed:
+            raise ValueError(f"widths {self.widths} must be among {sorted(allowed)}")
+
+    @property
+    def nonzero(self) -> tuple[int, ...]:
+        """The widths above 0."""
+        return tuple(width for width in self.widths if width > 0)
+
+    @property
+    def quantized(self) -> tuple[int, ...]:
+        """The widths that have an integer grid (above 0 and below 32)."""
+        return tuple(width for width in self.nonzero if width < FLOAT_BITS)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether width 0 is allowed."""
+        return self.widths[0] == 0
+
+    @property
+    def gate_min(self) -> float:
+        """Smallest gate value: the middle of the interval of the narrowest width."""
+        return -0.5 if self.prunes else 0.5
+
+    @property
+    def gate_max(self) -> float:
+        """Largest gate value; gates start here (5.5 for the five widths of the paper)."""
+        return len(self.nonzero) + 0.5
+
+    def gate_of(self, width: int) -> float:
+        """The gate value in the middle of a width's interval."""
+        return -0.5 if width == 0 else self.nonzero.index(width) + 0.5
+
+    def threshold(self, width: int) -> float:
+        """The largest gate value that still selects ``width`` (infinity for the widest)."""
+        if width == self.widths[-1]:
+            return float("inf")
+        return 0.0 if width == 0 else float(self.nonzero.index(width) + 1)
+
+    def widths_of(self, gate: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Widths that an array of gates selects: ``T(g)``, same shape, int64."""
+        index = np.clip(np.ceil(gate).astype(np.int64), 0, len(self.nonzero))
+        lowest = 0 if self.prunes else self.nonzero[0]
+        return np.array((lowest, *self.nonzero), dtype=np.int64)[index]

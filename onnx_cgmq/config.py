@@ -1,0 +1,104 @@
+"""What a user may set, validated. The bound is the only number that must be given."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from onnx_cgmq.bits import Granularity, Ladder
+from onnx_cgmq.errors import ConfigError
+
+
+class Direction(str, Enum):
+    """Which importance moves the gates (see docs/concepts.md)."""
+
+    GRADIENT = "gradient"
+    GRADIENT_MAGNITUDE = "gradient_magnitude"
+    GRADIENT_TIMES_MAGNITUDE = "gradient_times_magnitude"
+    FISHER = "fisher"
+
+
+class Config(BaseModel):
+    """Settings of a run; the defaults serve every model.
+
+    Attributes:
+        granularity: One gate per tensor, channel or element, for weights and biases.
+        activation_granularity: The same for activations; ``None`` follows ``granularity``.
+        widths: The widths a gate may choose, ascending.
+        prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
+        input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
+        direction: Importance that moves the gates.
+        epochs: Passes over the training data.
+        batch_size: Samples in a training step.
+        learning_rate: Peak Adam learning rate of weights and biases.
+        range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
+        validation_share: Part of the data held out to choose the best state.
+        loss: ``auto`` (cross-entropy where there are labels, always the float model as teacher),
+            ``labels``, ``teacher``, or ``package.module:function``.
+        seed: Seed of every random choice.
+        time_limit: Seconds after which training stops with the best feasible state, or ``None``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    granularity: Granularity = Granularity.TENSOR
+    activation_granularity: Granularity | None = None
+    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    prune: bool = False
+    input_width: int | None = None
+    direction: Direction = Direction.FISHER
+    epochs: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    range_learning_rate: float = Field(default=3e-3, gt=0)
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    loss: str = "auto"
+    seed: int = Field(default=0, ge=0)
+    time_limit: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        Ladder(self.widths)
+        if 0 in self.widths:
+            raise ValueError("width 0 is chosen with prune=True, not in widths")
+        if self.prune and self.granularity is Granularity.TENSOR:
+            raise ValueError(
+                "prune=True with granularity 'tensor' would remove whole layers; "
+                "choose granularity 'channel' or 'element'"
+            )
+        if self.input_width is not None and self.input_width not in (2, 4, 8, 16, 32):
+            raise ValueError("input_width must be 2, 4, 8, 16 or 32")
+        return self
+
+    @classmethod
+    def create(cls, **settings: Any) -> Config:
+        """Builds a config, with errors as :class:`ConfigError`.
+
+        Raises:
+            ConfigError: A setting is unknown, out of range, or contradicts another.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}"
+                for item in error.errors()
+            )
+            raise ConfigError(f"invalid settings: {problems}") from error
+
+    @property
+    def ladder(self) -> Ladder:
+        """Widths of activations and biases."""
+        return Ladder(self.widths)
+
+    @property
+    def weight_ladder(self) -> Ladder:
+        """Widths of weights: with 0 when pruning is allowed."""
+        return Ladder((0, *self.widths)) if self.prune else self.ladder
+
+    @property
+    def activations(self) -> Granularity:
+        """Granularity of activations."""
+        return self.activation_granularity or self.granularity

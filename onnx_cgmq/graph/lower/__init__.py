@@ -1,0 +1,1 @@
+"""Writing a learned plan into ONNX: one module per target form."""

@@ -1,0 +1,1 @@
+"""Reads widths and cost from a quantized ONNX file."""

@@ -1,0 +1,1 @@
+"""Calibration and learning of gates, ranges and weights under the bound."""

@@ -1,0 +1,1 @@
+"""The differentiable PyTorch mirror of an ONNX graph, keyed by ONNX value names."""

@@ -1,0 +1,1 @@
+"""ONNX operators as PyTorch, one family per file."""
