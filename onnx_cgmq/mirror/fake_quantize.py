@@ -1,0 +1,149 @@
+"""Fake quantization as one fused forward and backward: a single rounding at the selected width.
+
+The grids of all widths over one range are nested, so one rounding at the selected width equals the
+residual sum of Bayesian Bits (arXiv 2005.07093); no chain of residuals is built or differentiated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class GradientObserver(Protocol):
+    """Sees what the backward pass holds anyway; the directions of the guide are made of it."""
+
+    def observe(self, value: Tensor, gradient: Tensor) -> None:
+        """Takes a tensor and the gradient of the loss for its quantized value, same shape."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An integer grid, broadcastable to the tensor it quantizes.
+
+    Attributes:
+        step: Step, float32; 1 where ``passes`` is true.
+        code_min: Smallest code less the zero point, float32 (integer values).
+        code_max: Largest code less the zero point, float32 (integer values).
+        passes: True where the value stays float, or ``None`` if it does nowhere.
+    """
+
+    step: Tensor
+    code_min: Tensor
+    code_max: Tensor
+    passes: Tensor | None = None
+
+
+def _reduce_to(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Sums a tensor down to a shape that broadcasts to it."""
+    return tensor.sum_to_size(shape) if tensor.shape != shape else tensor
+
+
+class FakeQuantize(torch.autograd.Function):
+    """``y = clip(round(x / step), code_min, code_max) * step`` with learned range ends.
+
+    Gradients: straight-through where ``x`` is inside the range, zero outside. The quantizer without
+    a low end (symmetric, unsigned) is homogeneous in ``(x, high)``, hence by Euler's theorem
+    ``high * dL/dhigh = sum(g * y) - sum(g_x * x)``: LSQ's gradient from two dot products, with no
+    mask and no code tensor kept. With a low end, clipped values pull their own end (as in TQT).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        high: Tensor,
+        low: Tensor | None,
+        grid: Grid,
+        observer: GradientObserver | None,
+    ) -> Tensor:
+        """Quantizes and dequantizes ``x`` (any shape, float) on ``grid``."""
+        y = torch.div(x, grid.step)
+        if grid.step.dim() == 0:
+            y.round_().clamp_(grid.code_min.item(), grid.code_max.item()).mul_(grid.step)
+        else:
+            y.round_()
+            torch.clamp(y, grid.code_min, grid.code_max, out=y)
+            y.mul_(grid.step)
+        if grid.passes is not None:
+            y = torch.where(grid.passes, x, y)
+        ctx.save_for_backward(x, y, high, low)
+        ctx.grid = grid
+        ctx.observer = observer
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Gradients for ``x``, ``high`` and ``low``."""
+        (g,) = gradients
+        x, y, high, low = ctx.saved_tensors
+        grid: Grid = ctx.grid
+        if ctx.observer is not None:
+            ctx.observer.observe(x, g)
+        lower = (grid.code_min - 0.5) * grid.step
+        upper = (grid.code_max + 0.5) * grid.step
+        if grid.step.dim() == 0:
+            g_x = torch.ops.aten.hardtanh_backward(g, x, lower.item(), upper.item())
+        else:
+            inside = (x > lower).logical_and_(x < upper)
+            if grid.passes is not None:
+                inside.logical_or_(grid.passes)
+            g_x = g * inside
+        if low is not None:
+            g_high, g_low = _affine_range_gradients(g, g_x, x, y, high, low, upper)
+            return g_x, g_high, g_low, None, None
+        if high.dim() == 0:
+            euler = _dot(g, y) - _dot(g_x, x)
+        else:
+            euler = _reduce_to(g * y - g_x * x, high.shape)
+        return g_x, euler / high, None, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Sum of products in float32, whatever the memory format, without a temporary."""
+    if not (a.is_contiguous() and b.is_contiguous()):
+        same = a.dim() == 4 and all(
+            t.is_contiguous(memory_format=torch.channels_last) for t in (a, b)
+        )
+        if not same:
+            return (a * b).sum()
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
+
+
+def _affine_range_gradients(
+    g: Tensor, g_x: Tensor, x: Tensor, y: Tensor, high: Tensor, low: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
+    rounding = _reduce_to(g_x * (y - x), high.shape) / (high - low)
+    clipped = g - g_x
+    above = _reduce_to(clipped * (x >= upper), high.shape)
+    below = _reduce_to(clipped, high.shape) - above
+    return above + rounding, below - rounding
+
+
+class Observe(torch.autograd.Function):
+    """Identity that shows value and gradient to an observer: the quantizer at 32 bits."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, observer: GradientObserver) -> Tensor:
+        """Returns ``x``."""
+        ctx.save_for_backward(x)
+        ctx.observer = observer
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Passes the gradient on."""
+        (g,) = gradients
+        (x,) = ctx.saved_tensors
+        ctx.observer.observe(x, g)
+        return g, None
+
+
+def round_straight_through(x: Tensor, step: Tensor, limit: float) -> Tensor:
+    """``clip(round(x / step), -limit, limit) * step`` with the gradient of the identity."""
+    rounded = torch.clamp(torch.round(x.detach() / step), -limit, limit) * step
+    return x + (rounded - x).detach()

@@ -1,0 +1,104 @@
+"""Ranges of least squared error, one for every width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onnx_cgmq.bits import Granularity, GridForm, code_range, intervals
+from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+
+_CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
+_MAX_ELEMENTS = 1 << 17
+_TINY = 1e-8
+
+
+@dataclass(frozen=True)
+class FittedRanges:
+    """Ranges fitted to a tensor.
+
+    Attributes:
+        low: Range starts, float32, ``spec.range_shape``.
+        high: Range ends, float32, ``spec.range_shape``.
+        error: Mean squared error at every quantized width, ascending.
+    """
+
+    low: Tensor
+    high: Tensor
+    error: tuple[float, ...]
+
+
+def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
+    """Fits the range of every width to values by least squared error.
+
+    The best clipping range at 2 bits is far narrower than at 8, so one range for all widths loses
+    nearly everything when a gate falls. ``element`` gates share one range (their grids must stay
+    nested): that of the narrowest width, where clipping costs least against rounding.
+
+    Args:
+        spec: The quantizer.
+        values: Observed values, float32: the tensor itself, or any number of samples of an
+            activation (flat for ``tensor`` and ``element`` gates, else ``[N, ...shape[1:]]``).
+
+    Returns:
+        Ranges and their errors.
+    """
+    rows = _rows(spec, values.detach().float())
+    top = rows.amax(dim=1).clamp_min(0.0)
+    bottom = rows.amin(dim=1).clamp_max(0.0)
+    if spec.form is GridForm.SYMMETRIC:
+        top = torch.maximum(top, -bottom)
+        bottom = -top
+    elif spec.form is GridForm.UNSIGNED:
+        bottom = torch.zeros_like(top)
+    empty = top - bottom < _TINY
+    top = torch.where(empty, torch.full_like(top, _TINY), top)
+
+    lows, highs, errors = [], [], []
+    for width in spec.ladder.quantized or (8,):
+        best_error = torch.full_like(top, float("inf"))
+        best = torch.ones_like(top)
+        for fraction in _CANDIDATES.tolist():
+            error = _error(rows, bottom * fraction, top * fraction, width, spec.form)
+            better = error < best_error
+            best = torch.where(better, torch.full_like(best, fraction), best)
+            best_error = torch.minimum(error, best_error)
+        lows.append(bottom * best)
+        highs.append(top * best)
+        errors.append(float(best_error.mean()))
+    if spec.granularity is Granularity.ELEMENT:
+        lows, highs = lows[:1], highs[:1]
+        errors = [
+            float(_error(rows, lows[0], highs[0], width, spec.form).mean())
+            for width in spec.ladder.quantized or (8,)
+        ]
+    return FittedRanges(
+        torch.stack(lows).reshape(spec.range_shape),
+        torch.stack(highs).reshape(spec.range_shape),
+        tuple(errors),
+    )
+
+
+def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
+    """One row of values for every range."""
+    if spec.granularity is Granularity.CHANNEL:
+        assert spec.axis is not None
+        rows = values.movedim(spec.axis, 0).reshape(spec.shape[spec.axis], -1)
+    else:
+        rows = values.reshape(1, -1)
+    stride = -(-rows.numel() // _MAX_ELEMENTS)
+    return rows[:, ::stride] if stride > 1 and rows.shape[1] >= 4 * stride else rows
+
+
+def _error(rows: Tensor, low: Tensor, high: Tensor, width: int, form: GridForm) -> Tensor:
+    """Mean squared quantization error of every row."""
+    step = ((high - low) / intervals(width)).unsqueeze(1)
+    smallest, largest = code_range(width, form)
+    zero_point = torch.zeros_like(step)
+    if form is GridForm.AFFINE:
+        zero_point = torch.round(-low.unsqueeze(1) / step).clamp(smallest, largest)
+    codes = torch.round(rows / step)
+    codes = torch.maximum(torch.minimum(codes, largest - zero_point), smallest - zero_point)
+    return codes.mul_(step).sub_(rows).square_().mean(dim=1)
