@@ -1,0 +1,47 @@
+# Nothing but Python (3.10 or newer) and make is needed: every target sets up .venv by itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+EPOCHS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    quantize a LeNet-5 on real digits, under a bound, and show the result"
+	@echo "make test    all checks: format, lint, types, tests with coverage"
+	@echo "make lint    the same without the tests"
+	@echo "make format  let ruff format and fix the code"
+	@echo "make clean   remove the virtual environment, caches and runs"
+
+# Removed first, so that an interrupted installation is never taken for a whole one.
+$(READY): pyproject.toml constraints.txt
+	rm -f $@
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	mkdir -p runs/demo
+	$(BIN)/onnx-cgmq quantize examples/mnist/lenet5.onnx --data examples/mnist/train.npz \
+	    --bound 0.9% --epochs $(EPOCHS) -o runs/demo/lenet5.int.onnx
+	$(BIN)/onnx-cgmq inspect runs/demo/lenet5.int.onnx
+	$(BIN)/onnx-cgmq verify examples/mnist/lenet5.onnx runs/demo/lenet5.int.onnx \
+	    --data examples/mnist/test.npz
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=10
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build runs *.egg-info
