@@ -30,6 +30,8 @@ class Config(BaseModel):
         prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
         direction: Importance that moves the gates.
+        integer_kernels: Narrow tensors left at 16 or 32 bits to 8 once gates settle, so that
+            onnxruntime runs them on integer kernels; ``False`` keeps what was learned.
         epochs: Passes over the training data.
         batch_size: Samples in a training step.
         learning_rate: Peak Adam learning rate of weights and biases.
@@ -49,6 +51,7 @@ class Config(BaseModel):
     prune: bool = False
     input_width: int | None = None
     direction: Direction = Direction.FISHER
+    integer_kernels: bool = True
     epochs: int = Field(default=12, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)

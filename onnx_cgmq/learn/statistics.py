@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from onnx_cgmq.bits import Role
@@ -39,6 +42,22 @@ class RunningStatistics:
         squares = _fold(gradient.square(), shape)
         self.gradient_square = self._mix(self.gradient_square, squares)
         self._updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+        return {
+            "updates": self._updates,
+            "gradient": self.gradient,
+            "magnitude": self.magnitude,
+            "gradient_square": self.gradient_square,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self._updates = state["updates"]
+        self.gradient = state["gradient"]
+        self.magnitude = state["magnitude"]
+        self.gradient_square = state["gradient_square"]
 
     def _mix(self, past: Tensor | None, new: Tensor) -> Tensor:
         if past is None:

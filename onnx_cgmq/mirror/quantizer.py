@@ -46,13 +46,16 @@ class GatedQuantizer(nn.Module):
         gate: float32, ``spec.gate_shape``.
         log_high: Learned change of ``high``, float32, ``spec.range_shape``.
         log_low: The same for ``low`` (affine grids only).
-        noise: Mean squared error at every quantized width, from the last fit of ranges.
+        noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
+            ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass when set.
     """
 
     gate: Tensor
     base_high: Tensor
     base_low: Tensor
+    noise: Tensor
+    calibrated: Tensor
 
     def __init__(
         self, spec: QuantizerSpec, low: Tensor | None, high: Tensor, gate: Tensor
@@ -77,10 +80,11 @@ class GatedQuantizer(nn.Module):
         self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
         self.register_buffer("calibrated", torch.tensor(spec.role is not Role.ACTIVATION))
         self.observer: GradientObserver | None = None
-        self.noise: tuple[float, ...] = tuple(0.0 for _ in spec.ladder.quantized)
+        count = max(1, len(spec.ladder.quantized))
+        self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._sample: Tensor | None = None
-        self._widths_version = -1
         self._refresh()
+        self.register_load_state_dict_post_hook(lambda module, _: module._refresh())
 
     # -- widths ---------------------------------------------------------------------------------
 
@@ -102,12 +106,13 @@ class GatedQuantizer(nn.Module):
         self._refresh()
         return not torch.equal(before, self._levels)
 
-    def set_widths(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
-        """Puts every gate in the middle of the interval of its width."""
+    def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+        """Gates in the middle of the intervals of the given widths, ``spec.gate_shape``."""
         ladder = self.spec.ladder
-        middles = {width: ladder.gate_of(width) for width in ladder.widths}
-        gates = np.vectorize(middles.__getitem__, otypes=[np.float32])(widths)
-        self.set_gate(torch.from_numpy(np.asarray(gates)).reshape(self.gate.shape))
+        table = np.zeros(max(ladder.widths) + 1, dtype=np.float32)
+        for width in ladder.widths:
+            table[width] = ladder.gate_of(width)
+        return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
 
     def _refresh(self) -> None:
         """Derives from the gate what forward needs; called only when it moves."""
@@ -153,8 +158,8 @@ class GatedQuantizer(nn.Module):
             self.log_high.zero_()
             if self.log_low is not None:
                 self.log_low.zero_()
-            self.get_buffer("calibrated").fill_(True)
-        self.noise = fitted.error
+            self.noise.copy_(fitted.error)
+            self.calibrated.fill_(True)
 
     def _remember(self, x: Tensor) -> None:
         """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
@@ -178,7 +183,7 @@ class GatedQuantizer(nn.Module):
             The quantized-dequantized tensor, and the step of the integer tensor that an integer
             kernel would hold (0 if there is none), of ``spec.range_item_shape``.
         """
-        if not self.get_buffer("calibrated"):
+        if not self.calibrated:
             if self._is_float:
                 self._remember(x)
             else:

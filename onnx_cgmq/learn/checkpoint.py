@@ -1,0 +1,64 @@
+"""Checkpoints: a killed run goes on where its last epoch ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onnx_cgmq.errors import ConfigError, OutputError
+
+_VERSION = 1
+
+
+class Checkpoint:
+    """One file, replaced atomically, bound to the run's settings by a fingerprint."""
+
+    def __init__(self, path: str | os.PathLike[str], fingerprint: str) -> None:
+        """Names the file and the settings that a resumed run must share."""
+        self.path = Path(path)
+        self._fingerprint = fingerprint
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Writes the state; the old file stays until the new one is whole.
+
+        Raises:
+            OutputError: The file can't be written.
+        """
+        part = self.path.with_name(self.path.name + ".part")
+        try:
+            content = {"version": _VERSION, "fingerprint": self._fingerprint, "state": state}
+            torch.save(content, part)
+            os.replace(part, self.path)
+        except (OSError, RuntimeError) as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(f"can't write the checkpoint {self.path}: {error}") from error
+
+    def load(self) -> dict[str, Any] | None:
+        """The saved state, or ``None`` if there is no file.
+
+        Raises:
+            ConfigError: The file is damaged, or of a run with other settings.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = torch.load(self.path, weights_only=True)
+            version, fingerprint = content["version"], content["fingerprint"]
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ConfigError(
+                f"the checkpoint {self.path} can't be read ({error}); delete it to start anew"
+            ) from error
+        if version != _VERSION or fingerprint != self._fingerprint:
+            raise ConfigError(
+                f"the checkpoint {self.path} is of a run with another model, bound or settings; "
+                "give the same ones to resume, or delete it to start anew"
+            )
+        state: dict[str, Any] = content["state"]
+        return state
+
+    def remove(self) -> None:
+        """Deletes the file; the run is complete."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,234 @@
+"""The guide: moves gates along the direction that the constraint sets (CGMQ, arXiv 2409.20138)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
+from onnx_cgmq.config import Direction
+from onnx_cgmq.cost.bound import Bound, CostModel, parse_bound
+from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.learn.directions import gate_direction, importance, standardise
+from onnx_cgmq.learn.gates import Ladders, Scores, Widths, narrow_until, widen_within
+from onnx_cgmq.learn.statistics import RunningStatistics
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizer import GatedQuantizer
+
+
+class Guide:
+    """Steers a mirror's gates so that its cost keeps the bound.
+
+    Call :meth:`step` after every ``loss.backward()``. While the bound is violated every width falls,
+    the least important first; while it is kept, widths rise where it helps most. :meth:`settle`
+    fixes the widths within the bound; :meth:`enforce` makes any state feasible at once.
+
+    Attributes:
+        mirror: The guided mirror.
+        bound: The bound, parsed.
+        cost_model: The cost of an assignment of widths.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        bound: str | float | Bound,
+        *,
+        direction: Direction | str = Direction.FISHER,
+        steps: int = 1000,
+        interval: int = 5,
+    ) -> None:
+        """Prepares to guide.
+
+        Args:
+            mirror: A mirror of a gated graph.
+            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, or a size.
+            direction: What importance is made of.
+            steps: Number of calls of :meth:`step` in which the bound is to be reached.
+            interval: Gates move at every ``interval``-th call; statistics are kept at each.
+
+        Raises:
+            BoundError: The bound can't be parsed, or is below the smallest possible cost.
+        """
+        self.mirror = mirror
+        specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
+        self.cost_model, self.bound = CostModel.for_bound(mac_ops(mirror.model), specs, bound)
+        self.cost_model.check_feasible(self.bound)
+        self._direction = Direction(direction)
+        self._ladders = Ladders({name: spec.ladder.widths for name, spec in specs.items()})
+        self._statistics = {name: RunningStatistics(spec) for name, spec in specs.items()}
+        self._interval = interval
+        self._speed = 5.0 * interval / (0.4 * steps)
+        self._calls = 0
+        self._violated_moves = 0
+        self._moves_to_deadline = max(1, int(0.25 * steps / interval))
+        for name, quantizer in mirror.quantizers.items():
+            quantizer.observer = self._statistics[name]
+
+    # -- state ----------------------------------------------------------------------------------
+
+    @property
+    def widths(self) -> Widths:
+        """Bits of every gate, by tensor name."""
+        return {name: quantizer.widths for name, quantizer in self.mirror.quantizers.items()}
+
+    @property
+    def cost(self) -> int:
+        """Current cost, in the bound's unit."""
+        return self.cost_model.cost(self.widths)
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the current cost is within the bound."""
+        return self.cost <= self.bound.limit
+
+    # -- moves ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves the gates; call after ``loss.backward()``."""
+        self._calls += 1
+        if self._calls % self._interval:
+            return
+        satisfied = self.satisfied
+        widths = self.widths
+        lower = self._ladders.shifted(widths, -1)
+        upper = self._ladders.shifted(widths, +1)
+        # At the bottom of the ladder the step above is what is at stake.
+        bottom = {name: widths[name] == lower[name] for name in widths}
+        top = {name: np.where(bottom[name], upper[name], widths[name]) for name in widths}
+        below = {name: np.where(bottom[name], widths[name], lower[name]) for name in widths}
+        ranked = standardise(self._per_cost(self._importances(top, below), top, below))
+        speed = self._speed
+        if not satisfied:
+            self._violated_moves += 1
+            # The longer the violation lasts, the faster: the bound is met in time on every model.
+            speed *= 1 + self._violated_moves / self._moves_to_deadline
+        for name, rank in ranked.items():
+            quantizer = self.mirror.quantizers[name]
+            move = speed * gate_direction(rank, satisfied)
+            self._set_gate(quantizer, quantizer.gate - move)
+
+    def enforce(self) -> None:
+        """Narrows the least important gates until the bound holds."""
+        self._set_widths(
+            narrow_until(
+                self.cost_model, self._ladders, self.widths, self.bound.limit, self._score
+            )
+        )
+
+    def settle(self, integer_kernels: bool = True) -> None:
+        """Fixes the widths: within the bound, with nothing left to give.
+
+        Args:
+            integer_kernels: Narrow 16- and 32-bit tensors to 8 bits, which integer kernels run;
+                otherwise only where a tensor with gates of its own per channel or element is
+                mixed, since it is written as one integer tensor.
+        """
+        widths = self.widths
+        for name, quantizer in self.mirror.quantizers.items():
+            widths[name] = _for_one_integer_tensor(quantizer, widths[name], integer_kernels)
+        widths = narrow_until(
+            self.cost_model, self._ladders, widths, self.bound.limit, self._score
+        )
+        widths = widen_within(
+            self.cost_model,
+            self._ladders,
+            widths,
+            self.bound.limit,
+            self._score,
+            INTEGER_KERNEL_BITS,
+        )
+        self._set_widths(widths)
+        self.release()
+
+    def release(self) -> None:
+        """Stops taking statistics, which makes training steps cheaper."""
+        for quantizer in self.mirror.quantizers.values():
+            quantizer.observer = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to guide on."""
+        statistics = {name: item.state_dict() for name, item in self._statistics.items()}
+        return {
+            "calls": self._calls,
+            "violated_moves": self._violated_moves,
+            "statistics": statistics,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self._calls, self._violated_moves = state["calls"], state["violated_moves"]
+        for name, item in state["statistics"].items():
+            self._statistics[name].load_state_dict(item)
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    def _values(self, name: str) -> Tensor | None:
+        return self.mirror.value_parameters.get(name)
+
+    def _importances(self, upper: Widths, lower: Widths) -> dict[str, Tensor]:
+        return {
+            name: importance(
+                self._direction,
+                quantizer,
+                self._statistics[name],
+                torch.from_numpy(np.asarray(upper[name])),
+                torch.from_numpy(np.asarray(lower[name])),
+                self._values(name),
+            )
+            for name, quantizer in self.mirror.quantizers.items()
+        }
+
+    def _per_cost(
+        self, importances: Mapping[str, Tensor], upper: Widths, lower: Widths
+    ) -> dict[str, Tensor]:
+        """Drops gates that cost nothing; ``fisher`` is taken per unit of cost saved."""
+        marginal = self.cost_model.marginal(self.widths)
+        result = {}
+        for name, value in importances.items():
+            if name not in marginal or not np.any(upper[name] > lower[name]):
+                continue
+            saved = np.asarray(marginal[name] * (upper[name] - lower[name]), dtype=np.float32)
+            if not saved.any():
+                continue
+            if self._direction is Direction.FISHER:
+                value = value / torch.from_numpy(np.maximum(saved, 1e-12))
+            result[name] = value
+        return result
+
+    def _score(self, upper: Widths, lower: Widths) -> Scores:
+        with torch.no_grad():
+            return {
+                name: value.double().numpy()
+                for name, value in self._importances(upper, lower).items()
+            }
+
+    def _set_widths(self, widths: Widths) -> None:
+        for name, quantizer in self.mirror.quantizers.items():
+            if not np.array_equal(quantizer.widths, widths[name]):
+                self._set_gate(quantizer, quantizer.gate_for(widths[name]))
+
+    def _set_gate(self, quantizer: GatedQuantizer, gate: Tensor) -> None:
+        changed = quantizer.set_gate(gate)
+        spec = quantizer.spec
+        if not changed or spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
+            return
+        values = self._values(spec.tensor)
+        if values is not None:
+            # The range of the width just reached was last fitted to other weights.
+            quantizer.fit(values)
+
+
+def _for_one_integer_tensor(
+    quantizer: GatedQuantizer, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], always: bool
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    spec = quantizer.spec
+    if spec.role is Role.BIAS or INTEGER_KERNEL_BITS not in spec.ladder.widths:
+        return widths
+    mixed = spec.role is Role.WEIGHT and len(np.unique(widths)) > 1
+    return np.minimum(widths, INTEGER_KERNEL_BITS) if always or mixed else widths

@@ -1,0 +1,305 @@
+"""The training loop: guide the gates under the bound, settle them, fine-tune, keep the best."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnx_cgmq.bits import Role
+from onnx_cgmq.config import Config
+from onnx_cgmq.data.source import Batch, Samples
+from onnx_cgmq.events import EpochDone, Event, StepDone
+from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.checkpoint import Checkpoint
+from onnx_cgmq.learn.guide import Guide
+from onnx_cgmq.learn.losses import ClassOutput, LossFunction
+from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.module import Mirror
+
+GUIDE_SHARE = 0.25
+"""Part of the steps in which gates move; in the rest the widths are fixed and all else learns."""
+
+_WARM_UP_SHARE = 0.02
+
+
+@dataclass
+class Best:
+    """The best feasible state seen on held-out data."""
+
+    loss: float = math.inf
+    accuracy: float | None = None
+    epoch: int = 0
+    state: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How learning ended.
+
+    Attributes:
+        complete: Whether all epochs were run.
+        reason: ``"complete"``, ``"interrupted"`` or ``"time limit"``.
+        epochs: Epochs that the run went through.
+        best_epoch: Epoch of the state that was kept.
+        validation_loss: Its loss on held-out data.
+        validation_accuracy: Its accuracy there, if there are labels.
+    """
+
+    complete: bool
+    reason: str
+    epochs: float
+    best_epoch: int
+    validation_loss: float
+    validation_accuracy: float | None
+
+
+class _TimeIsUp(Exception):
+    pass
+
+
+@dataclass
+class Learner:
+    """Everything that one run of learning holds.
+
+    Attributes:
+        mirror: The gated mirror; holds the best feasible state after :meth:`run`.
+        guide: Its guide.
+        teacher: The float model's outputs on the training data.
+        validation_teacher: The same on the held-out data.
+        train: Training data.
+        validation: Held-out data.
+        loss: The loss.
+        classes: The output with class scores, if any.
+        config: Settings.
+        emit: Takes progress events.
+        checkpoint: Where to save after each epoch, if anywhere.
+    """
+
+    mirror: Mirror
+    guide: Guide
+    teacher: Teacher
+    validation_teacher: Teacher
+    train: Samples
+    validation: Samples
+    loss: LossFunction
+    classes: ClassOutput | None
+    config: Config
+    emit: Callable[[Event], None]
+    checkpoint: Checkpoint | None = None
+    best: Best = field(default_factory=Best)
+
+    def __post_init__(self) -> None:
+        self._steps_per_epoch = max(1, -(-len(self.train) // self.config.batch_size))
+        self._total = self._steps_per_epoch * self.config.epochs
+        self._guided = guided_steps(len(self.train), self.config)
+        self._optimizer, self._peaks = make_optimizer(self.mirror, self.config)
+        self._step = 0
+        self._elapsed = 0.0
+        self._settled = False
+
+    def run(self, resume: bool = False) -> Outcome:
+        """Learns; leaves the best feasible state in the mirror.
+
+        Ctrl-C and the time limit end it early, with the best feasible state so far: never nothing.
+        """
+        if resume and self.checkpoint is not None:
+            self._restore(self.checkpoint.load())
+        self._started = time.monotonic() - self._elapsed
+        reason = "complete"
+        try:
+            for epoch in range(self._step // self._steps_per_epoch, self.config.epochs):
+                self._epoch(epoch)
+        except KeyboardInterrupt:
+            reason = "interrupted"
+        except _TimeIsUp:
+            reason = "time limit"
+        if self.best.state is None or (reason != "complete" and not self._settled):
+            self._settle()
+            self._consider(self._step // self._steps_per_epoch + 1, *self.evaluate())
+        assert self.best.state is not None
+        self.mirror.load_state_dict(self.best.state)
+        self.guide.release()
+        return Outcome(
+            complete=reason == "complete",
+            reason=reason,
+            epochs=round(self._step / self._steps_per_epoch, 3),
+            best_epoch=self.best.epoch,
+            validation_loss=self.best.loss,
+            validation_accuracy=self.best.accuracy,
+        )
+
+    # -- one epoch ------------------------------------------------------------------------------
+
+    def _epoch(self, epoch: int) -> None:
+        began = time.monotonic()
+        total = 0.0
+        self.mirror.train()
+        for batch in self._batches(epoch):
+            if not self._settled and self._step >= self._guided:
+                self._settle()
+            total += self._train_step(batch)
+            limit = self.config.time_limit
+            if limit is not None and time.monotonic() - self._started > limit:
+                raise _TimeIsUp
+        loss, accuracy = self.evaluate()
+        self._consider(epoch + 1, loss, accuracy)
+        self._elapsed = time.monotonic() - self._started
+        self.emit(
+            EpochDone(
+                epoch=epoch + 1,
+                phase=self._phase,
+                loss=total / self._steps_per_epoch,
+                validation_loss=loss,
+                validation_accuracy=accuracy,
+                rbop=self.guide.cost_model.plan_cost(self.guide.widths).rbop,
+                cost=self.guide.cost,
+                limit=self.guide.bound.limit,
+                feasible=self.guide.satisfied,
+                mean_bits_weights=self._mean_bits(Role.WEIGHT),
+                mean_bits_activations=self._mean_bits(Role.ACTIVATION),
+                seconds=time.monotonic() - began,
+            )
+        )
+        if self.checkpoint is not None:
+            self.checkpoint.save(self._state())
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train))
+        return self.train.batches(self.config.batch_size, order=order)
+
+    def _train_step(self, batch: Batch) -> float:
+        self._set_learning_rates()
+        self._optimizer.zero_grad(set_to_none=True)
+        outputs = self.mirror(tensors(batch.inputs))
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels)
+        loss = self.loss(outputs, labels, self.teacher.outputs(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if not self._settled:
+            self.guide.step()
+        self._step += 1
+        value = float(loss.detach())
+        self.emit(
+            StepDone(
+                step=self._step,
+                total_steps=self._total,
+                phase=self._phase,
+                loss=value,
+                cost_ratio=self.guide.cost / self.guide.bound.limit,
+            )
+        )
+        return value
+
+    def _set_learning_rates(self) -> None:
+        warm_up = min(1.0, (self._step + 1) / max(1.0, _WARM_UP_SHARE * self._total))
+        after = max(0, self._step - self._guided) / max(1, self._total - self._guided)
+        factor = warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+
+    @property
+    def _phase(self) -> str:
+        return "settled" if self._settled else "guided"
+
+    def _settle(self) -> None:
+        self.guide.settle(self.config.integer_kernels)
+        self._settled = True
+
+    def _mean_bits(self, role: Role) -> float:
+        bits, count = 0.0, 0
+        for quantizer in self.mirror.quantizers.values():
+            if quantizer.spec.role is role:
+                size = math.prod(quantizer.spec.shape)
+                bits += float(np.broadcast_to(quantizer.widths, quantizer.spec.shape).sum())
+                count += size
+        return bits / max(1, count)
+
+    # -- held-out data --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float | None]:
+        """Loss and accuracy (with labels) on held-out data."""
+        self.mirror.eval()
+        total, correct, count = 0.0, 0, 0
+        for batch in self.validation.batches(max(256, self.config.batch_size)):
+            outputs = self.mirror(tensors(batch.inputs))
+            labels = None if batch.labels is None else torch.from_numpy(batch.labels)
+            rows = len(batch.indices)
+            total += float(self.loss(outputs, labels, self.validation_teacher.outputs(batch))) * rows
+            correct += _correct(self.classes, outputs, labels)
+            count += rows
+        self.mirror.train()
+        has_accuracy = self.classes is not None and self.validation.has_labels
+        return total / count, correct / count if has_accuracy else None
+
+    def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
+        """Keeps the state if it is feasible and the best so far."""
+        if self.guide.satisfied and (loss < self.best.loss or self.best.state is None):
+            state = {key: value.detach().clone() for key, value in self.mirror.state_dict().items()}
+            self.best = Best(loss, accuracy, epoch, state)
+
+    # -- checkpoints ----------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self._step,
+            "elapsed": self._elapsed,
+            "settled": self._settled,
+            "mirror": self.mirror.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "guide": self.guide.state_dict(),
+            "best": vars(self.best),
+        }
+
+    def _restore(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        self._step, self._elapsed = state["step"], state["elapsed"]
+        self._settled = state["settled"]
+        self.mirror.load_state_dict(state["mirror"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.guide.load_state_dict(state["guide"])
+        self.best = Best(**state["best"])
+        if self._settled:
+            self.guide.release()
+
+
+def guided_steps(samples: int, config: Config) -> int:
+    """Number of training steps in which gates move."""
+    steps = max(1, -(-samples // config.batch_size)) * config.epochs
+    return max(1, int(GUIDE_SHARE * steps))
+
+
+def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Adam for weights, biases and ranges.
+
+    Adam, since graphs arrive with normalisation folded away and diverge under momentum SGD. Only
+    tensors with a quantizer learn: other constants of a graph (epsilons, masks) are not weights.
+
+    Returns:
+        The optimizer, and the peak learning rate of each of its groups.
+    """
+    weights, ranges = [], []
+    for name, parameter in mirror.value_parameters.items():
+        parameter.requires_grad_(name in mirror.quantizers)
+        if name in mirror.quantizers:
+            weights.append(parameter)
+    for quantizer in mirror.quantizers.values():
+        ranges += list(quantizer.parameters())
+    peaks = [config.learning_rate, config.range_learning_rate]
+    groups = [{"params": weights}, {"params": ranges}]
+    return torch.optim.Adam(groups, lr=config.learning_rate), peaks
+
+
+def _correct(classes: ClassOutput | None, outputs: dict[str, Tensor], labels: Tensor | None) -> int:
+    if classes is None or labels is None:
+        return 0
+    return int((outputs[classes.name].argmax(dim=1) == labels).sum())

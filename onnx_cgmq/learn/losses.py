@@ -1,0 +1,121 @@
+"""Losses: labels, the float model as teacher, or the user's own function."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx_cgmq.errors import ConfigError, DataError
+
+Outputs = Mapping[str, Tensor]
+LossFunction = Callable[[Outputs, Tensor | None, Outputs], Tensor]
+"""``loss(outputs, labels, teacher_outputs)`` -> scalar; labels int64 ``[N]`` or ``None``."""
+
+_TEMPERATURE = 4.0
+
+
+@dataclass(frozen=True)
+class ClassOutput:
+    """The output that holds class scores ``[N, classes]``, if the model has one.
+
+    Attributes:
+        name: Output name.
+        is_probability: Whether the model ends in a Softmax, so that scores are probabilities.
+    """
+
+    name: str
+    is_probability: bool
+
+    def logits(self, outputs: Outputs) -> Tensor:
+        """Scores whose softmax are the class probabilities."""
+        scores = outputs[self.name]
+        return torch.log(scores.clamp_min(1e-12)) if self.is_probability else scores
+
+
+def class_output(outputs: Outputs) -> ClassOutput | None:
+    """Finds the class scores among outputs: the first float output of shape ``[N, C > 1]``."""
+    for name, value in outputs.items():
+        if value.is_floating_point() and value.dim() == 2 and value.shape[1] > 1:
+            sums = value.sum(dim=1)
+            is_probability = bool((value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+            return ClassOutput(name, is_probability)
+    return None
+
+
+def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs) -> Tensor:
+    """Distance to the float model's outputs.
+
+    Class scores: Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531), times
+    the squared temperature. All other float outputs: squared error relative to the output's variance.
+    """
+    total = torch.zeros(())
+    for name, value in outputs.items():
+        if not value.is_floating_point():
+            continue
+        target = teacher[name]
+        if classes is not None and name == classes.name:
+            log_p = F.log_softmax(classes.logits(outputs) / _TEMPERATURE, dim=1)
+            log_q = F.log_softmax(classes.logits(teacher) / _TEMPERATURE, dim=1)
+            divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+            total = total + divergence * _TEMPERATURE**2
+        else:
+            scale = target.var(unbiased=False).clamp_min(1e-12)
+            total = total + F.mse_loss(value, target) / scale
+    return total
+
+
+def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> LossFunction:
+    """The loss that a setting names.
+
+    Args:
+        setting: ``auto``, ``labels``, ``teacher`` or ``package.module:function``.
+        classes: The output with class scores, if any.
+        has_labels: Whether the data has labels.
+
+    Returns:
+        ``loss(outputs, labels, teacher_outputs)``.
+
+    Raises:
+        DataError: Labels are asked for, but the data has none or the model no class scores.
+        ConfigError: The user's function can't be imported.
+    """
+    if ":" in setting:
+        return _import_function(setting)
+    if setting not in ("auto", "labels", "teacher"):
+        raise ConfigError(
+            f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or 'package.module:function'"
+        )
+    if setting == "labels" and not (has_labels and classes is not None):
+        raise DataError(
+            "loss 'labels' needs an array 'label' in the data and an output of shape "
+            "[batch, classes]; use loss 'teacher' to learn from the float model instead"
+        )
+    use_labels = setting != "teacher" and has_labels and classes is not None
+    use_teacher = setting != "labels"
+
+    def loss(outputs: Outputs, labels: Tensor | None, teacher: Outputs) -> Tensor:
+        total = torch.zeros(())
+        if use_labels and classes is not None and labels is not None:
+            total = total + F.cross_entropy(classes.logits(outputs), labels)
+        if use_teacher:
+            total = total + teacher_loss(classes, outputs, teacher)
+        return total
+
+    return loss
+
+
+def _import_function(path: str) -> LossFunction:
+    module_name, _, function_name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"loss {path!r} can't be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"loss {path!r} is not a function")
+    result: LossFunction = function
+    return result

@@ -1,0 +1,56 @@
+"""The float model as teacher, each sample's outputs computed once where memory allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnx_cgmq.data.source import Batch
+from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.mirror.module import Mirror
+
+_CACHE_LIMIT = 1 << 26  # output values kept (256 MiB of float32)
+
+
+class Teacher:
+    """Outputs of the float model, cached by sample index while they are small."""
+
+    def __init__(self, mirror: Mirror, samples: int) -> None:
+        """Wraps the float mirror for a data set of ``samples`` samples."""
+        self._mirror = mirror.eval()
+        self._samples = samples
+        self._known = np.zeros(samples, dtype=bool)
+        self._cache: dict[str, Tensor] | None = None
+        self._caches = True
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Outputs by name for a batch of that data set."""
+        if self._cache is not None and self._known[batch.indices].all():
+            index = torch.from_numpy(batch.indices)
+            return {name: cached[index] for name, cached in self._cache.items()}
+        outputs = self._mirror(tensors(batch.inputs))
+        self._keep(batch.indices, outputs)
+        return outputs
+
+    def _keep(self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]) -> None:
+        if not self._caches:
+            return
+        if self._cache is None:
+            rows = len(indices)
+            by_sample = all(v.dim() > 0 and v.shape[0] == rows for v in outputs.values())
+            size = sum(v.numel() for v in outputs.values()) // max(1, rows) * self._samples
+            if not by_sample or size > _CACHE_LIMIT:
+                self._caches = False
+                return
+            self._cache = {
+                name: torch.empty((self._samples, *v.shape[1:]), dtype=v.dtype)
+                for name, v in outputs.items()
+            }
+        if any(v.shape[1:] != self._cache[name].shape[1:] for name, v in outputs.items()):
+            self._caches, self._cache = False, None  # shapes differ from sample to sample
+            return
+        for name, value in outputs.items():
+            self._cache[name][torch.from_numpy(indices)] = value
+        self._known[indices] = True
