@@ -1,0 +1,111 @@
+"""Pins the public API: a change here is a change for every user."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnx_cgmq
+
+NAMES = {
+    "BitPlan",
+    "CgmqError",
+    "Config",
+    "Guide",
+    "Mirror",
+    "Result",
+    "__version__",
+    "insert_gates",
+    "inspect",
+    "prepare",
+    "quantize",
+    "verify",
+    "write_back",
+}
+
+PARAMETERS = {
+    "quantize": "model data bound *output *config *resume *progress *log *validation **settings",
+    "insert_gates": "model config **settings",
+    "prepare": "model",
+    "write_back": "gated plan",
+    "inspect": "model",
+    "verify": "deployed reference data *bound",
+    "Mirror": "model",
+    "Guide": "mirror bound *direction *steps *interval",
+}
+
+
+def test_names() -> None:
+    assert set(onnx_cgmq.__all__) == NAMES
+    assert set(dir(onnx_cgmq)) >= NAMES
+    for name in NAMES:
+        assert getattr(onnx_cgmq, name) is not None
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_signature(name: str) -> None:
+    assert parameters_of(getattr(onnx_cgmq, name)) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))
+def test_documented(name: str) -> None:
+    assert inspect.getdoc(getattr(onnx_cgmq, name))
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = onnx_cgmq.no_such_name
+
+
+def test_version_is_that_of_the_project() -> None:
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    (version,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
+    assert onnx_cgmq.__version__ == version
+
+
+def test_import_is_light_and_silent() -> None:
+    code = (
+        "import sys, onnx_cgmq\n"
+        "heavy = {'torch', 'onnxruntime', 'onnxscript', 'typer', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_submodules_do_not_hide_functions() -> None:
+    # Importing a submodule sets an attribute of its name on the package.
+    code = (
+        "import pkgutil, importlib, onnx_cgmq\n"
+        "for module in pkgutil.walk_packages(onnx_cgmq.__path__, 'onnx_cgmq.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "functions = ('inspect', 'verify', 'prepare', 'quantize', 'insert_gates', 'write_back')\n"
+        "hidden = [name for name in functions if not callable(getattr(onnx_cgmq, name))]\n"
+        "assert not hidden, hidden"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "onnx_cgmq", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for subcommand in ("quantize", "inspect", "verify"):
+        assert subcommand in done.stdout
+
+
+def parameters_of(function: object) -> str:
+    """Parameter names, with ``*`` before keyword-only ones and ``**`` before the rest."""
+    marks = {
+        inspect.Parameter.KEYWORD_ONLY: "*",
+        inspect.Parameter.VAR_KEYWORD: "**",
+    }
+    parameters = inspect.signature(function).parameters.values()
+    return " ".join(marks.get(parameter.kind, "") + parameter.name for parameter in parameters)
