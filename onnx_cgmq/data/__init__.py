@@ -1,1 +1,8 @@
 """Readers for the data that users have."""
+
+from __future__ import annotations
+
+from onnx_cgmq.data.samples import Batch, Samples
+from onnx_cgmq.data.source import open_data
+
+__all__ = ["Batch", "Samples", "open_data"]

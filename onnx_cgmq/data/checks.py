@@ -1,0 +1,163 @@
+"""Checks that arrays fit a model's inputs; messages name the input, the place and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_cgmq.data.specs import InputSpec, shape_text
+from onnx_cgmq.errors import DataError
+
+LABEL = "label"
+"""Name of the array that holds the labels."""
+
+_FINITE_CHUNK = 1 << 22  # elements looked at together, so that the check needs little memory
+
+
+def check_inputs(
+    arrays: Mapping[str, npt.NDArray[Any]], specs: Sequence[InputSpec], where: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Arrays in the order and types of the inputs; not copied where the type already fits.
+
+    Args:
+        arrays: Arrays by input name, samples along axis 0.
+        specs: What the model wants.
+        where: Place for the messages, such as a file name.
+
+    Raises:
+        DataError: A name, shape, type or value does not fit, or there are no samples.
+    """
+    wanted = [spec.name for spec in specs]
+    if set(arrays) != set(wanted):
+        missing = sorted(set(wanted) - set(arrays))
+        extra = sorted(set(arrays) - set(wanted))
+        problems = [f"missing {missing}"] if missing else []
+        problems += [f"not an input of the model {extra}"] if extra else []
+        raise DataError(
+            f"{where}: {'; '.join(problems)}. Found {sorted(arrays)}, wanted {wanted} "
+            f"and optionally {LABEL!r}; rename the arrays to the names of the inputs"
+        )
+    checked = {spec.name: _check_array(arrays[spec.name], spec, where) for spec in specs}
+    counts = {name: len(array) for name, array in checked.items()}
+    if len(set(counts.values())) > 1:
+        raise DataError(
+            f"{where}: the inputs have different numbers of samples on axis 0: {counts}"
+        )
+    if not next(iter(counts.values())):
+        raise DataError(f"{where}: the data has no samples")
+    return checked
+
+
+def check_labels(
+    labels: npt.NDArray[Any], count: int, classes: int | None, where: str
+) -> npt.NDArray[np.int64]:
+    """Labels as int64 class indexes of shape ``[samples]``.
+
+    Args:
+        labels: Integers, shape ``[samples]`` or ``[samples, 1]``.
+        count: Number of samples.
+        classes: Number of classes, or ``None`` if the model doesn't say.
+        where: Place for the messages.
+
+    Raises:
+        DataError: The labels are not class indexes, or not one for each sample.
+    """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(
+            f"{where}: labels must be integer class indexes of shape [samples], but are "
+            f"{labels.dtype} {shape_text(labels.shape)}; one-hot labels become indexes with "
+            "numpy.argmax(labels, axis=1)"
+        )
+    if len(labels) != count:
+        raise DataError(f"{where}: {len(labels)} labels for {count} samples")
+    wrong = (labels < 0) if classes is None else (labels < 0) | (labels >= classes)
+    if wrong.any():
+        sample = int(np.argmax(wrong))
+        allowed = "0 or more" if classes is None else f"0 to {classes - 1}"
+        raise DataError(
+            f"{where}: label {labels[sample]} of sample {sample} is not a class index of the model "
+            f"({allowed})"
+        )
+    return labels.astype(np.int64, copy=False)
+
+
+def _check_array(array: npt.NDArray[Any], spec: InputSpec, where: str) -> npt.NDArray[Any]:
+    label = f"{where}: input {spec.name!r}"
+    _check_shape(array, spec, label)
+    _check_finite(array, label)
+    converted = _convert(array, spec, label)
+    if converted.dtype != array.dtype:
+        _check_finite(converted, f"{label}, converted to {spec.dtype},")
+    return converted
+
+
+def _check_shape(array: npt.NDArray[Any], spec: InputSpec, label: str) -> None:
+    if array.ndim == 0:
+        raise DataError(f"{label}: a single number; stack the samples along axis 0")
+    if spec.dims is None:
+        return
+    wanted = ("samples", *spec.dims[1:])
+    # Axis 0 counts samples; Samples.batches() serves a batch size that the model fixes.
+    problems = [
+        f"axis {axis} is {size}, wanted {dim}"
+        for axis, (size, dim) in enumerate(zip(array.shape, wanted, strict=False))
+        if isinstance(dim, int) and size != dim
+    ]
+    if array.ndim != len(wanted):
+        problems = [f"{array.ndim} axes, wanted {len(wanted)}"]
+    if problems:
+        raise DataError(
+            f"{label}: shape {shape_text(array.shape)} does not fit {shape_text(wanted)}: "
+            f"{'; '.join(problems)}"
+        )
+
+
+def _check_finite(array: npt.NDArray[Any], label: str) -> None:
+    if array.dtype.kind != "f" or not array.size:
+        return
+    rows = max(1, _FINITE_CHUNK * len(array) // array.size)
+    for start in range(0, len(array), rows):
+        chunk = array[start : start + rows]
+        finite = np.isfinite(chunk)
+        if finite.all():
+            continue
+        position = tuple(int(i) for i in np.argwhere(~finite)[0])
+        kind = "NaN" if np.isnan(chunk[position]) else "infinity"
+        raise DataError(
+            f"{label}: {kind} in sample {start + position[0]} (at index "
+            f"{list(position[1:])}); remove such samples or repair them"
+        )
+
+
+def _convert(array: npt.NDArray[Any], spec: InputSpec, label: str) -> npt.NDArray[Any]:
+    """The array in the input's type, if no meaning is lost.
+
+    Floats convert to floats of any precision, integers to integers that can hold their values.
+    """
+    have, want = array.dtype, spec.dtype
+    if have == want:
+        return array
+    # ml_dtypes' bfloat16 has kind "V" but is a float.
+    want_float = want.kind == "f" or want.name == "bfloat16"
+    if have.kind == "f" and want_float:
+        with np.errstate(over="ignore"):  # an overflow is reported with its sample
+            return array.astype(want)
+    if have.kind in "iu" and want.kind in "iu":
+        limits = np.iinfo(want)
+        if not array.size or (int(array.min()) >= limits.min and int(array.max()) <= limits.max):
+            return array.astype(want)
+        raise DataError(
+            f"{label}: values from {array.min()} to {array.max()} do not fit the model's {want}"
+        )
+    hint = f"convert it with astype({want.name!r})"
+    if have == np.uint8 and want_float:
+        hint = (
+            "these look like raw pixels: scale them as in the model's training, for example "
+            f"(x / 255).astype({want.name!r})"
+        )
+    raise DataError(f"{label}: type {have}, wanted {want}; {hint}")

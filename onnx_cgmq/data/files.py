@@ -1,0 +1,144 @@
+"""Samples in several files, read when needed, within a fixed amount of memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_cgmq.data.samples import Indices
+from onnx_cgmq.data.specs import shape_text
+from onnx_cgmq.errors import DataError
+
+CACHE_BYTES = 256 << 20
+"""Memory for files that were read; one file is kept even if it is larger."""
+
+
+class Loaded(NamedTuple):
+    """Checked content of one file: inputs by name, samples along axis 0, and labels."""
+
+    inputs: dict[str, npt.NDArray[Any]]
+    labels: npt.NDArray[np.int64] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the inputs in bytes."""
+        return sum(array.nbytes for array in self.inputs.values())
+
+
+class FileStore:
+    """Samples in files, in the order given.
+
+    Every file is read and checked once when the store is made, so that bad data is reported before
+    training and not in the middle of it.
+
+    Args:
+        paths: The files (or folders) that ``load`` understands; at least one.
+        load: Reads and checks one file.
+        cache_bytes: Memory for the content of files.
+
+    Raises:
+        DataError: A file can't be read, does not fit the model, or differs from the first one in
+            shape or in having labels.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        load: Callable[[Path], Loaded],
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self._paths = list(paths)
+        self._load = load
+        self._cache_bytes = cache_bytes
+        self._cache: OrderedDict[int, Loaded] = OrderedDict()
+        counts: list[int] = []
+        sizes: list[int] = []
+        labels: list[npt.NDArray[np.int64]] = []
+        first = self._file(0)
+        shapes = _sample_shapes(first)
+        for number, path in enumerate(self._paths):
+            loaded = self._file(number)
+            if _sample_shapes(loaded) != shapes:
+                raise DataError(
+                    f"{path}: samples of shape {_shapes_text(loaded)}, but {self._paths[0]} has "
+                    f"{_shapes_text(first)}; all files must have samples of one shape"
+                )
+            if (loaded.labels is None) != (first.labels is None):
+                raise DataError(
+                    f"{path} and {self._paths[0]}: one has labels and the other has not; give all "
+                    "files labels, or none"
+                )
+            counts.append(len(next(iter(loaded.inputs.values()))))
+            sizes.append(loaded.nbytes)
+            if loaded.labels is not None:
+                labels.append(loaded.labels)
+        self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._groups = _groups(sizes, cache_bytes)
+        self._labels = np.concatenate(labels) if labels else None
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        return self._labels
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
+        files = self._file_of(indices)
+        result: dict[str, npt.NDArray[Any]] = {}
+        for number in np.unique(files):
+            here = files == number
+            rows = indices[here] - self._starts[number]
+            for name, array in self._file(int(number)).inputs.items():
+                if name not in result:
+                    result[name] = np.empty((len(indices), *array.shape[1:]), array.dtype)
+                result[name][here] = array[rows]
+        return result
+
+    def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
+        # Files in random order, and samples shuffled within as many files as fit the cache.
+        groups = self._groups[self._file_of(indices)]
+        shuffled = generator.permutation(len(indices))
+        rank = generator.permutation(int(self._groups[-1]) + 1)
+        return shuffled[np.argsort(rank[groups[shuffled]], kind="stable")]
+
+    def _file_of(self, indices: Indices) -> Indices:
+        return np.searchsorted(self._starts, indices, side="right") - 1
+
+    def _file(self, number: int) -> Loaded:
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]
+        loaded = self._load(self._paths[number])
+        self._cache[number] = loaded
+        while len(self._cache) > 1 and self._cached_bytes() > self._cache_bytes:
+            self._cache.popitem(last=False)
+        return loaded
+
+    def _cached_bytes(self) -> int:
+        return sum(loaded.nbytes for loaded in self._cache.values())
+
+
+def _groups(sizes: Sequence[int], limit: int) -> Indices:
+    """Group number of every file: neighbours share a group while they fit the limit together."""
+    groups: list[int] = []
+    total = 0
+    for size in sizes:
+        fits = bool(groups) and total + size <= limit
+        groups.append(groups[-1] if fits else (groups[-1] + 1 if groups else 0))
+        total = total + size if fits else size
+    return np.array(groups, dtype=np.int64)
+
+
+def _sample_shapes(loaded: Loaded) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape[1:] for name, array in loaded.inputs.items()}
+
+
+def _shapes_text(loaded: Loaded) -> str:
+    shapes = _sample_shapes(loaded).items()
+    return ", ".join(f"{name!r} {shape_text(shape)}" for name, shape in shapes)

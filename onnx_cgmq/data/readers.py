@@ -1,0 +1,210 @@
+"""Readers: from what users have to arrays by name. Checks against the model come later."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from onnx_cgmq.data.checks import LABEL
+from onnx_cgmq.errors import CgmqError, DataError
+
+Item = tuple[dict[str, npt.NDArray[Any]], "npt.NDArray[Any] | None"]
+"""Inputs by name, and labels if there are any."""
+
+
+class CalibrationReader(Protocol):
+    """What onnxruntime's ``CalibrationDataReader`` offers."""
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        """The next batch, or ``None`` at the end."""
+
+
+def read_npz(path: Path, input_names: Sequence[str]) -> Item:
+    """The arrays of an ``.npz`` file.
+
+    Raises:
+        DataError: The file can't be read, or is not an ``.npz`` file of plain arrays.
+    """
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.lib.npyio.NpzFile):
+            with content:
+                return take_labels({name: content[name] for name in content.files}, input_names)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+        raise DataError(f"{path}: not a readable .npz file of plain arrays ({error})") from error
+    raise DataError(
+        f"{path}: a single array without a name; "
+        f"save with numpy.savez(file, **{{{input_names[0]!r}: array}})"
+    )
+
+
+def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
+    """The inputs of an ONNX ``test_data_set`` folder: ``input_N.pb`` is the N-th graph input.
+
+    Raises:
+        DataError: A file is missing, too many, or not a serialized tensor.
+    """
+    files = sorted(folder.glob("input_*.pb"), key=natural)
+    wanted = [f"input_{number}.pb" for number in range(len(input_names))]
+    if [file.name for file in files] != wanted:
+        raise DataError(
+            f"{folder}: found {[file.name for file in files]}, wanted {wanted} for the inputs "
+            f"{list(input_names)}, in graph order"
+        )
+    return {name: _read_tensor(file) for name, file in zip(input_names, files, strict=True)}, None
+
+
+def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -> Item:
+    """All batches of a reader, joined along the batch axis.
+
+    Raises:
+        DataError: There are none, or they can't be joined.
+    """
+    items = [as_item(batch, input_names, where) for batch in batches]
+    if not items:
+        raise DataError(
+            f"{where}: the data is empty (a reader that was used before must be rewound)"
+        )
+    names = items[0][0].keys()
+    if any(inputs.keys() != names for inputs, _ in items):
+        raise DataError(f"{where}: the batches have different names")
+    labels = [batch_labels for _, batch_labels in items if batch_labels is not None]
+    if labels and len(labels) != len(items):
+        raise DataError(f"{where}: some batches have labels and some have not")
+    return (
+        {name: _join([inputs[name] for inputs, _ in items], name, where) for name in names},
+        _join(labels, LABEL, where) if labels else None,
+    )
+
+
+def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
+    """A batch in any of the forms that a loader yields, as arrays by name.
+
+    Args:
+        data: A mapping by input name (labels under ``label``); ``(inputs, labels)`` where inputs is
+            a mapping, or one array for a model with one input; or that array alone. Tensors of
+            torch will do for arrays.
+        input_names: The names of the inputs.
+        where: Place for the messages.
+
+    Raises:
+        DataError: The form is none of these.
+    """
+    if isinstance(data, Mapping):
+        arrays = {str(name): as_array(value, where) for name, value in data.items()}
+        return take_labels(arrays, input_names)
+    if isinstance(data, (tuple, list)) and len(data) in (1, 2):
+        inputs, labels = as_item(data[0], input_names, where)
+        if len(data) == 1 or data[1] is None:
+            return inputs, labels
+        if labels is not None:
+            raise DataError(f"{where}: labels given twice, as {LABEL!r} and beside the inputs")
+        return inputs, as_array(data[1], where)
+    if isinstance(data, (tuple, list)) or not hasattr(data, "__array__"):
+        raise DataError(
+            f"{where}: a {type(data).__name__}"
+            + (f" of {len(data)}" if isinstance(data, (tuple, list)) else "")
+            + f" is not a batch; give a dict of arrays named {list(input_names)} (and optionally "
+            f"{LABEL!r}), or (inputs, labels)"
+        )
+    if len(input_names) != 1:
+        raise DataError(
+            f"{where}: an array without a name, but the model has the inputs {list(input_names)}; "
+            "give a dict of arrays by input name"
+        )
+    return {input_names[0]: as_array(data, where)}, None
+
+
+def as_array(value: Any, where: str) -> npt.NDArray[Any]:
+    """A numpy array of an array, a tensor of torch, or nested numbers; not copied if possible.
+
+    Raises:
+        DataError: The value is not numeric.
+    """
+    try:
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: not an array of numbers ({error})") from error
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise DataError(f"{where}: an array of {array.dtype}, not of numbers")
+    return array
+
+
+def take_labels(arrays: dict[str, npt.NDArray[Any]], input_names: Sequence[str]) -> Item:
+    """Splits off the labels, unless an input of the model has their name."""
+    if LABEL in input_names:
+        return arrays, None
+    labels = arrays.pop(LABEL, None)
+    return arrays, labels
+
+
+def calibration_batches(reader: CalibrationReader) -> Iterator[Mapping[str, Any]]:
+    """The batches of an onnxruntime ``CalibrationDataReader``."""
+    while (batch := reader.get_next()) is not None:
+        yield batch
+
+
+def is_object_path(text: str) -> bool:
+    """Whether a text has the form ``package.module:name``."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+
+
+def import_object(text: str, error_type: type[CgmqError] = DataError) -> Callable[..., Any]:
+    """The callable that ``package.module:name`` names.
+
+    Raises:
+        CgmqError: As ``error_type``: the module can't be imported, or has no such callable.
+    """
+    module_name, _, attribute = text.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise error_type(
+            f"{text}: can't import {module_name!r} ({error}); give package.module:name of "
+            "something on the Python path"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise error_type(f"{text}: {module_name!r} has no {attribute!r}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise error_type(f"{text}: not callable, but {type(found).__name__}")
+    return cast(Callable[..., Any], found)
+
+
+def natural(path: Path) -> tuple[tuple[int, str], ...]:
+    """Sort key that puts ``input_10`` after ``input_9``."""
+    parts = re.findall(r"\d+|\D+", path.name)
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
+
+
+def _join(arrays: Sequence[npt.NDArray[Any]], name: str, where: str) -> npt.NDArray[Any]:
+    if len(arrays) == 1:
+        return arrays[0]
+    try:
+        return np.concatenate(arrays, axis=0)
+    except ValueError as error:
+        shapes = sorted({str(list(array.shape[1:])) for array in arrays})
+        raise DataError(
+            f"{where}: batches of {name!r} can't be joined along axis 0; samples have shapes "
+            f"{', '.join(shapes)} ({error})"
+        ) from error
+
+
+def _read_tensor(path: Path) -> npt.NDArray[Any]:
+    try:
+        tensor = onnx.TensorProto.FromString(path.read_bytes())
+        return as_array(onnx.numpy_helper.to_array(tensor), str(path))
+    except (OSError, DecodeError, TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a readable serialized tensor ({error})") from error

@@ -1,0 +1,169 @@
+"""Samples: checked data with random access, in memory or streamed from files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A few samples, stacked.
+
+    Attributes:
+        inputs: Arrays by input name, shape ``[batch, ...]``, in the types that the model wants.
+        labels: Class indexes, int64 ``[batch]``, or ``None``.
+        indices: Positions of the samples within their :class:`Samples`, int64 ``[batch]``.
+        size: Number of samples asked for; entries after these repeat the last one to fill a batch
+            size that the model fixes, and must not be counted.
+    """
+
+    inputs: dict[str, npt.NDArray[Any]]
+    labels: npt.NDArray[np.int64] | None
+    indices: Indices
+    size: int
+
+
+class Store(Protocol):
+    """Where samples are kept."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Labels of all samples, int64 ``[samples]``."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
+        """Inputs of the samples at ``indices``, in that order; contiguous runs may be views."""
+
+    def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
+        """Positions into ``indices`` in a random order that this store reads efficiently."""
+
+
+class ArrayStore:
+    """Samples in memory; the arrays are kept as they are, not copied."""
+
+    def __init__(
+        self, inputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None
+    ) -> None:
+        self._inputs = inputs
+        self._labels = labels
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(next(iter(self._inputs.values())))
+
+    def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
+        rows = contiguous(indices)
+        return {name: array[rows] for name, array in self._inputs.items()}
+
+    def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
+        return generator.permutation(len(indices))
+
+
+def contiguous(indices: Indices) -> slice | Indices:
+    """``indices`` as a slice if they count up one by one, so that indexing gives a view."""
+    if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
+        return slice(int(indices[0]), int(indices[0]) + len(indices))
+    return indices
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Checked data of a model.
+
+    Attributes:
+        store: Where the samples are kept.
+        indices: Rows of the store that belong to this set, int64 ``[samples]``.
+        fixed_batch: The batch size that the model fixes, or ``None``.
+    """
+
+    store: Store
+    indices: Indices
+    fixed_batch: int | None = None
+
+    @classmethod
+    def of(cls, store: Store, fixed_batch: int | None = None) -> Samples:
+        """All samples of a store."""
+        return cls(store, np.arange(len(store)), fixed_batch)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """Class indexes of all samples, int64 ``[samples]``, or ``None``."""
+        labels = self.store.labels
+        return None if labels is None else labels[self.indices]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether every sample has a class index."""
+        return self.store.labels is not None
+
+    def batch(self, indices: Indices) -> Batch:
+        """The samples at ``indices`` (positions in this set), in that order."""
+        rows = self.indices[indices]
+        labels = self.store.labels
+        return Batch(
+            inputs=self.store.read(rows),
+            labels=None if labels is None else labels[rows],
+            indices=np.asarray(indices, dtype=np.int64),
+            size=len(rows),
+        )
+
+    def batches(
+        self, batch_size: int, *, order: Indices | None = None, drop_last: bool = False
+    ) -> Iterator[Batch]:
+        """Batches over all samples.
+
+        Args:
+            batch_size: Samples in a batch; a batch size that the model fixes overrides it, and then
+                the last batch is filled up (see :attr:`Batch.size`).
+            order: Positions in the order wanted, see :meth:`shuffled`; ``None`` for ascending.
+            drop_last: Leave out a last batch that is not full, unless it is the only one.
+        """
+        size = self.fixed_batch or batch_size
+        positions = np.arange(len(self)) if order is None else order
+        for start in range(0, len(positions), size):
+            part = positions[start : start + size]
+            if drop_last and start and len(part) < size:
+                return
+            missing = size - len(part)
+            if self.fixed_batch is None or not missing:
+                yield self.batch(part)
+                continue
+            full = self.batch(np.concatenate([part, np.repeat(part[-1:], missing)]))
+            yield Batch(full.inputs, full.labels, full.indices, size=len(part))
+
+    def shuffled(self, seed: int) -> Indices:
+        """A random order for :meth:`batches` that reads each file of samples about once."""
+        return self.store.shuffle(self.indices, np.random.default_rng(seed))
+
+    def subset(self, indices: Indices) -> Samples:
+        """The samples at ``indices`` as a set of its own."""
+        return Samples(self.store, self.indices[indices], self.fixed_batch)
+
+    def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
+        """Random disjoint parts ``(training, validation)``, each with at least one sample.
+
+        A share of 0, or a set of one sample, gives the whole set as both.
+        """
+        if validation_share <= 0 or len(self) < 2:
+            return self, self
+        generator = np.random.default_rng(seed)
+        count = min(max(1, round(validation_share * len(self))), len(self) - 1)
+        drawn = generator.permutation(len(self))
+        parts = []
+        for part in (drawn[count:], drawn[:count]):
+            parts.append(self.subset(part[self.store.shuffle(self.indices[part], generator)]))
+        return parts[0], parts[1]

@@ -1,0 +1,116 @@
+"""One door for data: from whatever the user has to checked samples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from onnx_cgmq.data import readers
+from onnx_cgmq.data.checks import check_inputs, check_labels
+from onnx_cgmq.data.files import FileStore, Loaded
+from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
+from onnx_cgmq.data.specs import InputSpec, class_count, fixed_batch, input_specs
+from onnx_cgmq.errors import DataError
+
+__all__ = ["Batch", "Samples", "open_data"]
+
+
+def open_data(data: Any, model: ir.Model) -> Samples:
+    """Opens and checks data for a model.
+
+    Args:
+        data: Samples that open already; or one of
+
+            * the path of an ``.npz`` file: arrays named like the inputs, ``label`` optional;
+            * a folder of such files, streamed in sorted order;
+            * an ONNX ``test_data_set_*`` folder, or a folder of them;
+            * ``"package.module:factory"``, or a callable: it is called and may return any of these;
+            * an onnxruntime ``CalibrationDataReader``;
+            * a torch ``DataLoader`` or another iterable of batches: dicts, ``(x, y)`` or ``x``;
+            * a dict of arrays (``label`` optional), ``(dict, labels)``, and, for a model with one
+              input, ``(x, labels)`` or ``x``.
+        model: The model that the data is for.
+
+    Returns:
+        The samples, with types as the model wants them. Arrays in memory are not copied if their
+        type already fits.
+
+    Raises:
+        DataError: The data can't be read, is empty, or does not fit the model.
+        ModelError: The model has an input that data can't be fed to.
+    """
+    if isinstance(data, Samples):
+        return data
+    specs = input_specs(model)
+    store = _open(data, specs, class_count(model), from_factory=False)
+    return Samples.of(store, fixed_batch(specs))
+
+
+def _open(
+    data: Any, specs: tuple[InputSpec, ...], classes: int | None, *, from_factory: bool
+) -> Store:
+    names = [spec.name for spec in specs]
+    where = f"data ({type(data).__name__})"
+    if isinstance(data, str) and readers.is_object_path(data) and not os.path.exists(data):
+        data = readers.import_object(data)
+    if isinstance(data, (str, os.PathLike)):
+        return _open_path(Path(data), specs, classes)
+    if hasattr(data, "get_next"):
+        item = readers.read_items(readers.calibration_batches(data), names, where)
+    elif isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
+        item = readers.as_item(data, names, where)
+    elif isinstance(data, Iterable):
+        item = readers.read_items(data, names, where)
+    elif callable(data) and not from_factory:
+        return _open(data(), specs, classes, from_factory=True)
+    else:
+        raise DataError(
+            f"{where}: not a kind of data that can be read; give an .npz file, a folder, a dict of "
+            f"arrays named {names}, a reader, or package.module:factory"
+        )
+    loaded = _check(item, specs, classes, where)
+    return ArrayStore(loaded.inputs, loaded.labels)
+
+
+def _open_path(path: Path, specs: tuple[InputSpec, ...], classes: int | None) -> Store:
+    names = [spec.name for spec in specs]
+
+    def load(read: Callable[[Path, list[str]], readers.Item], file: Path) -> Loaded:
+        return _check(read(file, names), specs, classes, str(file))
+
+    if not path.is_dir():
+        loaded = load(readers.read_npz, path)
+        return ArrayStore(loaded.inputs, loaded.labels)
+    archives = sorted(path.glob("*.npz"), key=readers.natural)
+    sets = (
+        [path]
+        if any(path.glob("input_*.pb"))
+        else sorted(
+            (entry for entry in path.glob("test_data_set_*") if entry.is_dir()), key=readers.natural
+        )
+    )
+    if archives and sets:
+        raise DataError(f"{path}: has both .npz files and ONNX test data; give one of them")
+    if archives:
+        return FileStore(archives, partial(load, readers.read_npz))
+    if sets:
+        return FileStore(sets, partial(load, readers.read_test_data_set))
+    raise DataError(
+        f"{path}: empty: no .npz files, no test_data_set_* folders and no input_0.pb in it"
+    )
+
+
+def _check(
+    item: readers.Item, specs: tuple[InputSpec, ...], classes: int | None, where: str
+) -> Loaded:
+    arrays, labels = item
+    inputs = check_inputs(arrays, specs, where)
+    count = len(next(iter(inputs.values())))
+    if labels is None:
+        return Loaded(inputs, None)
+    return Loaded(inputs, check_labels(labels, count, classes, where))

@@ -1,0 +1,101 @@
+"""What a model wants: names, types and shapes of its inputs, and the output that names classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.errors import DataError, ModelError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One graph input.
+
+    Attributes:
+        name: Input name.
+        dtype: Element type.
+        dims: Sizes, batch axis first; a name or ``None`` where any size will do. ``None`` as a
+            whole when the model doesn't say.
+    """
+
+    name: str
+    dtype: np.dtype
+    dims: tuple[int | str | None, ...] | None
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """Size of the batch axis where the model fixes it."""
+        return self.dims[0] if self.dims and isinstance(self.dims[0], int) else None
+
+    def __str__(self) -> str:
+        shape = "any shape" if self.dims is None else shape_text(self.dims)
+        return f"{self.name!r}: {self.dtype} {shape}"
+
+
+def shape_text(dims: tuple[int | str | None, ...]) -> str:
+    """``[batch, 3, ?]``: how messages show a shape."""
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
+
+
+def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
+    """The inputs that data must supply, in graph order (initializers that are listed too left out).
+
+    Raises:
+        ModelError: An input is not a tensor, has no type, or has no batch axis; or the inputs fix
+            different batch sizes.
+    """
+    specs = tuple(
+        _input_spec(value)
+        for value in model.graph.inputs
+        if value.name not in model.graph.initializers
+    )
+    if not specs:
+        raise ModelError("the model has no inputs, so there is nothing to feed data to")
+    fixed = {spec.fixed_batch for spec in specs if spec.fixed_batch is not None}
+    if len(fixed) > 1:
+        listing = "; ".join(map(str, specs))
+        raise ModelError(
+            f"the inputs fix different batch sizes on axis 0 ({listing}); export the model with "
+            "the same batch axis on every input"
+        )
+    return specs
+
+
+def fixed_batch(specs: tuple[InputSpec, ...]) -> int | None:
+    """The batch size that the model fixes, or ``None``."""
+    return next((spec.fixed_batch for spec in specs if spec.fixed_batch is not None), None)
+
+
+def class_count(model: ir.Model) -> int | None:
+    """Number of classes: the last size of the first output, if that is ``[batch, classes]``."""
+    if not model.graph.outputs:
+        return None
+    shape = model.graph.outputs[0].shape
+    if shape is None or len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 2:
+        return None
+    return shape[1]
+
+
+def _input_spec(value: ir.Value) -> InputSpec:
+    if not isinstance(value.type, ir.TensorType):
+        raise ModelError(
+            f"input {value.name!r} is {value.type or 'untyped'}; only tensor inputs can be fed"
+        )
+    try:
+        dtype = value.type.dtype.numpy()
+    except TypeError as error:
+        raise ModelError(
+            f"input {value.name!r} has type {value.type.dtype.name}: {error}"
+        ) from error
+    if value.shape is None:
+        return InputSpec(str(value.name), dtype, None)
+    dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+    if not dims:
+        raise DataError(
+            f"input {value.name!r} is a scalar: every input needs a batch axis (axis 0) along "
+            "which samples are stacked; export the model with one, or make the input an initializer"
+        )
+    return InputSpec(str(value.name), dtype, dims)
