@@ -1,1 +1,19 @@
-"""ONNX operators as PyTorch, one family per file."""
+"""Operators of the mirror, one family per file; importing this package registers them all."""
+
+from onnx_cgmq.mirror.ops import (  # noqa: F401
+    activation,
+    cast,
+    constant,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    logic,
+    normalization,
+    pad,
+    pool,
+    quantize,
+    reduction,
+    shape,
+    softmax,
+)

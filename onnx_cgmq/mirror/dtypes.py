@@ -1,0 +1,87 @@
+"""ONNX element types in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+_DataType = ir.DataType
+
+TORCH_DTYPES: Final[Mapping[ir.DataType, torch.dtype]] = MappingProxyType(
+    {
+        _DataType.FLOAT: torch.float32,
+        _DataType.DOUBLE: torch.float64,
+        _DataType.FLOAT16: torch.float16,
+        _DataType.BFLOAT16: torch.bfloat16,
+        _DataType.BOOL: torch.bool,
+        _DataType.INT8: torch.int8,
+        _DataType.INT16: torch.int16,
+        _DataType.INT32: torch.int32,
+        _DataType.INT64: torch.int64,
+        _DataType.UINT8: torch.uint8,
+        _DataType.UINT16: torch.uint16,
+        _DataType.UINT32: torch.uint32,
+        _DataType.UINT64: torch.uint64,
+        # Torch computes on nothing narrower than a byte: narrow codes are held in one.
+        _DataType.INT4: torch.int8,
+        _DataType.UINT4: torch.uint8,
+        _DataType.INT2: torch.int8,
+        _DataType.UINT2: torch.uint8,
+    }
+)
+"""Torch type that holds each supported ONNX element type."""
+
+INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = MappingProxyType(
+    {
+        _DataType.INT2: (-2, 1),
+        _DataType.UINT2: (0, 3),
+        _DataType.INT4: (-8, 7),
+        _DataType.UINT4: (0, 15),
+        _DataType.INT8: (-128, 127),
+        _DataType.UINT8: (0, 255),
+        _DataType.INT16: (-32768, 32767),
+        _DataType.UINT16: (0, 65535),
+        _DataType.INT32: (-(2**31), 2**31 - 1),
+    }
+)
+"""Smallest and largest code of the integer types that quantizers write."""
+
+UNSIGNED_WIDE: Final = frozenset({torch.uint16, torch.uint32, torch.uint64})
+"""Types that torch stores but barely computes with; see :func:`computable`."""
+
+
+def is_supported(dtype: ir.DataType | None) -> bool:
+    """Whether the mirror can hold tensors of a type; an unknown type is given the benefit."""
+    return dtype is None or dtype in TORCH_DTYPES
+
+
+def computable(tensor: Tensor) -> Tensor:
+    """The tensor in a type that torch computes with: int64 for uint16, uint32 and uint64.
+
+    Two's complement makes sums and products of uint64 right in int64; comparing or dividing codes
+    of 2**63 and more is not.
+    """
+    return tensor.to(torch.int64) if tensor.dtype in UNSIGNED_WIDE else tensor
+
+
+def to_torch(tensor: ir.TensorProtocol) -> Tensor:
+    """Copies an ONNX tensor to a torch tensor of the same shape.
+
+    Raises:
+        TypeError: If torch has no such type.
+    """
+    if tensor.dtype not in TORCH_DTYPES:
+        raise TypeError(f"no tensor of type {tensor.dtype.name} in torch")
+    array = tensor.numpy()
+    dtype = TORCH_DTYPES[tensor.dtype]
+    if tensor.dtype is _DataType.BFLOAT16:
+        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+    if tensor.dtype in INTEGER_LIMITS and tensor.dtype.bitwidth < 8:
+        array = array.astype(np.int8 if dtype is torch.int8 else np.uint8)
+    return torch.from_numpy(np.array(array, order="C"))

@@ -1,0 +1,200 @@
+"""The mirror: an ONNX graph as a differentiable ``torch.nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+from torch import Tensor, nn
+
+from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
+from onnx_cgmq.mirror.dtypes import to_torch
+from onnx_cgmq.mirror.quantizer import GatedQuantizer
+
+try:  # TEMPORARY until graph/load.py is there
+    from onnx_cgmq.graph.load import ModelLike, load_model
+except ImportError:
+    import os
+
+    import onnx
+
+    ModelLike = Any
+
+    def load_model(model):
+        if isinstance(model, (str, os.PathLike)):
+            return ir.load(model)
+        return (
+            ir.serde.deserialize_model(model)
+            if isinstance(model, onnx.ModelProto)
+            else model.clone()
+        )
+
+
+class Mirror(nn.Module):
+    """Runs an ONNX graph in torch, named after the graph's values.
+
+    Float constants are parameters, other constants are buffers. Nodes that :func:`insert_gates`
+    put into the graph become :class:`GatedQuantizer` modules; a graph without them is the float
+    model. Weights reach operators as tensors, so anything may be computed or quantized.
+
+    Attributes:
+        model: The graph that is mirrored.
+        input_names: Names of the graph inputs.
+        output_names: Names of the graph outputs.
+    """
+
+    def __init__(self, model: ModelLike) -> None:
+        """Builds the mirror.
+
+        Args:
+            model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``, with or without gates. It is not
+                changed.
+
+        Raises:
+            ModelError: If the model can't be read.
+            UnsupportedOperatorError: If the graph has operators that can't be run; names all.
+        """
+        super().__init__()
+        self.model: ir.Model = load_model(model)
+        constants = constants_of(self.model.graph)
+        self._quantizer_keys: dict[str, str] = {}
+        modules: dict[ir.Node, GatedQuantizer] = {}
+        for node, gated in gated_nodes(self.model.graph, constants).items():
+            low = None if gated.low is None else to_torch(gated.low)
+            module = GatedQuantizer(gated.spec, low, to_torch(gated.high), to_torch(gated.gate))
+            key = self._free_name(f"{gated.spec.tensor}_quantizer")
+            self.add_module(key, module)
+            self._quantizer_keys[gated.spec.tensor] = key
+            modules[node] = module
+        self._program: Program = compile_graph(self.model, constants, modules)
+        self._parameter_keys: dict[str, str] = {}
+        self._buffer_keys: dict[str, str] = {}
+        for name in self._program.constants:
+            key = self._free_name(name)
+            if name in self._program.trainable:
+                self.register_parameter(key, nn.Parameter(to_torch(constants[name])))
+                self._parameter_keys[name] = key
+            else:
+                self.register_buffer(key, to_torch(constants[name]), persistent=False)
+                self._buffer_keys[name] = key
+        self.input_names: tuple[str, ...] = tuple(self._program.inputs)
+        self.output_names: tuple[str, ...] = tuple(self._program.outputs)
+
+    def _free_name(self, name: str) -> str:
+        """A name that torch accepts and that is not taken, close to a value's name."""
+        base = name.replace(".", "_")
+        candidate, count = base, 0
+        while hasattr(self, candidate):
+            count += 1
+            candidate = f"{base}_{count}"
+        return candidate
+
+    @property
+    def quantizers(self) -> dict[str, GatedQuantizer]:
+        """The quantizers by the name of the tensor they quantize, in graph order."""
+        found = {}
+        for tensor, key in self._quantizer_keys.items():
+            module = self._modules[key]
+            assert isinstance(module, GatedQuantizer)
+            found[tensor] = module
+        return found
+
+    @property
+    def value_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters by the name of the ONNX value they hold, in graph order."""
+        found = {}
+        for name, key in self._parameter_keys.items():
+            parameter = self._parameters[key]
+            assert parameter is not None
+            found[name] = parameter
+        return found
+
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
+        """Runs the graph.
+
+        Args:
+            inputs: Tensors by input name; or the tensor, if the graph has one input.
+
+        Returns:
+            The graph's outputs by name.
+
+        Raises:
+            DataError: If an input is missing or unknown.
+            ModelError: If an operator fails on its inputs; names the node.
+        """
+        slots = self._execute(inputs, None)
+        return {name: slots[slot] for name, slot in self._program.outputs.items()}
+
+    def run(
+        self, inputs: Mapping[str, Tensor] | Tensor, values: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Runs the graph and returns any of its values.
+
+        Args:
+            inputs: As in :meth:`forward`.
+            values: Names of values of the graph: inputs, constants, intermediate values, outputs.
+
+        Returns:
+            The values by name, in the order asked for.
+
+        Raises:
+            ModelError: If the graph has no such value, or an operator fails.
+            DataError: If an input is missing or unknown.
+        """
+        unknown = [name for name in values if name not in self._program.slot_of]
+        if unknown:
+            raise ModelError(f"the graph computes no value named {', '.join(map(repr, unknown))}")
+        kept = {self._program.slot_of[name] for name in values}
+        slots = self._execute(inputs, kept)
+        return {name: slots[self._program.slot_of[name]] for name in values}
+
+    def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
+        program = self._program
+        slots: list[Any] = list(program.template)
+        for name, key in self._parameter_keys.items():
+            slots[program.constants[name]] = self._parameters[key]
+        for name, key in self._buffer_keys.items():
+            slots[program.constants[name]] = self._buffers[key]
+        for name, tensor in self._named(inputs).items():
+            slots[program.inputs[name]] = tensor
+        for step in program.steps:
+            arguments = [slots[index] for index in step.inputs]
+            for position in step.host:
+                arguments[position] = arguments[position].tolist()
+            try:
+                result = step.call(*arguments)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise ModelError(f"{step.label} failed: {error}") from error
+            if isinstance(result, tuple):
+                for index, value in zip(step.outputs, result, strict=False):
+                    slots[index] = value
+            else:
+                slots[step.outputs[0]] = result
+            for index in step.free:
+                if kept is None or index not in kept:
+                    slots[index] = None
+        return slots
+
+    def _named(self, inputs: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
+        if isinstance(inputs, Tensor):
+            if len(self.input_names) != 1:
+                raise DataError(
+                    f"the graph has {len(self.input_names)} inputs; pass a dict with "
+                    f"{', '.join(self.input_names)}"
+                )
+            return {self.input_names[0]: inputs}
+        if set(inputs) != set(self.input_names):
+            raise DataError(
+                f"the graph's inputs are {', '.join(self.input_names) or 'none'}; "
+                f"got {', '.join(inputs) or 'none'}"
+            )
+        return inputs
+
+    def extra_repr(self) -> str:
+        """One line for ``print``."""
+        return (
+            f"inputs={', '.join(self.input_names)}; outputs={', '.join(self.output_names)}; "
+            f"{len(self._program.steps)} nodes, {len(self._quantizer_keys)} quantizers"
+        )

@@ -1,0 +1,47 @@
+"""Conversions of type."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+
+def convert(x: Tensor, target: ir.DataType) -> Tensor:
+    """Converts as ONNX says: towards zero from float to integer, low bits between integers."""
+    dtype = TORCH_DTYPES[target]
+    if dtype is torch.bool:
+        return x != 0
+    if target.bitwidth >= 8:
+        return x.to(dtype)
+    bits = 1 << target.bitwidth
+    low_bits = x.to(torch.int64) & (bits - 1)
+    if dtype is torch.int8:
+        low_bits = torch.where(low_bits >= bits // 2, low_bits - bits, low_bits)
+    return low_bits.to(dtype)
+
+
+def _check_target(ctx: Context) -> str | None:
+    target = ir.DataType(ctx.integer("to"))
+    return None if is_supported(target) else f"no tensors of type {target.name}"
+
+
+@onnx_op("Cast", since=6, check=_check_target)
+def cast(ctx: Context, x: Tensor) -> Tensor:
+    """Converts to the type in the attribute ``to``."""
+    return convert(x, ir.DataType(ctx.integer("to")))
+
+
+def _check_like(ctx: Context) -> str | None:
+    return "the type of its second input is unknown" if ctx.input_type(1) is None else None
+
+
+@onnx_op("CastLike", since=15, check=_check_like)
+def cast_like(ctx: Context, x: Tensor, target: Tensor) -> Tensor:
+    """Converts to the type of the second input."""
+    dtype = ctx.input_type(1)
+    assert dtype is not None
+    return convert(x, dtype)

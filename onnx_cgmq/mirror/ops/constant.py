@@ -1,0 +1,51 @@
+"""Operators that make tensors; the mirror holds what ``Constant`` nodes give as its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, to_torch
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+
+def _check_constant(ctx: Context) -> str | None:
+    for name in ("sparse_value", "value_string", "value_strings"):
+        if ctx.has(name):
+            return f"its attribute {name}"
+    return None
+
+
+@onnx_op("Constant", check=_check_constant)
+def constant(ctx: Context) -> Tensor:
+    """The tensor in the attribute ``value``, where the graph keeps it as a node."""
+    return to_torch(ctx.attributes["value"])
+
+
+@onnx_op("ConstantOfShape", since=9, host=(0,))
+def constant_of_shape(ctx: Context, shape: Sequence[int]) -> Tensor:
+    """A tensor of one value, float32 zeros by default."""
+    value: ir.TensorProtocol | None = ctx.attributes.get("value")
+    if value is None:
+        return torch.zeros(tuple(shape))
+    return to_torch(value).reshape(()).expand(tuple(shape)).clone()
+
+
+@onnx_op("Range", since=11)
+def range_(ctx: Context, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    """``start + i * delta`` below ``limit``; differentiable in start and delta."""
+    count = max(0, int(torch.ceil((limit - start) / delta).item()))
+    index = torch.arange(count, device=start.device, dtype=start.dtype)
+    return start + index * delta
+
+
+@onnx_op("EyeLike", since=9)
+def eye_like(ctx: Context, x: Tensor) -> Tensor:
+    """Ones on a diagonal of a matrix of the same shape."""
+    dtype = TORCH_DTYPES[ir.DataType(ctx.integer("dtype"))] if ctx.has("dtype") else x.dtype
+    ones = torch.ones(x.shape, dtype=dtype, device=x.device)
+    k = ctx.integer("k")
+    return ones.triu(k).tril(k)

@@ -1,0 +1,96 @@
+"""Conv and ConvTranspose over one to three spatial axes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx_cgmq.mirror.ops.windows import Window, window_of
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def _check_rank(ctx: Context) -> str | None:
+    for name in ("kernel_shape", "strides", "dilations"):
+        rank = len(ctx.integers(name) or (1,))
+        if rank not in _CONV:
+            return f"{rank} spatial axes (1 to 3 are supported)"
+    return None
+
+
+def _spatial_rank(weight: Tensor) -> int:
+    rank = weight.dim() - 2
+    if rank not in _CONV:
+        raise ValueError(f"{rank} spatial axes; 1 to 3 are supported")
+    return rank
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """The tensor in the memory format in which two-dimensional convolutions are fastest."""
+    if tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+@onnx_op("Conv", check=_check_rank)
+def conv(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolution; the weight may be any tensor."""
+    run = _CONV[_spatial_rank(weight)]
+    window: Window = window_of(ctx, x.shape[2:], ctx.integers("kernel_shape") or weight.shape[2:])
+    padding = window.begin
+    if not window.symmetric:
+        x = F.pad(x, window.pads)
+        padding = (0,) * len(padding)
+    x, weight = channels_last(x), channels_last(weight)
+    return run(x, weight, bias, window.stride, padding, window.dilation, ctx.integer("group", 1))
+
+
+@onnx_op("ConvTranspose", check=_check_rank)
+def conv_transpose(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Transposed convolution; pads are cropped from, ``output_padding`` is added to the result."""
+    rank = _spatial_rank(weight)
+    kernel = tuple(weight.shape[2:])
+    stride = ctx.integers("strides") or (1,) * rank
+    dilation = ctx.integers("dilations") or (1,) * rank
+    extra = ctx.integers("output_padding") or (0,) * rank
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], stride, reach, strict=True)]
+    begin, size = _transposed_crop(ctx, tuple(x.shape[2:]), stride, full, extra)
+    x, weight = channels_last(x), channels_last(weight)
+    y = _CONV_TRANSPOSE[rank](x, weight, None, stride, 0, 0, ctx.integer("group", 1), dilation)
+    crop = [
+        amount
+        for b, n, f in reversed(list(zip(begin, size, full, strict=True)))
+        for amount in (-b, n + b - f)
+    ]
+    if any(crop):
+        y = F.pad(y, crop)
+    return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
+
+
+def _transposed_crop(
+    ctx: Context,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    full: list[int],
+    extra: tuple[int, ...],
+) -> tuple[list[int], list[int]]:
+    """Pixels to crop at the start, and the size of the output, per spatial axis."""
+    rank = len(size)
+    auto_pad = ctx.text("auto_pad", "NOTSET")
+    wanted = ctx.integers("output_shape")
+    if wanted is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = tuple(n * s for n, s in zip(size, stride, strict=True))
+    if wanted is None:
+        pads = (ctx.integers("pads") if auto_pad == "NOTSET" else None) or (0,) * (2 * rank)
+        lengths = [
+            f + e - b - a for f, e, b, a in zip(full, extra, pads[:rank], pads[rank:], strict=True)
+        ]
+        return list(pads[:rank]), lengths
+    wanted = wanted[-rank:]
+    totals = [max(0, f + e - w) for f, e, w in zip(full, extra, wanted, strict=True)]
+    upper = auto_pad == "SAME_UPPER"
+    return [t // 2 if upper else t - t // 2 for t in totals], list(wanted)

@@ -1,0 +1,148 @@
+"""Elementwise arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "Abs": torch.abs,
+    "Acos": torch.acos,
+    "Acosh": torch.acosh,
+    "Asin": torch.asin,
+    "Asinh": torch.asinh,
+    "Atan": torch.atan,
+    "Atanh": torch.atanh,
+    "Ceil": torch.ceil,
+    "Cos": torch.cos,
+    "Cosh": torch.cosh,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Floor": torch.floor,
+    "Log": torch.log,
+    "Neg": torch.neg,
+    "Reciprocal": torch.reciprocal,
+    "Round": torch.round,
+    "Sign": torch.sign,
+    "Sin": torch.sin,
+    "Sinh": torch.sinh,
+    "Sqrt": torch.sqrt,
+    "Tan": torch.tan,
+}
+
+
+@onnx_op(*_UNARY)
+def unary(ctx: Context, x: Tensor) -> Tensor:
+    """A function of every element; Round is half-to-even."""
+    return _UNARY[ctx.op_type](computable(x)).to(x.dtype)
+
+
+@onnx_op("Add", since=7)
+def add(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Sum."""
+    return torch.add(computable(a), computable(b)).to(a.dtype)
+
+
+@onnx_op("Sub", since=7)
+def sub(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Difference."""
+    return torch.sub(computable(a), computable(b)).to(a.dtype)
+
+
+@onnx_op("Mul", since=7)
+def mul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Product."""
+    return torch.mul(computable(a), computable(b)).to(a.dtype)
+
+
+@onnx_op("Div", since=7)
+def div(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Quotient; integers are truncated towards zero."""
+    if a.dtype.is_floating_point:
+        return torch.div(a, b)
+    return torch.div(computable(a), computable(b), rounding_mode="trunc").to(a.dtype)
+
+
+@onnx_op("Pow", since=7)
+def power(ctx: Context, base: Tensor, exponent: Tensor) -> Tensor:
+    """Power, of the type of the base."""
+    a, b = computable(base), computable(exponent)
+    if not a.dtype.is_floating_point and not b.dtype.is_floating_point and bool((b < 0).any()):
+        a = a.to(torch.float64)
+    return torch.pow(a, b).to(base.dtype)
+
+
+@onnx_op("Mod", since=10)
+def mod(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Remainder with the sign of the divisor, or of the dividend if ``fmod``."""
+    run = torch.fmod if ctx.flag("fmod") else torch.remainder
+    return run(computable(a), computable(b)).to(a.dtype)
+
+
+def _fold(run: Callable[[Tensor, Tensor], Tensor], xs: tuple[Tensor, ...]) -> Tensor:
+    result = reduce(run, (computable(x) for x in xs))
+    return result.to(xs[0].dtype)
+
+
+@onnx_op("Min", since=1)
+def minimum(ctx: Context, *xs: Tensor) -> Tensor:
+    """Elementwise minimum."""
+    return _fold(torch.minimum, xs)
+
+
+@onnx_op("Max", since=1)
+def maximum(ctx: Context, *xs: Tensor) -> Tensor:
+    """Elementwise maximum."""
+    return _fold(torch.maximum, xs)
+
+
+@onnx_op("Sum", since=1)
+def total(ctx: Context, *xs: Tensor) -> Tensor:
+    """Elementwise sum."""
+    return _fold(torch.add, xs)
+
+
+@onnx_op("Mean", since=1)
+def mean(ctx: Context, *xs: Tensor) -> Tensor:
+    """Elementwise mean."""
+    return _fold(torch.add, xs) / len(xs)
+
+
+@onnx_op("Clip", since=1)
+def clip_attributes(ctx: Context, x: Tensor) -> Tensor:
+    """Clips to limits given as attributes."""
+    low = ctx.real("min") if ctx.has("min") else None
+    high = ctx.real("max") if ctx.has("max") else None
+    return clip(ctx, x, low, high)
+
+
+@onnx_op("Clip", since=11, host=(1, 2))
+def clip(ctx: Context, x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """Clips to ``[low, high]``; ``high`` wins if they are crossed."""
+    if low is None and high is None:
+        return x
+    return torch.clamp(computable(x), low, high).to(x.dtype)
+
+
+@onnx_op("Where", since=9)
+def where(ctx: Context, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Elements of ``a`` where the condition holds, else of ``b``."""
+    return torch.where(condition, a, b)
+
+
+@onnx_op("CumSum", since=11, host=(1,))
+def cumulative_sum(ctx: Context, x: Tensor, axis: int | list[int]) -> Tensor:
+    """Running sum along an axis."""
+    along = axis[0] if isinstance(axis, list) else axis
+    ordered = x.flip(along) if ctx.flag("reverse") else x
+    sums = ordered.cumsum(along).to(x.dtype)
+    if ctx.flag("exclusive"):
+        first = torch.zeros_like(sums.narrow(along, 0, 1))
+        sums = torch.cat([first, sums.narrow(along, 0, sums.shape[along] - 1)], dim=along)
+    return sums.flip(along) if ctx.flag("reverse") else sums

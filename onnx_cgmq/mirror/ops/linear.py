@@ -1,0 +1,38 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx_cgmq.mirror.dtypes import UNSIGNED_WIDE, computable
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+
+@onnx_op("Gemm")
+def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """``alpha * A' @ B' + beta * C``."""
+    alpha, beta = ctx.real("alpha", 1.0), ctx.real("beta", 1.0)
+    a = a.t() if ctx.flag("transA") else a
+    simple = alpha == 1.0 and (c is None or (beta == 1.0 and c.dim() == 1))
+    if simple and a.dtype.is_floating_point and (c is None or c.numel() == b.shape[_rows(ctx)]):
+        return F.linear(a, b if ctx.flag("transB") else b.t(), c)
+    y = a @ (b.t() if ctx.flag("transB") else b)
+    y = y if alpha == 1.0 else (y * alpha).to(y.dtype)
+    if c is None:
+        return y
+    return y + (c if beta == 1.0 else (c * beta).to(c.dtype))
+
+
+def _rows(ctx: Context) -> int:
+    """Axis of B that becomes the columns of the result."""
+    return 0 if ctx.flag("transB") else 1
+
+
+@onnx_op("MatMul")
+def matmul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product with numpy's broadcasting."""
+    if a.dtype in UNSIGNED_WIDE:
+        return torch.matmul(computable(a), computable(b)).to(a.dtype)
+    return torch.matmul(a, b)

@@ -1,0 +1,82 @@
+"""Comparisons, logic, and operators on bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+_Binary = Callable[[Tensor, Tensor], Tensor]
+
+_COMPARISONS: dict[str, _Binary] = {
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+}
+_LOGIC: dict[str, _Binary] = {
+    "And": torch.logical_and,
+    "Or": torch.logical_or,
+    "Xor": torch.logical_xor,
+}
+_BITWISE: dict[str, _Binary] = {
+    "BitwiseAnd": torch.bitwise_and,
+    "BitwiseOr": torch.bitwise_or,
+    "BitwiseXor": torch.bitwise_xor,
+}
+_SIGN_BIT = -(2**63)
+
+
+@onnx_op(*_COMPARISONS)
+def compare(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise comparison."""
+    left, right = computable(a), computable(b)
+    if a.dtype is torch.uint64:  # flipping the sign bit keeps the order of unsigned numbers
+        left, right = left ^ _SIGN_BIT, right ^ _SIGN_BIT
+    return _COMPARISONS[ctx.op_type](left, right)
+
+
+@onnx_op(*_LOGIC, since=7)
+def logic(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise logic."""
+    return _LOGIC[ctx.op_type](a, b)
+
+
+@onnx_op("Not")
+def logical_not(ctx: Context, x: Tensor) -> Tensor:
+    """Elementwise negation."""
+    return torch.logical_not(x)
+
+
+@onnx_op(*_BITWISE, since=18)
+def bitwise(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Elementwise logic on bits."""
+    return _BITWISE[ctx.op_type](computable(a), computable(b)).to(a.dtype)
+
+
+@onnx_op("BitwiseNot", since=18)
+def bitwise_not(ctx: Context, x: Tensor) -> Tensor:
+    """Inverts all bits."""
+    return torch.bitwise_not(computable(x)).to(x.dtype)
+
+
+@onnx_op("IsNaN", since=9)
+def is_nan(ctx: Context, x: Tensor) -> Tensor:
+    """Where elements are not a number."""
+    return torch.isnan(x)
+
+
+@onnx_op("IsInf", since=10)
+def is_inf(ctx: Context, x: Tensor) -> Tensor:
+    """Where elements are infinite, of the signs asked for."""
+    result = torch.zeros_like(x, dtype=torch.bool)
+    if ctx.flag("detect_positive", True):
+        result = result | (x == torch.inf)
+    if ctx.flag("detect_negative", True):
+        result = result | (x == -torch.inf)
+    return result

@@ -1,0 +1,55 @@
+"""Padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from onnx_cgmq.mirror.registry import Context, onnx_op
+
+
+@onnx_op("Pad", since=2)
+def pad_attributes(ctx: Context, x: Tensor) -> Tensor:
+    """Pads by amounts given as attributes."""
+    return pad(ctx, x, ctx.integers("pads") or (), ctx.real("value"))
+
+
+@onnx_op("Pad", since=11, host=(1, 2, 3))
+def pad(
+    ctx: Context,
+    x: Tensor,
+    pads: Sequence[int],
+    value: float | list[float] | None = None,
+    axes: Sequence[int] | None = None,
+) -> Tensor:
+    """Pads axes at both ends; negative amounts crop."""
+    chosen = [a % x.dim() for a in axes] if axes is not None else list(range(x.dim()))
+    count = len(chosen)
+    amounts = {axis: (pads[i], pads[i + count]) for i, axis in enumerate(chosen)}
+    mode = ctx.text("mode", "constant")
+    if mode == "constant":
+        ordered = [n for axis in reversed(range(x.dim())) for n in amounts.get(axis, (0, 0))]
+        fill = value[0] if isinstance(value, list) else value
+        return F.pad(x, ordered, value=fill if fill is not None else 0)
+    for axis, (begin, end) in amounts.items():
+        if begin or end:
+            index = _source(mode, x.shape[axis], begin, end, x.device)
+            x = x.index_select(axis, index)
+    return x
+
+
+def _source(mode: str, size: int, begin: int, end: int, device: torch.device) -> Tensor:
+    """Which element each place of the padded axis copies."""
+    place = torch.arange(-begin, size + end, device=device)
+    if mode == "edge":
+        return place.clamp(0, size - 1)
+    if mode == "wrap":
+        return place % size
+    if mode == "reflect":
+        period = max(1, 2 * (size - 1))
+        folded = place % period
+        return torch.where(folded >= size, period - folded, folded)
+    raise ValueError(f"unknown mode '{mode}'")
