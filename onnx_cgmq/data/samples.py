@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -145,7 +145,11 @@ class Samples:
             full = self.batch(np.concatenate([part, np.repeat(part[-1:], missing)]))
             yield Batch(full.inputs, full.labels, full.indices, size=len(part))
 
-    def shuffled(self, seed: int) -> Indices:
+    def batch_count(self, batch_size: int) -> int:
+        """How many batches :meth:`batches` gives, without ``drop_last``."""
+        return -(-len(self) // (self.fixed_batch or batch_size))
+
+    def shuffled(self, seed: int | Sequence[int]) -> Indices:
         """A random order for :meth:`batches` that reads each file of samples about once."""
         return self.store.shuffle(self.indices, np.random.default_rng(seed))
 
