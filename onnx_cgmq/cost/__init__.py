@@ -1,1 +1,1 @@
-"""What a plan costs: MACs, bit operations, bytes, and the bound. One formula for learning and reports."""
+"""What a plan costs: MACs, bit operations, bytes, and the bound; one formula for all uses."""

@@ -1,0 +1,242 @@
+"""Multiply-accumulates as bilinear forms: which element of one operand meets which of the other.
+
+Every MAC operator is ``sum over taps of taps_a * taps_b``: a tap is one index of the contraction
+(input channel and kernel offset of a convolution, ``K`` of a matrix product). Each operand maps
+linearly onto taps, axis by axis, so that widths of any granularity are counted exactly without ever
+listing the multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+"""Whole numbers below 2**53, in which float64 is exact and matrix products are fast."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One axis of an operand, or a factor of one (groups of channels).
+
+    Attributes:
+        size: Its length.
+        tap: Index of the tap axis that it maps to; ``None`` if it is summed.
+        window: ``[taps, size]``, how often a tap reads an element; ``None`` maps one to one.
+    """
+
+    size: int
+    tap: int | None
+    window: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """How one operand maps onto taps.
+
+    Attributes:
+        axes: For every axis of the operand, its parts, outermost first.
+        tap_shape: Shape of all taps of the operator.
+    """
+
+    axes: tuple[tuple[Part, ...], ...]
+    tap_shape: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the operand."""
+        return tuple(int(np.prod([part.size for part in axis])) for axis in self.axes)
+
+    def taps(self, widths: npt.NDArray[np.int64] | Array) -> Array:
+        """Sums widths over all that a tap meets.
+
+        Args:
+            widths: Broadcasts to the operand's shape.
+
+        Returns:
+            Broadcasts to ``tap_shape``; an axis of length 1 stands for equal entries.
+        """
+        view, parts = self._view(np.asarray(widths, dtype=np.float64))
+        result = view
+        for index, part in enumerate(parts):
+            full = result.shape[index] == part.size
+            if part.tap is None:
+                summed = result.sum(axis=index, keepdims=True)
+                result = summed if full else summed * part.size
+            elif part.window is not None:
+                if full:
+                    result = np.moveaxis(np.tensordot(part.window, result, (1, index)), 0, index)
+                else:
+                    counts = part.window.sum(axis=1)
+                    result = result * counts.reshape(-1, *[1] * (result.ndim - index - 1))
+        order = [part.tap for part in parts]
+        kept = [index for index, tap in enumerate(order) if tap is not None]
+        squeezed = result.reshape([result.shape[index] for index in kept])
+        taps = [tap for tap in order if tap is not None]
+        squeezed = squeezed.transpose(np.argsort(taps))
+        shape = [1] * len(self.tap_shape)
+        for position, tap in enumerate(sorted(taps)):
+            shape[tap] = squeezed.shape[position]
+        by_tap: Array = squeezed.reshape(shape)
+        return by_tap
+
+    def spread(self, taps: Array, shape: tuple[int, ...]) -> Array:
+        """The transpose of :meth:`taps`: what each element meets, summed to a shape.
+
+        Args:
+            taps: Broadcasts to ``tap_shape``.
+            shape: Broadcasts to the operand's shape; axes that it lacks are summed.
+
+        Returns:
+            Array of ``shape``.
+        """
+        target = (1,) * (len(self.axes) - len(shape)) + shape
+        owned = {part.tap for axis in self.axes for part in axis}
+        for tap, size in enumerate(self.tap_shape):
+            if tap not in owned:
+                taps = _sum_axis(taps, tap, size)
+        order = [part.tap for axis in self.axes for part in axis if part.tap is not None]
+        free = [tap for tap in range(len(self.tap_shape)) if tap not in owned]
+        result = taps.transpose([*order, *free]).reshape([taps.shape[tap] for tap in order])
+        index = 0
+        for axis, wanted in zip(self.axes, target, strict=True):
+            reduced = wanted == 1
+            for part in axis:
+                if part.tap is None:
+                    result = np.expand_dims(result, index)
+                    if reduced:
+                        result = result * part.size
+                    else:
+                        result = np.repeat(result, part.size, axis=index)
+                else:
+                    result = self._back(result, index, part, reduced)
+                index += 1
+        return np.ascontiguousarray(result).reshape(shape)
+
+    def _back(self, result: Array, index: int, part: Part, reduced: bool) -> Array:
+        assert part.tap is not None
+        size = self.tap_shape[part.tap]
+        if part.window is not None:
+            full = np.repeat(result, size, axis=index) if result.shape[index] != size else result
+            back = np.moveaxis(np.tensordot(part.window, full, (0, index)), 0, index)
+            return back.sum(axis=index, keepdims=True) if reduced else back
+        if reduced or part.size != size:
+            return _sum_axis(result, index, size)
+        return np.repeat(result, size, axis=index) if result.shape[index] != size else result
+
+    def _view(self, widths: Array) -> tuple[Array, list[Part]]:
+        """Widths with one axis for every part (length 1 where they are equal along it)."""
+        widths = widths.reshape((1,) * (len(self.axes) - widths.ndim) + widths.shape)
+        shape: list[int] = []
+        sizes: tuple[int, ...] = widths.shape
+        for axis, size in zip(self.axes, sizes, strict=True):
+            shape += [part.size if size > 1 else 1 for part in axis]
+        return widths.reshape(shape), [part for axis in self.axes for part in axis]
+
+
+def _sum_axis(array: Array, axis: int, size: int) -> Array:
+    """Sum over an axis of length ``size`` that may be held as a single entry."""
+    total: Array = array.sum(axis=axis, keepdims=True)
+    return total if array.shape[axis] == size else total * size
+
+
+def tap_product(taps_a: Array, taps_b: Array, tap_shape: tuple[int, ...]) -> int:
+    """``sum(taps_a * taps_b)`` over all taps, exact."""
+    product = taps_a.astype(np.int64) * taps_b.astype(np.int64)
+    repeats = int(np.prod(tap_shape, dtype=np.int64)) // product.size
+    return int(product.sum()) * repeats
+
+
+def convolution(
+    a_shape: tuple[int, ...],
+    b_shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    group: int,
+) -> tuple[Side, Side]:
+    """Conv: ``a`` is ``[1, C, spatial..]``, ``b`` is ``[M, C/group, kernel..]``.
+
+    A tap that falls into the padding counts with the width of the nearest element. The count is
+    thus linear in widths, and for equal widths it is the usual ``MACs x bits x bits``.
+    """
+    spatial, kernel = a_shape[2:], b_shape[2:]
+    rank = len(spatial)
+    per_group = b_shape[1]
+    if a_shape[1] != group * per_group or b_shape[0] % group:
+        raise ValueError(f"{group} groups do not divide the channels")
+    windows = [
+        _window(spatial[i], kernel[i], strides[i], dilations[i], pads[i], pads[rank + i])
+        for i in range(rank)
+    ]
+    tap_shape = (group, per_group, *kernel)
+    a_axes = (
+        (Part(a_shape[0], None),),
+        (Part(group, 0), Part(per_group, 1)),
+        *((Part(spatial[i], 2 + i, windows[i]),) for i in range(rank)),
+    )
+    b_axes = (
+        (Part(group, 0), Part(b_shape[0] // group, None)),
+        *((Part(size, 1 + i),) for i, size in enumerate(b_shape[1:])),
+    )
+    return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
+
+
+def _window(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> Array:
+    """``[kernel, size]``: how many output positions read an element at a kernel offset."""
+    positions = (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
+    matrix = np.zeros((kernel, size))
+    for offset in range(kernel):
+        read = np.arange(max(0, positions)) * stride + offset * dilation - begin
+        np.add.at(matrix[offset], np.clip(read, 0, size - 1), 1)
+    return matrix
+
+
+def transposed_convolution(a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> tuple[Side, Side]:
+    """ConvTranspose: ``a`` is ``[1, C, spatial..]``, ``b`` is ``[C, M/group, kernel..]``.
+
+    Every input element meets every weight of its channel; those whose output is cropped count too.
+    """
+    tap_shape = (b_shape[0],)
+    a_axes = (
+        (Part(a_shape[0], None),),
+        (Part(a_shape[1], 0),),
+        *((Part(size, None),) for size in a_shape[2:]),
+    )
+    b_axes = ((Part(b_shape[0], 0),), *((Part(size, None),) for size in b_shape[1:]))
+    return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
+
+
+def matrix_product(
+    a_shape: tuple[int, ...],
+    b_shape: tuple[int, ...],
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+) -> tuple[Side, Side]:
+    """MatMul and Gemm: ``[.., M, K] x [.., K, N]``, leading axes broadcast."""
+    a_lead, b_lead = a_shape[:-2], b_shape[:-2]
+    lead = np.broadcast_shapes(a_lead, b_lead)
+    inner_a = a_shape[-2] if transpose_a else a_shape[-1]
+    inner_b = b_shape[-1] if transpose_b or len(b_shape) == 1 else b_shape[-2]
+    inner = max(inner_a, inner_b)
+    if min(inner_a, inner_b) not in (1, inner):  # 1: a size that is unknown
+        raise ValueError(f"inner sizes {inner_a} and {inner_b} differ")
+    tap_shape = (*lead, inner)
+    inner_tap = len(lead)
+
+    def leading(shape: tuple[int, ...]) -> tuple[tuple[Part, ...], ...]:
+        start = len(lead) - len(shape)
+        return tuple((Part(size, start + i),) for i, size in enumerate(shape))
+
+    def matrix(shape: tuple[int, ...], inner_first: bool) -> tuple[tuple[Part, ...], ...]:
+        if len(shape) == 1:
+            return ((Part(shape[0], inner_tap),),)
+        outer_size = shape[-1] if inner_first else shape[-2]
+        parts = ((Part(inner, inner_tap),), (Part(outer_size, None),))
+        return parts if inner_first else parts[::-1]
+
+    a_axes = (*leading(a_lead), *matrix(a_shape, transpose_a))
+    b_axes = (*leading(b_lead), *matrix(b_shape, not transpose_b))
+    return Side(a_axes, tap_shape), Side(b_axes, tap_shape)

@@ -1,0 +1,53 @@
+"""Size: the bits that weights and biases take in the written file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from onnx_cgmq.bits import FLOAT_BITS, Role
+from onnx_cgmq.cost.bops import Widths
+from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+
+_NARROWEST_STORED: Final = 2
+
+
+def stored_width(role: Role, widest: int) -> int:
+    """Bits per element in the file.
+
+    A weight is one integer tensor on the grid of its widest entry; pruned weights take the
+    narrowest type. A bias is INT32 or float: its codes have the step of the
+    accumulator, whatever its width.
+    """
+    return FLOAT_BITS if role is Role.BIAS else max(widest, _NARROWEST_STORED)
+
+
+def stored_bits(
+    spec: QuantizerSpec, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+) -> int:
+    """Bits that a weight or bias takes in the file; 0 for activations."""
+    if spec.role is Role.ACTIVATION:
+        return 0
+    return int(np.prod(spec.shape, dtype=np.int64)) * stored_width(spec.role, int(widths.max()))
+
+
+def tensor_bytes(specs: Mapping[str, QuantizerSpec], widths: Widths) -> dict[str, int]:
+    """Bytes of every weight and bias; tensors without widths are float."""
+    full = np.array(FLOAT_BITS, dtype=np.int64)
+    return {
+        name: -(-stored_bits(spec, widths.get(name, full)) // 8)
+        for name, spec in specs.items()
+        if spec.role is not Role.ACTIVATION
+    }
+
+
+def weight_bytes(specs: Mapping[str, QuantizerSpec], widths: Widths) -> int:
+    """Bytes of all weights and biases."""
+    return sum(tensor_bytes(specs, widths).values())
+
+
+def float_bytes(specs: Mapping[str, QuantizerSpec]) -> int:
+    """Bytes of all weights and biases of the float model."""
+    return weight_bytes(specs, {})

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_cgmq.cost.bops import bops, marginal_bops, total_bops, total_macs
+from onnx_cgmq.cost.macs import mac_ops
+
+
+def small_model() -> ir.Model:
+    """Conv, Relu, Conv (grouped, strided), Flatten, Gemm, and a product of two activations."""
+    weights = {"w1": (4, 2, 3, 3), "w2": (4, 2, 3, 3), "w3": (5, 36)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node(
+            "Conv", ["r1", "w2"], ["c2"], name="conv2", group=2, pads=[1] * 4, strides=[2, 2]
+        ),
+        helper.make_node("Flatten", ["c2"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w3"], ["g"], name="fc", transB=1),
+        helper.make_node("MatMul", ["r1", "r1"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 6, 6])],
+        [
+            helper.make_tensor_value_info("g", TensorProto.FLOAT, ["n", 5]),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4, 6, 6]),
+        ],
+        [
+            helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(np.prod(shape)))
+            for name, shape in weights.items()
+        ],
+        value_info=[
+            helper.make_tensor_value_info("r1", TensorProto.FLOAT, ["n", 4, 6, 6]),
+            helper.make_tensor_value_info("f", TensorProto.FLOAT, ["n", 36]),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    return ir.from_proto(helper.make_model(graph, opset_imports=opsets))
+
+
+def test_missing_widths_are_float() -> None:
+    ops = mac_ops(small_model())
+    assert total_bops(ops, {}) == 1024 * total_macs(ops)
+    assert bops(ops, {})["fc"] == 1024 * 5 * 36
+
+
+def test_conv_macs_by_hand() -> None:
+    macs = {op.node: op.macs for op in mac_ops(small_model())}
+    assert macs == {
+        "conv1": 36 * 4 * 2 * 9,
+        "conv2": 9 * 4 * 2 * 9,
+        "fc": 5 * 36,
+        "product": 4 * 6 * 6 * 6,
+    }
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
+def test_marginal_is_the_change_by_one_bit(granularity) -> None:
+    ops = mac_ops(small_model())
+    rng = np.random.default_rng(0)
+    shapes = {
+        "x": {"tensor": (), "channel": (1, 2, 1, 1), "element": (1, 2, 6, 6)},
+        "w1": {"tensor": (), "channel": (4, 1, 1, 1), "element": (4, 2, 3, 3)},
+        "w2": {"tensor": (), "channel": (4, 1, 1, 1), "element": (4, 2, 3, 3)},
+        "f": {"tensor": (), "channel": (1, 36), "element": (1, 36)},
+        "w3": {"tensor": (), "channel": (5, 1), "element": (5, 36)},
+    }
+    widths = {name: rng.choice([2, 4, 8], size=s[granularity]) for name, s in shapes.items()}
+    before = total_bops(ops, widths)
+    marginal = marginal_bops(ops, widths)
+    assert set(marginal) == set(widths)
+    for name, array in widths.items():
+        assert marginal[name].shape == array.shape
+        for index in {0, array.size // 2, array.size - 1}:
+            moved = array.copy().reshape(-1)
+            moved[index] += 1
+            after = total_bops(ops, {**widths, name: moved.reshape(array.shape)})
+            assert after - before == marginal[name].reshape(-1)[index]
+
+
+def test_both_operands_being_one_tensor_adds_up() -> None:
+    ops = mac_ops(small_model())
+    product = [op for op in ops if op.node == "product"]
+    marginal = marginal_bops(product, {"r1": np.array(4)})
+    assert marginal["r1"] == 2 * 4 * product[0].macs
+
+
+def test_uniform_widths_equal_qonnx() -> None:
+    """An independent count: QONNX's cost of a graph with quantizers of one width."""
+    inference_cost = pytest.importorskip("qonnx.util.inference_cost")
+    pytest.importorskip("qonnx")
+    from qonnx.core.modelwrapper import ModelWrapper
+
+    weights = {"w1": (4, 2, 3, 3), "w2": (5, 100)}
+    scalars = {"s": 0.1, "z": 0.0, "bits_w": 4.0, "bits_x": 2.0}
+    quantizer = {"domain": "qonnx.custom_op.general", "narrow": 0, "rounding_mode": "ROUND"}
+    nodes = [
+        helper.make_node("Quant", ["x", "s", "z", "bits_x"], ["xq"], signed=0, **quantizer),
+        helper.make_node("Quant", ["w1", "s", "z", "bits_w"], ["w1q"], signed=1, **quantizer),
+        helper.make_node("Conv", ["xq", "w1q"], ["c"], name="conv", pads=[0, 1, 0, 1], group=1),
+        helper.make_node("Quant", ["c", "s", "z", "bits_x"], ["cq"], signed=0, **quantizer),
+        helper.make_node("Reshape", ["cq", "shape"], ["f"]),
+        helper.make_node("Quant", ["w2", "s", "z", "bits_w"], ["w2q"], signed=1, **quantizer),
+        helper.make_node("Gemm", ["f", "w2q"], ["y"], name="fc", transB=1),
+    ]
+    rng = np.random.default_rng(0)
+    initializers = [
+        helper.make_tensor(n, TensorProto.FLOAT, s, rng.uniform(1, 2, s).ravel())
+        for n, s in weights.items()
+    ]
+    initializers += [helper.make_tensor(n, TensorProto.FLOAT, (), [v]) for n, v in scalars.items()]
+    initializers.append(helper.make_tensor("shape", TensorProto.INT64, (2,), [1, 100]))
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 7, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])],
+        initializers,
+    )
+    opsets = [helper.make_opsetid("", 13), helper.make_opsetid(quantizer["domain"], 1)]
+    wrapper = ModelWrapper(helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    theirs = inference_cost.inference_cost(wrapper, discount_sparsity=False)
+    theirs = theirs.get("total_cost", theirs)
+
+    float_nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], name="conv", pads=[0, 1, 0, 1]),
+        helper.make_node("Reshape", ["c", "shape"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2"], ["y"], name="fc", transB=1),
+    ]
+    value_info = [helper.make_tensor_value_info("f", TensorProto.FLOAT, [1, 100])]
+    float_graph = helper.make_graph(
+        float_nodes,
+        "g",
+        list(graph.input),
+        list(graph.output),
+        initializers,
+        value_info=value_info,
+    )
+    ops = mac_ops(ir.from_proto(helper.make_model(float_graph)))
+    two, four = np.array(2), np.array(4)
+    ours = total_bops(ops, {"x": two, "f": two, "w1": four, "w2": four})
+    assert ours == theirs["total_bops"]
+    assert total_macs(ops) == sum(v for k, v in theirs.items() if k.startswith("op_mac"))

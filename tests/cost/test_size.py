@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+
+from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.cost.size import float_bytes, stored_bits, tensor_bytes, weight_bytes
+from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+
+
+def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:
+    form = GridForm.UNSIGNED if role is Role.ACTIVATION else GridForm.SYMMETRIC
+    return QuantizerSpec(name, role, form, granularity, Ladder(), shape, 0)
+
+
+def test_a_weight_is_stored_on_its_widest_grid() -> None:
+    weight = spec("w", Role.WEIGHT, (3, 5))
+    widths = np.full((3, 5), 2)
+    assert stored_bits(weight, widths) == 30
+    widths[1, 2] = 8
+    assert stored_bits(weight, widths) == 120
+
+
+def test_pruned_weights_take_the_narrowest_type() -> None:
+    assert stored_bits(spec("w", Role.WEIGHT, (3, 5)), np.zeros((3, 5), dtype=np.int64)) == 30
+
+
+def test_biases_are_32_bits_and_activations_nothing() -> None:
+    assert stored_bits(spec("b", Role.BIAS, (5,)), np.full(5, 2)) == 160
+    assert stored_bits(spec("x", Role.ACTIVATION, (1, 5)), np.full((1, 5), 2)) == 0
+
+
+def test_totals_are_whole_bytes_per_tensor() -> None:
+    specs = {
+        "w": spec("w", Role.WEIGHT, (3, 5)),
+        "b": spec("b", Role.BIAS, (5,)),
+        "x": spec("x", Role.ACTIVATION, (1, 5)),
+    }
+    widths = {"w": np.array(2)}
+    assert tensor_bytes(specs, widths) == {"w": 4, "b": 20}
+    assert weight_bytes(specs, widths) == 24
+    assert float_bytes(specs) == 80
