@@ -20,7 +20,7 @@ class Event:
     kind: ClassVar[str] = "event"
 
     def to_record(self) -> dict[str, Any]:
-        """The fields as JSON values, with the kind under ``event``; NaN and infinity as ``None``."""
+        """Fields as JSON values, the kind under ``event``; NaN and infinity become ``None``."""
         record: dict[str, Any] = {"event": self.kind}
         for name, value in asdict(self).items():
             unwritable = isinstance(value, float) and not math.isfinite(value)

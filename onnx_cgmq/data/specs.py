@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _input_spec(value: ir.Value) -> InputSpec:
         return InputSpec(str(value.name), dtype, None)
     dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
     if not dims:
-        raise DataError(
+        raise ModelError(
             f"input {value.name!r} is a scalar: every input needs a batch axis (axis 0) along "
             "which samples are stacked; export the model with one, or make the input an initializer"
         )
