@@ -52,6 +52,9 @@ INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = MappingProxyType(
 )
 """Smallest and largest code of the integer types that quantizers write."""
 
+FIRST_NARROW_OPSET: Final = 21
+"""The opset that brought integer types of less than 8 bits."""
+
 UNSIGNED_WIDE: Final = frozenset({torch.uint16, torch.uint32, torch.uint64})
 """Types that torch stores but barely computes with; see :func:`computable`."""
 
@@ -59,6 +62,21 @@ UNSIGNED_WIDE: Final = frozenset({torch.uint16, torch.uint32, torch.uint64})
 def is_supported(dtype: ir.DataType | None) -> bool:
     """Whether the mirror can hold tensors of a type; an unknown type is given the benefit."""
     return dtype is None or dtype in TORCH_DTYPES
+
+
+def unambiguous_type(tensor: Tensor, opset: int) -> ir.DataType:
+    """The ONNX type of a tensor whose type the graph doesn't tell.
+
+    Raises:
+        ValueError: If it is held in bytes, which may be codes of 8 bits or narrower ones.
+    """
+    found = [onnx_type for onnx_type, dtype in TORCH_DTYPES.items() if dtype is tensor.dtype]
+    if opset < FIRST_NARROW_OPSET:
+        found = found[:1]
+    if len(found) != 1:
+        names = ", ".join(onnx_type.name for onnx_type in found)
+        raise ValueError(f"an input may be any of {names}; infer types first, see prepare()")
+    return found[0]
 
 
 def computable(tensor: Tensor) -> Tensor:

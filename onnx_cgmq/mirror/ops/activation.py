@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
@@ -18,7 +18,7 @@ def relu(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("LeakyRelu")
 def leaky_relu(ctx: Context, x: Tensor) -> Tensor:
     """``x`` where positive, else ``alpha * x``."""
-    return F.leaky_relu(x, ctx.real("alpha", 0.01))
+    return functional.leaky_relu(x, ctx.real("alpha", 0.01))
 
 
 @onnx_op("PRelu")
@@ -36,20 +36,20 @@ def thresholded_relu(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("Elu")
 def elu(ctx: Context, x: Tensor) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
-    return F.elu(x, ctx.real("alpha", 1.0))
+    return functional.elu(x, ctx.real("alpha", 1.0))
 
 
 @onnx_op("Celu")
 def celu(ctx: Context, x: Tensor) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``."""
-    return F.celu(x, ctx.real("alpha", 1.0))
+    return functional.celu(x, ctx.real("alpha", 1.0))
 
 
 @onnx_op("Selu")
 def selu(ctx: Context, x: Tensor) -> Tensor:
     """``gamma * elu(x, alpha)``."""
     alpha = ctx.real("alpha", 1.67326319217681884765625)
-    return ctx.real("gamma", 1.05070102214813232421875) * F.elu(x, alpha)
+    return ctx.real("gamma", 1.05070102214813232421875) * functional.elu(x, alpha)
 
 
 @onnx_op("Sigmoid")
@@ -73,7 +73,7 @@ def hard_sigmoid(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("HardSwish")
 def hard_swish(ctx: Context, x: Tensor) -> Tensor:
     """``x * clip(x / 6 + 1/2, 0, 1)``."""
-    return F.hardswish(x)
+    return functional.hardswish(x)
 
 
 @onnx_op("Swish")
@@ -85,7 +85,7 @@ def swish(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("Gelu")
 def gelu(ctx: Context, x: Tensor) -> Tensor:
     """Gaussian error linear unit, exact or by tanh."""
-    return F.gelu(x, approximate=ctx.text("approximate", "none"))
+    return functional.gelu(x, approximate=ctx.text("approximate", "none"))
 
 
 @onnx_op("Softplus")
@@ -97,13 +97,13 @@ def softplus(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("Softsign")
 def softsign(ctx: Context, x: Tensor) -> Tensor:
     """``x / (1 + |x|)``."""
-    return F.softsign(x)
+    return functional.softsign(x)
 
 
 @onnx_op("Mish")
 def mish(ctx: Context, x: Tensor) -> Tensor:
     """``x * tanh(softplus(x))``."""
-    return F.mish(x)
+    return functional.mish(x)
 
 
 @onnx_op("Shrink")

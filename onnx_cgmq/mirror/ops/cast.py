@@ -6,7 +6,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported, unambiguous_type
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
@@ -35,13 +35,7 @@ def cast(ctx: Context, x: Tensor) -> Tensor:
     return convert(x, ir.DataType(ctx.integer("to")))
 
 
-def _check_like(ctx: Context) -> str | None:
-    return "the type of its second input is unknown" if ctx.input_type(1) is None else None
-
-
-@onnx_op("CastLike", since=15, check=_check_like)
+@onnx_op("CastLike", since=15)
 def cast_like(ctx: Context, x: Tensor, target: Tensor) -> Tensor:
     """Converts to the type of the second input."""
-    dtype = ctx.input_type(1)
-    assert dtype is not None
-    return convert(x, dtype)
+    return convert(x, ctx.input_type(1) or unambiguous_type(target, ctx.opset))

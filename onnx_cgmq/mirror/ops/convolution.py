@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.ops.windows import Window, window_of
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+_CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_CONV_TRANSPOSE = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
 
 
 def _check_rank(ctx: Context) -> str | None:
@@ -42,7 +46,7 @@ def conv(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     window: Window = window_of(ctx, x.shape[2:], ctx.integers("kernel_shape") or weight.shape[2:])
     padding = window.begin
     if not window.symmetric:
-        x = F.pad(x, window.pads)
+        x = functional.pad(x, window.pads)
         padding = (0,) * len(padding)
     x, weight = channels_last(x), channels_last(weight)
     return run(x, weight, bias, window.stride, padding, window.dilation, ctx.integer("group", 1))
@@ -67,7 +71,7 @@ def conv_transpose(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None 
         for amount in (-b, n + b - f)
     ]
     if any(crop):
-        y = F.pad(y, crop)
+        y = functional.pad(y, crop)
     return y if bias is None else y + bias.reshape(-1, *(1,) * rank)
 
 

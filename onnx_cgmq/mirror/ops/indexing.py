@@ -75,7 +75,7 @@ def gather(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     axis = ctx.integer("axis") % x.dim()
     flat = _positive(indices, x.shape[axis]).reshape(-1)
     y = x.index_select(axis, flat)
-    return y.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return y.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def _positive(indices: Tensor, size: int) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.dtypes import UNSIGNED_WIDE, computable
 from onnx_cgmq.mirror.registry import Context, onnx_op
@@ -17,7 +17,7 @@ def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     a = a.t() if ctx.flag("transA") else a
     simple = alpha == 1.0 and (c is None or (beta == 1.0 and c.dim() == 1))
     if simple and a.dtype.is_floating_point and (c is None or c.numel() == b.shape[_rows(ctx)]):
-        return F.linear(a, b if ctx.flag("transB") else b.t(), c)
+        return functional.linear(a, b if ctx.flag("transB") else b.t(), c)
     y = a @ (b.t() if ctx.flag("transB") else b)
     y = y if alpha == 1.0 else (y * alpha).to(y.dtype)
     if c is None:

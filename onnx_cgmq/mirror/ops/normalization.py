@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
 from onnx_cgmq.mirror.registry import Context, onnx_op
@@ -79,7 +79,9 @@ def rms_normalization(ctx: Context, x: Tensor, scale: Tensor) -> Tensor:
 def group_normalization(ctx: Context, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Normalizes groups of channels of every sample; scale and bias per channel."""
     stashed = _stash(ctx, x)
-    y = F.group_norm(stashed, ctx.integer("num_groups"), eps=ctx.real("epsilon", 1e-5)).to(x.dtype)
+    y = functional.group_norm(stashed, ctx.integer("num_groups"), eps=ctx.real("epsilon", 1e-5)).to(
+        x.dtype
+    )
     return y * _per_channel(scale, x) + _per_channel(bias, x)
 
 
@@ -89,7 +91,7 @@ def local_response_normalization(ctx: Context, x: Tensor) -> Tensor:
     size = ctx.integer("size")
     before, after = (size - 1) // 2, size // 2
     squares = x.square()
-    padded = F.pad(squares, (0, 0) * (x.dim() - 2) + (before, after))
+    padded = functional.pad(squares, (0, 0) * (x.dim() - 2) + (before, after))
     sums = padded.unfold(1, size, 1).sum(dim=-1)
     alpha, beta, bias = ctx.real("alpha", 1e-4), ctx.real("beta", 0.75), ctx.real("bias", 1.0)
     return x / (bias + alpha / size * sums).pow(beta)

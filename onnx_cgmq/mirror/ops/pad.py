@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
@@ -33,7 +33,7 @@ def pad(
     if mode == "constant":
         ordered = [n for axis in reversed(range(x.dim())) for n in amounts.get(axis, (0, 0))]
         fill = value[0] if isinstance(value, list) else value
-        return F.pad(x, ordered, value=fill if fill is not None else 0)
+        return functional.pad(x, ordered, value=fill if fill is not None else 0)
     for axis, (begin, end) in amounts.items():
         if begin or end:
             index = _source(mode, x.shape[axis], begin, end, x.device)

@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.ops.windows import Window, pad_window, window_of
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
-_MAX_POOL: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
-_AVG_POOL: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_MAX_POOL: dict[int, Any] = {
+    1: functional.max_pool1d,
+    2: functional.max_pool2d,
+    3: functional.max_pool3d,
+}
+_AVG_POOL: dict[int, Any] = {
+    1: functional.avg_pool1d,
+    2: functional.avg_pool2d,
+    3: functional.avg_pool3d,
+}
 
 
 def _check_rank(ctx: Context) -> str | None:
@@ -32,17 +40,14 @@ def max_pool(ctx: Context, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     kernel = ctx.integers("kernel_shape") or ()
     size = tuple(x.shape[2:])
     window = window_of(ctx, size, kernel, ceil_mode=ctx.flag("ceil_mode"))
-    if not x.dtype.is_floating_point:  # 8-bit codes are exact in float32
-        values = x.to(torch.float32)
-    else:
-        values = x
+    values = x if x.dtype.is_floating_point else x.to(torch.float32)  # exact for 8-bit codes
     padding: tuple[int, ...] = (0,) * len(size)
+    padded = size
     if _fits_torch(window):
         padding = window.begin
-        begin, padded = padding, size
     else:
         values = pad_window(values, window, -torch.inf)
-        begin, padded = (0,) * len(size), tuple(values.shape[2:])
+        padded = tuple(values.shape[2:])
     indexed = ctx.wants(1)
     result = _MAX_POOL[len(size)](
         values, kernel, window.stride, padding, window.dilation, False, indexed
@@ -52,8 +57,7 @@ def max_pool(ctx: Context, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return y.to(x.dtype)
     y, flat = result
     if padded != size:
-        begin = window.begin
-        flat = _unpadded(flat, padded, size, begin)
+        flat = _unpadded(flat, padded, size, window.begin)
     return y.to(x.dtype), _global_index(flat, size, column_major=ctx.flag("storage_order"))
 
 
@@ -101,9 +105,11 @@ def average_pool(ctx: Context, x: Tensor) -> Tensor:
     counted = x.new_ones((1, 1, *x.shape[2:]))
     if counts_pads:
         sides = zip(window.begin, window.end, strict=True)
-        counted = F.pad(counted, [n for side in reversed(list(sides)) for n in side], value=1.0)
+        counted = functional.pad(
+            counted, [n for side in reversed(list(sides)) for n in side], value=1.0
+        )
         overhang = [n for o in reversed(window.overhang) for n in (0, o)]
-        counted = F.pad(counted, overhang)
+        counted = functional.pad(counted, overhang)
     else:
         counted = pad_window(counted, window, 0.0)
     return _window_sum(pad_window(x, window, 0.0), window) / _window_sum(counted, window)

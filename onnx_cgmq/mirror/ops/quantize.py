@@ -6,7 +6,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import INTEGER_LIMITS, TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.dtypes import INTEGER_LIMITS, TORCH_DTYPES, is_supported, unambiguous_type
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
@@ -21,16 +21,16 @@ def _aligned(ctx: Context, values: Tensor, x: Tensor) -> Tensor:
     return repeated.narrow(axis, 0, x.shape[axis])
 
 
-def _code_type(ctx: Context) -> ir.DataType:
-    """Type of the codes that QuantizeLinear writes."""
+def _declared_type(ctx: Context) -> ir.DataType | None:
+    """Type of the codes that QuantizeLinear writes, where the graph tells it."""
     if ctx.integer("output_dtype"):
         return ir.DataType(ctx.integer("output_dtype"))
-    return ctx.input_type(2) or ir.DataType.UINT8
+    return ctx.input_type(2)
 
 
 def _check_codes(ctx: Context) -> str | None:
-    code_type = _code_type(ctx)
-    if code_type not in INTEGER_LIMITS:
+    code_type = _declared_type(ctx)
+    if code_type is not None and code_type not in INTEGER_LIMITS:
         return f"codes of type {code_type.name}"
     precision = ctx.integer("precision")
     if precision and not is_supported(ir.DataType(precision)):
@@ -43,13 +43,12 @@ def quantize_linear(
     ctx: Context, x: Tensor, scale: Tensor, zero_point: Tensor | None = None
 ) -> Tensor:
     """``saturate(round(x / scale) + zero_point)``, half to even."""
-    code_type = _code_type(ctx)
-    if zero_point is not None and ctx.input_type(2) is None and not ctx.integer("output_dtype"):
-        limits = torch.iinfo(zero_point.dtype)
-        smallest, largest, dtype = int(limits.min), int(limits.max), zero_point.dtype
-    else:
-        smallest, largest = INTEGER_LIMITS[code_type]
-        dtype = TORCH_DTYPES[code_type]
+    code_type = _declared_type(ctx)
+    if code_type is None:
+        code_type = (
+            ir.DataType.UINT8 if zero_point is None else unambiguous_type(zero_point, ctx.opset)
+        )
+    smallest, largest = INTEGER_LIMITS[code_type]
     precision = ctx.integer("precision")
     if precision:
         kind = TORCH_DTYPES[ir.DataType(precision)]
@@ -60,7 +59,7 @@ def quantize_linear(
     codes = codes.to(torch.float64 if codes.dtype is torch.float64 else torch.float32)
     if zero_point is not None:
         codes = codes + _aligned(ctx, zero_point, x).to(codes.dtype)
-    return codes.clamp(smallest, largest).to(torch.int64).to(dtype)
+    return codes.clamp(smallest, largest).to(torch.int64).to(TORCH_DTYPES[code_type])
 
 
 @onnx_op("DequantizeLinear", since=10)

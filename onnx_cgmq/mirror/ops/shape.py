@@ -105,7 +105,7 @@ def size_of(ctx: Context, x: Tensor) -> Tensor:
 def depth_to_space(ctx: Context, x: Tensor) -> Tensor:
     """Moves blocks of channels to space."""
     block = ctx.integer("blocksize")
-    n, c, h, w = x.shape
+    n, _, h, w = x.shape
     if ctx.text("mode", "DCR") == "DCR":
         y = x.reshape(n, block, block, -1, h, w).permute(0, 3, 4, 1, 5, 2)
     else:

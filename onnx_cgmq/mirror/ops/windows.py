@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from onnx_cgmq.mirror.registry import Context
 
@@ -93,4 +93,4 @@ def _pads(
 
 def pad_window(x: Tensor, window: Window, value: float) -> Tensor:
     """The input with all of the window's padding."""
-    return F.pad(x, window.pads, value=value) if any(window.pads) else x
+    return functional.pad(x, window.pads, value=value) if any(window.pads) else x
