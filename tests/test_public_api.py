@@ -29,7 +29,7 @@ NAMES = {
 }
 
 PARAMETERS = {
-    "quantize": "model data bound *output *config *resume *progress *log *validation **settings",
+    "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
     "insert_gates": "model config **settings",
     "prepare": "model",
     "write_back": "gated plan",
