@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_cgmq.cost import geometry
 from onnx_cgmq.cost.geometry import Array, Side
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.opspec import int_attribute, mac_spec
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,11 @@ def mac_ops(
     source = float_value or ungated
     found = []
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        build = _GEOMETRY.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if build is None:
+        spec = mac_spec(node)
+        if spec is None:
             continue
-        read = [node.inputs[0], node.inputs[1]]
+        build = _GEOMETRY[spec.op_type]
+        read = [node.inputs[index] for index in spec.operands]
         values = [source(value) for value in read if value is not None]
         name = node.name or str(node.outputs[0].name)
         shapes = tuple(_operand_shape(node, value, index) for index, value in enumerate(values))
@@ -148,13 +150,8 @@ def _operand_shape(node: ir.Node, value: ir.Value, index: int) -> tuple[int, ...
 def _contracts_axis_0(node: ir.Node, shape: list[int], index: int) -> bool:
     """Whether axis 0 of an operand is not the batch but an axis of the matrix product."""
     if node.op_type == "Gemm":
-        return index == 1 or bool(_attribute(node, "transA", 0))
+        return index == 1 or bool(int_attribute(node, "transA", 0))
     return node.op_type == "MatMul" and index == 1 and len(shape) == 2
-
-
-def _attribute(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_int()
 
 
 def _attribute_ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -174,7 +171,7 @@ def _conv(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, 
         pads = (0,) * (2 * rank)
     elif mode in ("SAME_UPPER", "SAME_LOWER"):
         pads = _same_pads(a[2:], b[2:], strides, dilations, upper=mode == "SAME_UPPER")
-    return geometry.convolution(a, b, strides, dilations, pads, _attribute(node, "group", 1))
+    return geometry.convolution(a, b, strides, dilations, pads, int_attribute(node, "group", 1))
 
 
 def _same_pads(
@@ -202,7 +199,7 @@ def _matmul(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side
 
 
 def _gemm(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, Side]:
-    transpose_a, transpose_b = _attribute(node, "transA", 0), _attribute(node, "transB", 0)
+    transpose_a, transpose_b = int_attribute(node, "transA", 0), int_attribute(node, "transB", 0)
     return geometry.matrix_product(a, b, bool(transpose_a), bool(transpose_b))
 
 

@@ -102,7 +102,15 @@ def test_uniform_widths_equal_qonnx() -> None:
     nodes = [
         helper.make_node("Quant", ["x", "s", "z", "bits_x"], ["xq"], signed=0, **quantizer),
         helper.make_node("Quant", ["w1", "s", "z", "bits_w"], ["w1q"], signed=1, **quantizer),
-        helper.make_node("Conv", ["xq", "w1q"], ["c"], name="conv", pads=[0, 1, 0, 1], group=1),
+        helper.make_node(
+            "Conv",
+            ["xq", "w1q"],
+            ["c"],
+            name="conv",
+            kernel_shape=[3, 3],
+            pads=[0, 1, 0, 1],
+            group=1,
+        ),
         helper.make_node("Quant", ["c", "s", "z", "bits_x"], ["cq"], signed=0, **quantizer),
         helper.make_node("Reshape", ["cq", "shape"], ["f"]),
         helper.make_node("Quant", ["w2", "s", "z", "bits_w"], ["w2q"], signed=1, **quantizer),
