@@ -1,1 +1,69 @@
 """Bit-widths for ONNX models, learned under a guaranteed bound (CGMQ)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnx_cgmq.config import Config
+    from onnx_cgmq.errors import CgmqError
+    from onnx_cgmq.graph.insert import insert_gates
+    from onnx_cgmq.graph.lower.ort import write_back
+    from onnx_cgmq.graph.prepare import prepare
+    from onnx_cgmq.inspect import inspect
+    from onnx_cgmq.learn.calibrate import calibrate
+    from onnx_cgmq.learn.guide import Guide
+    from onnx_cgmq.mirror.module import Mirror
+    from onnx_cgmq.pipeline import Result, quantize
+    from onnx_cgmq.plan import BitPlan
+    from onnx_cgmq.verify import verify
+
+# Names load on first use: importing the package must not load torch.
+_MODULES = {
+    "BitPlan": "onnx_cgmq.plan",
+    "CgmqError": "onnx_cgmq.errors",
+    "Config": "onnx_cgmq.config",
+    "Guide": "onnx_cgmq.learn.guide",
+    "Mirror": "onnx_cgmq.mirror.module",
+    "Result": "onnx_cgmq.pipeline",
+    "calibrate": "onnx_cgmq.learn.calibrate",
+    "insert_gates": "onnx_cgmq.graph.insert",
+    "inspect": "onnx_cgmq.inspect",
+    "prepare": "onnx_cgmq.graph.prepare",
+    "quantize": "onnx_cgmq.pipeline",
+    "verify": "onnx_cgmq.verify",
+    "write_back": "onnx_cgmq.graph.lower.ort",
+}
+
+__all__ = [
+    "BitPlan",
+    "CgmqError",
+    "Config",
+    "Guide",
+    "Mirror",
+    "Result",
+    "__version__",
+    "calibrate",
+    "insert_gates",
+    "inspect",
+    "prepare",
+    "quantize",
+    "verify",
+    "write_back",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

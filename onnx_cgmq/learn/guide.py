@@ -63,6 +63,7 @@ class Guide:
         self._statistics = {name: RunningStatistics(spec) for name, spec in specs.items()}
         self._interval = interval
         self._speed = 5.0 * interval / (0.4 * steps)
+        self._cost: int | None = None  # counted anew after a width changes
         self._calls = 0
         self._violated_moves = 0
         self._moves_to_deadline = max(1, int(0.25 * steps / interval))
@@ -79,7 +80,9 @@ class Guide:
     @property
     def cost(self) -> int:
         """Current cost, in the bound's unit."""
-        return self.cost_model.cost(self.widths)
+        if self._cost is None:
+            self._cost = self.cost_model.cost(self.widths)
+        return self._cost
 
     @property
     def satisfied(self) -> bool:
@@ -162,6 +165,7 @@ class Guide:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
+        self._cost = None
         self._calls, self._violated_moves = state["calls"], state["violated_moves"]
         for name, item in state["statistics"].items():
             self._statistics[name].load_state_dict(item)
@@ -214,9 +218,11 @@ class Guide:
                 self._set_gate(quantizer, quantizer.gate_for(widths[name]))
 
     def _set_gate(self, quantizer: GatedQuantizer, gate: Tensor) -> None:
-        changed = quantizer.set_gate(gate)
+        if not quantizer.set_gate(gate):
+            return
+        self._cost = None
         spec = quantizer.spec
-        if not changed or spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
+        if spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
             return
         values = self._values(spec.tensor)
         if values is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,15 +172,14 @@ class Learner:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train))
+        order = self.train.shuffled(seed=self.config.seed * 100_003 + epoch)
         return self.train.batches(self.config.batch_size, order=order)
 
     def _train_step(self, batch: Batch) -> float:
         self._set_learning_rates()
         self._optimizer.zero_grad(set_to_none=True)
         outputs = self.mirror(tensors(batch.inputs))
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels)
-        loss = self.loss(outputs, labels, self.teacher.outputs(batch))
+        loss = self.loss(outputs, _labels(batch), self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if not self._settled:
@@ -224,18 +223,36 @@ class Learner:
 
     # -- held-out data --------------------------------------------------------------------------
 
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the whole run."""
+        return self._total
+
+    def teacher_accuracy(self) -> float | None:
+        """Accuracy of the float model on held-out data, if there are labels and class scores."""
+        if self.classes is None or not self.validation.has_labels:
+            return None
+        correct = 0
+        for batch in self._held_out():
+            outputs = self.validation_teacher.outputs(batch)
+            correct += _correct(self.classes, outputs, _labels(batch), batch.size)
+        return correct / len(self.validation)
+
+    def _held_out(self) -> Iterator[Batch]:
+        return self.validation.batches(max(256, self.config.batch_size))
+
     @torch.no_grad()
     def evaluate(self) -> tuple[float, float | None]:
         """Loss and accuracy (with labels) on held-out data."""
         self.mirror.eval()
         total, correct, count = 0.0, 0, 0
-        for batch in self.validation.batches(max(256, self.config.batch_size)):
+        for batch in self._held_out():
             outputs = self.mirror(tensors(batch.inputs))
-            labels = None if batch.labels is None else torch.from_numpy(batch.labels)
-            rows = len(batch.indices)
-            total += float(self.loss(outputs, labels, self.validation_teacher.outputs(batch))) * rows
-            correct += _correct(self.classes, outputs, labels)
-            count += rows
+            labels = _labels(batch)
+            teacher = self.validation_teacher.outputs(batch)
+            total += float(self.loss(outputs, labels, teacher)) * batch.size
+            correct += _correct(self.classes, outputs, labels, batch.size)
+            count += batch.size
         self.mirror.train()
         has_accuracy = self.classes is not None and self.validation.has_labels
         return total / count, correct / count if has_accuracy else None
@@ -299,7 +316,18 @@ def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimize
     return torch.optim.Adam(groups, lr=config.learning_rate), peaks
 
 
-def _correct(classes: ClassOutput | None, outputs: dict[str, Tensor], labels: Tensor | None) -> int:
+def _labels(batch: Batch) -> Tensor | None:
+    return None if batch.labels is None else torch.from_numpy(batch.labels)
+
+
+def _correct(
+    classes: ClassOutput | None,
+    outputs: Mapping[str, Tensor],
+    labels: Tensor | None,
+    size: int,
+) -> int:
+    """Right classes among the first ``size`` samples."""
     if classes is None or labels is None:
         return 0
-    return int((outputs[classes.name].argmax(dim=1) == labels).sum())
+    right = outputs[classes.name].argmax(dim=1) == labels
+    return int(right[:size].sum())

@@ -8,10 +8,14 @@ from typing import Any
 import onnx_ir as ir
 from torch import Tensor, nn
 
+from onnx_cgmq.cost.bound import Bound, CostKind, CostModel
+from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
 from onnx_cgmq.mirror.dtypes import to_torch
+from onnx_cgmq.mirror.planning import tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.plan import BitPlan
 
 try:  # TEMPORARY until graph/load.py is there
     from onnx_cgmq.graph.load import ModelLike, load_model
@@ -191,6 +195,29 @@ class Mirror(nn.Module):
                 f"got {', '.join(inputs) or 'none'}"
             )
         return inputs
+
+    def plan(self, bound: Bound | None = None) -> BitPlan:
+        """What the quantizers hold: width, range and grid of every gated tensor, and the cost.
+
+        Args:
+            bound: The bound that was kept, if one was; its text goes into the plan.
+
+        Returns:
+            The plan, with the learned values of weights and biases for :func:`write_back`.
+        """
+        parameters = self.value_parameters
+        tensors = {
+            name: tensor_plan(quantizer, parameters.get(name))
+            for name, quantizer in self.quantizers.items()
+        }
+        specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
+        widths = {name: plan.widths for name, plan in tensors.items()}
+        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS)
+        return BitPlan(
+            bound=None if bound is None else bound.text,
+            tensors=tensors,
+            cost=model.plan_cost(widths),
+        )
 
     def extra_repr(self) -> str:
         """One line for ``print``."""

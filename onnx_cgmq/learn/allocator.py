@@ -1,0 +1,30 @@
+"""Keeps freed memory in the process while a model trains."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+
+
+def keep_freed_memory() -> bool:
+    """Asks glibc not to hand large freed buffers back to the kernel.
+
+    Each training step frees and takes the same few large buffers. By default glibc unmaps them, and
+    the kernel's page faults on the next use cost up to half of a step (docs/benchmarks/lenet5.md).
+
+    Returns:
+        Whether the allocator took the settings; false where it isn't glibc's.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    largest = 2**31 - 1
+    settings = ((_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, largest), (_M_TOP_PAD, 1 << 26))
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)

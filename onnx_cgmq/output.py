@@ -1,0 +1,54 @@
+"""Output files: checked before training, written atomically after it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from onnx_cgmq.errors import OutputError
+
+
+def check_writable(path: Path, needed_bytes: int) -> None:
+    """Fails now rather than after training.
+
+    Args:
+        path: A file to be written.
+        needed_bytes: Bytes that will be needed.
+
+    Raises:
+        OutputError: The folder is missing, not writable, or its disk too full; or a folder has the
+            file's name.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file to write")
+    if not folder.is_dir():
+        raise OutputError(f"folder {folder} of the output does not exist; create it first")
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".onnx-cgmq-"):
+            pass
+    except OSError as error:
+        raise OutputError(f"can't write to {folder}: {error.strerror or error}") from error
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise OutputError(
+            f"{folder} has {free:,} bytes free, but about {needed_bytes:,} are needed; "
+            "free some space or write elsewhere"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically.
+
+    Raises:
+        OutputError: It can't be written; an older file of that name is left as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
