@@ -23,9 +23,13 @@ _AVG_POOL: dict[int, Any] = {
 }
 
 
-def _check_rank(ctx: Context) -> str | None:
+def _check_window(ctx: Context) -> str | None:
     rank = len(ctx.integers("kernel_shape") or ())
-    return None if rank in _MAX_POOL else f"{rank} spatial axes (1 to 3 are supported)"
+    if rank not in _MAX_POOL:
+        return f"{rank} spatial axes (1 to 3 are supported)"
+    if ctx.flag("ceil_mode") and ctx.text("auto_pad") == "VALID":
+        return "auto_pad VALID with ceil_mode, on which runtimes disagree; set pads instead"
+    return None
 
 
 def _fits_torch(window: Window) -> bool:
@@ -34,7 +38,7 @@ def _fits_torch(window: Window) -> bool:
     return window.symmetric and half
 
 
-@onnx_op("MaxPool", check=_check_rank)
+@onnx_op("MaxPool", check=_check_window)
 def max_pool(ctx: Context, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
     """Largest value under the window, and where it is in the whole tensor if asked for."""
     kernel = ctx.integers("kernel_shape") or ()
@@ -91,7 +95,7 @@ def _product(sizes: tuple[int, ...]) -> int:
     return result
 
 
-@onnx_op("AveragePool", check=_check_rank)
+@onnx_op("AveragePool", check=_check_window)
 def average_pool(ctx: Context, x: Tensor) -> Tensor:
     """Mean under the window; padding counts if ``count_include_pad``, overhang never does."""
     kernel = ctx.integers("kernel_shape") or ()
@@ -125,7 +129,7 @@ def _window_sum(x: Tensor, window: Window) -> Tensor:
     return x.sum(dim=tuple(range(-rank, 0)))
 
 
-@onnx_op("LpPool", check=_check_rank)
+@onnx_op("LpPool", check=_check_window)
 def lp_pool(ctx: Context, x: Tensor) -> Tensor:
     """p-norm under the window."""
     kernel = ctx.integers("kernel_shape") or ()
