@@ -11,11 +11,7 @@ hits both; the figure is the median.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,19 +23,11 @@ from torch import Tensor, nn
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.learn.allocator import keep_freed_memory
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 
 Step = Callable[[], None]
-
-ALLOCATORS: dict[str, dict[str, str]] = {
-    "Default allocator": {},
-    "Memory kept": {
-        "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-        "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-        "MALLOC_TOP_PAD_": str(1 << 30),
-    },
-}
 
 
 class ResidualQuantizer(nn.Module):
@@ -131,63 +119,31 @@ def compare(granularity: Granularity, width: int, count: int, rounds: int) -> Ti
     return Times(granularity, width, ours_median, residual_median)
 
 
-def report(tables: dict[str, list[Times]], options: argparse.Namespace) -> str:
-    """The tables, in Markdown."""
+def report(rows: list[Times], options: argparse.Namespace) -> str:
+    """The table, in Markdown."""
     lines = [
         "# The gated quantizer against the residual form",
         "",
-        f"Forward and backward on {options.elements:,} float32 elements, medians of",
-        f"{options.rounds} interleaved rounds; {options.threads} thread(s), PyTorch {torch.__version__}.",
+        f"Forward and backward on {options.elements:,} float32 elements, medians of interleaved",
+        f"rounds ({options.rounds}); {options.threads} thread(s), PyTorch {torch.__version__}.",
         "",
         "The residual form of Bayesian Bits (x_2 + e_4 + e_8 + e_16 + e_32) rounds, gates and",
         "differentiates five levels; its time does not depend on the widths selected. The gated",
         "quantizer rounds once, at the selected width; its time includes the statistics that move",
-        "the gates.",
+        "the gates. As in training, freed memory stays in the process; without that, temporary",
+        "tensors are paid for in page faults, and the residual form, which has more of them, falls",
+        "further behind.",
         "",
-        "By default, glibc gives the memory of a large tensor back to the system at once, so that",
-        "every temporary tensor is paid for anew; the second part keeps that memory, which favours",
-        "the form with more temporaries.",
+        "| gates | width | gated quantizer, ms | residual form, ms | ratio |",
+        "|---|---|---|---|---|",
     ]
-    for label, rows in tables.items():
-        lines += [
-            "",
-            f"## {label}",
-            "",
-            "| gates | width | gated quantizer, ms | residual form, ms | ratio |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {row.granularity.value} | {row.width} | {1e3 * row.ours:.0f} "
-            f"| {1e3 * row.residual:.0f} | {row.residual / row.ours:.1f} |"
-            for row in rows
-        ]
     lines += [
-        "",
-        "Made by `python tools/bench_quantizer.py --output docs/benchmarks/quantizer.md`.",
-        "",
+        f"| {row.granularity.value} | {row.width} | {1e3 * row.ours:.0f} "
+        f"| {1e3 * row.residual:.0f} | {row.residual / row.ours:.1f} |"
+        for row in rows
     ]
+    lines += ["", "Made by `python tools/bench_quantizer.py --output FILE`.", ""]
     return "\n".join(lines)
-
-
-def measure(options: argparse.Namespace) -> list[Times]:
-    """Both quantizers, at both ends of granularity and the widths of integer kernels."""
-    torch.set_num_threads(options.threads)
-    return [
-        compare(granularity, width, options.elements, options.rounds)
-        for granularity in (Granularity.TENSOR, Granularity.ELEMENT)
-        for width in (2, 4, 8)
-    ]
-
-
-def measure_in_process(environment: dict[str, str]) -> list[Times]:
-    """The same in a process of its own: the allocator reads its settings at the start only."""
-    command = [sys.executable, *sys.argv, "--raw"]
-    done = subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, check=True
-    )
-    return [
-        Times(Granularity(granularity), *rest) for granularity, *rest in json.loads(done.stdout)
-    ]
 
 
 def main() -> None:
@@ -196,17 +152,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="Markdown file; printed only, without")
-    parser.add_argument("--raw", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.raw:
-        print(
-            json.dumps(
-                [(t.granularity.value, t.width, t.ours, t.residual) for t in measure(options)]
-            )
-        )
-        return
-    tables = {label: measure_in_process(variables) for label, variables in ALLOCATORS.items()}
-    text = report(tables, options)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    rows = [
+        compare(granularity, width, options.elements, options.rounds)
+        for granularity in (Granularity.TENSOR, Granularity.ELEMENT)
+        for width in (2, 4, 8)
+    ]
+    text = report(rows, options)
     print(text)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
