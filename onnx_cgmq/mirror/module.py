@@ -11,29 +11,12 @@ from torch import Tensor, nn
 from onnx_cgmq.cost.bound import Bound, CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
 from onnx_cgmq.mirror.dtypes import to_torch
 from onnx_cgmq.mirror.planning import tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import BitPlan
-
-try:  # TEMPORARY until graph/load.py is there
-    from onnx_cgmq.graph.load import ModelLike, load_model
-except ImportError:
-    import os
-
-    import onnx
-
-    ModelLike = Any
-
-    def load_model(model):
-        if isinstance(model, (str, os.PathLike)):
-            return ir.load(model)
-        return (
-            ir.serde.deserialize_model(model)
-            if isinstance(model, onnx.ModelProto)
-            else model.clone()
-        )
 
 
 class Mirror(nn.Module):

@@ -34,9 +34,13 @@ def _spatial_rank(weight: Tensor) -> int:
 
 def channels_last(tensor: Tensor) -> Tensor:
     """The tensor in the memory format in which two-dimensional convolutions are fastest."""
-    if tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
+    if tensor.dim() != 4:
+        return tensor
+    if tensor.shape[1] == 1 and tensor.is_contiguous():
+        # One channel is laid out alike in both formats; only its strides tell torch which it is.
+        n, _, height, width = tensor.shape
+        return tensor.reshape(n, height, width, 1).permute(0, 3, 1, 2)
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 @onnx_op("Conv", check=_check_rank)
