@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError
 

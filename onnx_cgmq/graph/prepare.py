@@ -1,0 +1,240 @@
+"""From any float ONNX model to the one form that all later steps know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from onnx_ir.passes import common
+from onnxscript import optimizer
+from onnxscript.version_converter import ConvertVersionPass
+
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.fuse import fold_batch_norm, fuse_matmul_add
+from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
+from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.opspec import MAC_OP_TYPES, mac_spec, standard_op
+
+OLDEST_OPSET: Final = 21
+"""The gated functions need its 4- and 16-bit types."""
+
+NEWEST_OPSET: Final = 25
+"""The newest that the version converter reaches."""
+
+_PREPARED_KEY: Final = "onnx_cgmq.prepared"
+_METADATA_PREFIX: Final = "onnx_cgmq."
+_UNLIMITED: Final = 2**40  # elements: weights are folded whatever their size
+
+_QUANTIZED_OPS: Final = frozenset(
+    {
+        "BipolarQuant",
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QGemm",
+        "Quant",
+        "QuantizeLinear",
+    }
+)
+
+
+def prepare(model: ModelLike) -> ir.Model:
+    """Brings a float model into the form that the other steps expect.
+
+    Functions are inlined, ``Constant`` nodes and constant expressions become initializers,
+    BatchNormalization is folded into the operator before it, MatMul + Add of matrices becomes Gemm,
+    dead code goes, shapes are inferred, every node has a name, and the opset is the newest one
+    (up to 25) that the installed onnxruntime loads. The result computes the same.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
+
+    Raises:
+        ModelError: The model can't be read or upgraded, is already quantized, or has no operator
+            that multiplies and accumulates.
+    """
+    prepared = load_model(model)
+    prepare_in_place(prepared)
+    return prepared
+
+
+def is_prepared(model: ir.Model) -> bool:
+    """Whether a model has been through :func:`prepare`."""
+    return _PREPARED_KEY in model.metadata_props
+
+
+def prepare_in_place(model: ir.Model) -> None:
+    """Does the work of :func:`prepare` on a model that the caller owns."""
+    _refuse_quantized(model)
+    if is_prepared(model):
+        return
+    try:
+        with _quiet():
+            _simplify(model)
+    except ir.passes.PassError as error:
+        raise ModelError(f"the model can't be prepared: {_innermost(error)}") from error
+    _refuse_quantized(model)
+    _refuse_nothing_to_quantize(model)
+    model.metadata_props[_PREPARED_KEY] = "1"
+
+
+@lru_cache(maxsize=1)
+def target_opset() -> int:
+    """The newest opset, up to 25, that the installed onnxruntime loads.
+
+    Raises:
+        ModelError: It loads none that has the types needed.
+    """
+    for opset in range(NEWEST_OPSET, OLDEST_OPSET - 1, -1):
+        if _loads(opset):
+            return opset
+    raise ModelError(
+        f"onnxruntime {ort.__version__} does not load opset {OLDEST_OPSET}; upgrade onnxruntime"
+    )
+
+
+def _loads(opset: int) -> bool:
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
+    imports = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=_ir_version(opset))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except Exception:  # onnxruntime has no common base for its load errors
+        return False
+    return True
+
+
+def _ir_version(opset: int) -> int:
+    version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    return int(version)
+
+
+def _simplify(model: ir.Model) -> None:
+    ir.passes.Sequential(
+        common.RemoveInitializersFromInputsPass(),
+        common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveUnusedNodesPass(),
+    )(model)
+    _upgrade(model)
+    common.ShapeInferencePass(strict_mode=False)(model)
+    _fold(model)
+    fold_batch_norm(model)
+    fuse_matmul_add(model)
+    fold_batch_norm(model)  # behind the new Gemm nodes
+    ir.passes.Sequential(
+        common.IdentityEliminationPass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+        common.TopologicalSortPass(),
+    )(model)
+    _name_nodes(model)
+    common.NameFixPass()(model)
+    common.ShapeInferencePass(strict_mode=False)(model)
+
+
+def _upgrade(model: ir.Model) -> None:
+    """Brings the standard domain to the target opset; a newer one stays if it can be run."""
+    current = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    target = target_opset()
+    if current > target and not _loads(current):
+        raise ModelError(
+            f"the model uses opset {current}, which onnxruntime {ort.__version__} does not load; "
+            f"upgrade onnxruntime or export the model with opset {target}"
+        )
+    if current < target:
+        try:
+            ConvertVersionPass(target, fallback=True)(model)
+        except Exception as error:  # the converters raise whatever they meet
+            raise ModelError(
+                f"the model can't be upgraded from opset {current} to {target}: "
+                f"{_innermost(error)}; export it with opset {target}"
+            ) from error
+        reached = model.opset_imports.get("", current)
+        if reached < OLDEST_OPSET:
+            raise ModelError(
+                f"the model can't be upgraded from opset {current} to {target} (only {reached}); "
+                f"export it with opset {OLDEST_OPSET} or newer"
+            )
+    model.ir_version = max(model.ir_version or 0, _ir_version(model.opset_imports[""]))
+
+
+def _fold(model: ir.Model) -> None:
+    """Computes what is constant, whatever its size: weights must be initializers."""
+    optimizer.fold_constants_ir(model, input_size_limit=_UNLIMITED, output_size_limit=_UNLIMITED)
+    common.RemoveUnusedNodesPass()(model)
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Names the nodes that have none after their output."""
+    for graph in model.graphs():
+        for node in graph:
+            if not node.name:
+                node.name = f"{node.op_type}_{node.outputs[0].name}"
+
+
+def _refuse_quantized(model: ir.Model) -> None:
+    for key in model.metadata_props:
+        if key.startswith(_METADATA_PREFIX) and key != _PREPARED_KEY:
+            raise ModelError(
+                "the model was already quantized by onnx-cgmq (its metadata say so); start from "
+                "the float model"
+            )
+    for graph in model.graphs():
+        for node in graph:
+            if node.domain == GATED_DOMAIN:
+                raise ModelError(
+                    f"the model has gates already (node '{node.name}'); start from the float model"
+                )
+            if node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+                raise ModelError(
+                    f"the model is already quantized (node '{node.name}', {node.op_type}); start "
+                    "from the float model"
+                )
+
+
+def _refuse_nothing_to_quantize(model: ir.Model) -> None:
+    if any(mac_spec(node) is not None for graph in model.graphs() for node in graph):
+        return
+    found = sorted({standard_op(node) or node.op_type for node in model.graph})
+    raise ModelError(
+        f"nothing to quantize: the model has none of {', '.join(MAC_OP_TYPES)} "
+        f"(its operators: {', '.join(found) or 'none'})"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the passes' chatter about what they tried off the user's screen."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:500]
