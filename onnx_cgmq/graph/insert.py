@@ -180,7 +180,7 @@ class _Inserter:
     ) -> QuantizerSpec:
         if value.const_value is None:
             return self._activation_spec(node, op, value)
-        shape = value.const_value.shape.numpy()
+        shape = tuple(value.const_value.shape.numpy())
         axis = op.output_axis(node, index, len(shape))
         granularity = self.config.granularity
         if granularity is Granularity.CHANNEL and (axis is None or value in self.tied):
@@ -202,7 +202,7 @@ class _Inserter:
 
     def _bias_spec(self, bias: ir.Value) -> QuantizerSpec:
         assert bias.const_value is not None
-        shape = bias.const_value.shape.numpy()
+        shape = tuple(bias.const_value.shape.numpy())
         granularity = self.config.granularity if shape else Granularity.TENSOR
         return QuantizerSpec(
             tensor=str(bias.name),
