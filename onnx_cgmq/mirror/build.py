@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +10,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-import onnx_cgmq.mirror.ops  # noqa: F401  (registers the operators)
-from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
+from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
-from onnx_cgmq.mirror.dtypes import is_supported
 from onnx_cgmq.mirror.quantizer import accumulator_qdq
-from onnx_cgmq.mirror.registry import OLDEST_OPSET, Context, Operator, find_operator
+from onnx_cgmq.mirror.registry import Operator
+from onnx_cgmq.mirror.select import (
+    GATED_DOMAIN,
+    choose_operators,
+    context_of,
+    is_quantizer,
+    opset_of,
+)
 
-GATED_DOMAIN = "onnx_cgmq"
 SPEC_KEY = "onnx_cgmq.quantizer"
 _NONE_SLOT = 0
 _CONSTANT_FORMS = {
@@ -124,7 +127,7 @@ def gated_nodes(
     """
     found = {}
     for node in graph:
-        if not _is_quantizer(node):
+        if not is_quantizer(node):
             continue
         if SPEC_KEY not in node.metadata_props:
             raise ModelError(
@@ -144,10 +147,6 @@ def gated_nodes(
     return found
 
 
-def _is_quantizer(node: ir.Node) -> bool:
-    return node.domain == GATED_DOMAIN and node.op_type.startswith("GatedQDQ")
-
-
 def compile_graph(
     model: ir.Model,
     constants: Mapping[str, ir.TensorProtocol],
@@ -164,7 +163,7 @@ def compile_graph(
         UnsupportedOperatorError: If any node can't be run; names all of them.
     """
     graph = model.graph
-    operators = _choose_operators(model)
+    operators = choose_operators(model)
     slots: dict[ir.Value, int] = {}
     template: list[Any] = [None]
 
@@ -251,34 +250,9 @@ def _with_liveness(
         outputs = tuple(slots[value] for value in node.outputs)
         free = tuple(dict.fromkeys(s for s in (*inputs, *outputs) if s not in seen))
         seen.update(free)
-        label = f"{node.op_type} node '{node.name}' (opset {_opset(node, model)})"
+        label = f"{node.op_type} node '{node.name}' (opset {opset_of(node, model)})"
         steps.append(Step(call, inputs, host, outputs, free, label))
     return tuple(reversed(steps))
-
-
-def _domain(node: ir.Node) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
-
-
-def _opset(node: ir.Node, model: ir.Model) -> int:
-    return model.opset_imports.get(_domain(node), 1)
-
-
-def _context(node: ir.Node, model: ir.Model) -> Context:
-    named = frozenset(index for index, value in enumerate(node.outputs) if value.name)
-    return Context(
-        node=node.name or "",
-        op_type=node.op_type,
-        opset=_opset(node, model),
-        attributes={name: attribute.value for name, attribute in node.attributes.items()},
-        input_types=tuple(None if v is None else _type_of(v) for v in node.inputs),
-        output_count=max(named, default=0) + 1,
-        named_outputs=named,
-    )
-
-
-def _type_of(value: ir.Value) -> ir.DataType | None:
-    return value.const_value.dtype if value.const_value is not None else value.dtype
 
 
 def _bind(
@@ -287,46 +261,4 @@ def _bind(
     if node.domain == GATED_DOMAIN:
         return accumulator_qdq, ()
     operator = operators[node]
-    return partial(operator.handler, _context(node, model)), operator.host
-
-
-def _choose_operators(model: ir.Model) -> dict[ir.Node, Operator]:
-    """The handler of every node, or one error that names every node without."""
-    chosen: dict[ir.Node, Operator] = {}
-    problems: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for index, node in enumerate(model.graph):
-        if _is_quantizer(node) or (node.domain, node.op_type) == (GATED_DOMAIN, "AccumulatorQDQ"):
-            continue
-        operator, reason = _choose(node, model)
-        if operator is None:
-            where = f"{_domain(node) or 'ai.onnx'} opset {_opset(node, model)}"
-            problems[f"{node.op_type} ({where})", reason].append(node.name or f"#{index}")
-        else:
-            chosen[node] = operator
-    if problems:
-        lines = [
-            f"{operator}: {reason}; node{'s' if len(nodes) > 1 else ''} {', '.join(nodes)}"
-            for (operator, reason), nodes in sorted(problems.items())
-        ]
-        raise UnsupportedOperatorError(
-            "the model has operators that can't be run differentiably:\n  "
-            + "\n  ".join(lines)
-            + "\nReplace them in the model, or register a handler with "
-            "onnx_cgmq.mirror.registry.onnx_op."
-        )
-    return chosen
-
-
-def _choose(node: ir.Node, model: ir.Model) -> tuple[Operator | None, str]:
-    opset = _opset(node, model)
-    if _domain(node) == "" and opset < OLDEST_OPSET:
-        return None, f"opsets before {OLDEST_OPSET} must be upgraded first, see prepare()"
-    operator = find_operator(_domain(node), node.op_type, opset)
-    if operator is None:
-        return None, "no such operator in the mirror"
-    types = [_type_of(value) for value in (*node.inputs, *node.outputs) if value is not None]
-    unfit = sorted({t.name for t in types if t is not None and not is_supported(t)})
-    if unfit:
-        return None, f"no tensors of type {', '.join(unfit)}"
-    reason = operator.check(_context(node, model)) if operator.check is not None else None
-    return (operator, "") if reason is None else (None, reason)
+    return partial(operator.handler, context_of(node, model)), operator.host

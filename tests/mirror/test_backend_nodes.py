@@ -96,7 +96,7 @@ def _difference(got: Tensor, wanted: Tensor) -> str | None:
 
 def _run(case: Any) -> str | None:
     """The first difference from the expected outputs, if any."""
-    mirror = Mirror(case.model)
+    mirror = Mirror(ir.from_proto(case.model))
     for arrays, expected in case.data_sets:
         outputs = mirror(_inputs(case, arrays))
         for got, wanted in zip(outputs.values(), expected, strict=True):
@@ -131,7 +131,7 @@ def test_gradients_reach_the_float_inputs(cases: list[Any]) -> None:
         if "_expanded" in case.name or operators & NO_GRADIENT:
             continue
         try:
-            mirror = Mirror(case.model)
+            mirror = Mirror(ir.from_proto(case.model))
             inputs = _inputs(case, case.data_sets[0][0])
             floats = [t for t in inputs.values() if t.dtype.is_floating_point and t.numel()]
             for tensor in floats:

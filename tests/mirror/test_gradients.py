@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import pytest
 import torch
 
@@ -79,7 +80,7 @@ GRAPHS = {
 def test_gradients(name: str) -> None:
     signature, body = GRAPHS[name]
     text = f'<ir_version: 10, opset_import: ["": 22]> g ({signature}) => (y) {{ {body} }}'
-    mirror = Mirror(onnx.parser.parse_model(text))
+    mirror = Mirror(ir.from_proto(onnx.parser.parse_model(text)))
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for value in mirror.model.graph.inputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.parser
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -59,6 +60,6 @@ def test_same_as_onnxruntime(opset: int, shape: list[int], body: str) -> None:
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     (expected,) = session.run(None, {"x": x})
-    got = Mirror(model)(torch.from_numpy(x))["y"].detach().numpy()
+    got = Mirror(ir.from_proto(model))(torch.from_numpy(x))["y"].detach().numpy()
     assert got.dtype == expected.dtype
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

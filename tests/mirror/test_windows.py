@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -43,7 +44,9 @@ def _compare(op_type: str, inputs: dict[str, np.ndarray], outputs: int = 1, **at
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     expected = session.run(None, inputs)
-    got = Mirror(model)({name: torch.from_numpy(array) for name, array in inputs.items()})
+    got = Mirror(ir.from_proto(model))(
+        {name: torch.from_numpy(array) for name, array in inputs.items()}
+    )
     for wanted, y in zip(expected, got.values(), strict=True):
         np.testing.assert_allclose(y.numpy(), wanted, rtol=1e-4, atol=1e-5)
 
