@@ -1,0 +1,51 @@
+"""``inspect`` and ``verify``: look at files that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.options import DataOption, DebugOption, JsonOption, ModelArgument
+
+
+def inspect_command(
+    model: ModelArgument, as_json: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Show widths and cost of a quantized model, read from the file alone."""
+    with reported(as_json=as_json, debug=debug):
+        from rich.console import Console
+
+        from onnx_cgmq.inspect import inspect
+
+        report = inspect(model)
+        if as_json:
+            typer.echo(report.to_json())
+        else:
+            Console().print(report.table())
+
+
+def verify_command(
+    reference: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float ONNX file.")],
+    deployed: Annotated[Path, typer.Argument(metavar="OUT", help="The quantized ONNX file.")],
+    data: DataOption,
+    bound: Annotated[
+        str | None, typer.Option("--bound", help="Fail if OUT costs more than this.")
+    ] = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
+    with reported(as_json=as_json, debug=debug):
+        from rich.console import Console
+
+        from onnx_cgmq.cli.summary import check_table
+        from onnx_cgmq.verify import verify
+
+        check = verify(deployed, reference, data, bound=bound)
+        if as_json:
+            typer.echo(check.to_json())
+        else:
+            Console().print(check_table(check))

@@ -1,0 +1,62 @@
+"""From errors to one clear message and an exit code that scripts can rely on (docs/cli.md)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from onnx_cgmq.errors import CgmqError
+
+UNEXPECTED = 70
+"""Exit code of an error that is ours, not the user's (EX_SOFTWARE of sysexits.h)."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+
+
+@contextmanager
+def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
+    """Turns exceptions of a command into a message on stderr and an exit code.
+
+    Args:
+        as_json: Print the error as a JSON document on stdout too.
+        debug: Print the traceback.
+
+    Raises:
+        typer.Exit: With the exit code of the error.
+    """
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except CgmqError as error:
+        if debug:
+            traceback.print_exc()
+        raise _exit(type(error).__name__, str(error), error.exit_code, as_json) from error
+    except KeyboardInterrupt as error:
+        message = "interrupted before there was a model to write; nothing was changed"
+        raise _exit("KeyboardInterrupt", message, INTERRUPTED, as_json) from error
+    except MemoryError as error:
+        message = "out of memory; a smaller --batch-size or --granularity tensor needs less"
+        raise _exit("MemoryError", message, UNEXPECTED, as_json) from error
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = f"unexpected {type(error).__name__}: {error}"
+        if not debug:
+            message += " (a bug in onnx-cgmq; please report it with the output of --debug)"
+        raise _exit(type(error).__name__, message, UNEXPECTED, as_json) from error
+
+
+def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:
+    typer.echo(f"error: {message}", err=True)
+    if as_json:
+        document = {"error": {"type": kind, "message": message, "exit_code": code}}
+        typer.echo(json.dumps(document, indent=2))
+    sys.stdout.flush()
+    return typer.Exit(code)

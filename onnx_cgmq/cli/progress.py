@@ -1,0 +1,94 @@
+"""Progress of a run on a terminal: one bar, and one line for each epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onnx_cgmq.events import EpochDone, Event, Finished, Started, StepDone
+
+
+class ProgressDisplay:
+    """Shows events of a run; a context manager, so that the bar always ends.
+
+    Args:
+        console: Where to show them. If it is no terminal, only the lines are printed.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description:8}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("prepare", total=None, state="")
+        self._epochs = 0
+        self._bits = ""
+        self.started: Started | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self._show_step(event)
+        elif isinstance(event, EpochDone):
+            self._show_epoch(event)
+        elif isinstance(event, Started):
+            self._show_start(event)
+        elif isinstance(event, Finished):
+            self._progress.update(self._task, visible=False)
+
+    def _show_start(self, event: Started) -> None:
+        self.started = event
+        self._epochs = event.epochs
+        self._progress.update(self._task, total=event.total_steps)
+        accuracy = (
+            "no labels: the float model is the teacher"
+            if event.float_accuracy is None
+            else f"float accuracy {event.float_accuracy:.2%}"
+        )
+        self._print(f"bound {event.bound} = {event.limit:,}; {accuracy}; {event.epochs} epochs")
+
+    def _show_step(self, event: StepDone) -> None:
+        state = f"loss {event.loss:.4f}  cost {event.cost_ratio:7.1%} of bound{self._bits}"
+        self._progress.update(
+            self._task, completed=event.step, description=event.phase, state=state
+        )
+
+    def _show_epoch(self, event: EpochDone) -> None:
+        self._bits = (
+            f"  bits {event.mean_bits_weights:.2f} weights, "
+            f"{event.mean_bits_activations:.2f} activations"
+        )
+        accuracy = (
+            ""
+            if event.validation_accuracy is None
+            else f"  accuracy {event.validation_accuracy:.2%}"
+        )
+        ratio = event.cost / event.limit
+        self._print(
+            f"epoch {event.epoch:3}/{self._epochs} {event.phase:8} loss {event.loss:.4f}"
+            f"  held out {event.validation_loss:.4f}{accuracy}  RBOP {event.rbop:.3%}"
+            f"  cost {ratio:.1%} of bound{'' if event.feasible else ' (over)'}{self._bits}"
+            f"  {event.seconds:.1f} s"
+        )
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,202 @@
+"""``quantize``: the main job."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from onnx_cgmq.bits import Granularity
+from onnx_cgmq.cli.failures import INTERRUPTED, reported
+from onnx_cgmq.cli.options import (
+    DataOption,
+    DebugOption,
+    JsonOption,
+    ModelArgument,
+    parse_widths,
+)
+from onnx_cgmq.config import Config, Direction
+
+
+def _help(text: str, setting: str) -> str:
+    """A help text with the default, which :class:`Config` alone knows."""
+    default = Config.model_fields[setting].default
+    if isinstance(default, Enum):
+        default = default.value
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{text.removesuffix('.')} (default {shown})."
+
+
+def quantize_command(
+    model: ModelArgument,
+    data: DataOption,
+    bound: Annotated[
+        str,
+        typer.Option(
+            "--bound",
+            help="The cost to keep: '0.4%' of the float model's bit operations, '12.5MBOP', or a "
+            "size: '200KB', 'size:25%'.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="The ONNX file to write; its plan goes beside it."
+        ),
+    ],
+    granularity: Annotated[
+        Granularity | None,
+        typer.Option(
+            "--granularity", help=_help("One width per tensor, channel or element.", "granularity")
+        ),
+    ] = None,
+    activation_granularity: Annotated[
+        Granularity | None,
+        typer.Option(
+            "--activation-granularity", help="The same for activations (default: as --granularity)."
+        ),
+    ] = None,
+    widths: Annotated[
+        str | None,
+        typer.Option("--widths", metavar="2,4,8", help=_help("Widths to choose from.", "widths")),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Allow weights of 0 bits (granularity channel, element)."),
+    ] = False,
+    input_width: Annotated[
+        int | None, typer.Option("--input-width", help="Fix the width of the model's inputs.")
+    ] = None,
+    direction: Annotated[
+        Direction | None,
+        typer.Option("--direction", help=_help("Importance that guides the widths.", "direction")),
+    ] = None,
+    integer_kernels: Annotated[
+        bool | None,
+        typer.Option(
+            "--integer-kernels/--no-integer-kernels",
+            help="Narrow tensors left at 16 or 32 bits to 8 for speed (default), or keep them.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help=_help("Passes over the data.", "epochs"))
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", help=_help("Samples in a training step.", "batch_size")),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate", help=_help("Peak learning rate of weights.", "learning_rate")
+        ),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            "--validation",
+            metavar="DATA",
+            help="Held-out data that chooses the best state; if not given, a part of --data.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss", help=_help("labels, teacher, auto, or package.module:function.", "loss")
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help=_help("Seed of every random choice.", "seed"))
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", metavar="SECONDS", help="Stop with the best model so far."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")
+    ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option("--log", metavar="FILE", help="Write progress as JSON lines."),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Learn bit-widths under a bound and write the quantized model."""
+    if output.exists() and model.exists() and output.samefile(model):
+        raise typer.BadParameter("OUT is the float model itself", param_hint="--output")
+    given: dict[str, Any] = {
+        "granularity": granularity,
+        "activation_granularity": activation_granularity,
+        "widths": parse_widths(widths),
+        "prune": prune,
+        "input_width": input_width,
+        "direction": direction,
+        "integer_kernels": integer_kernels,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "loss": loss,
+        "seed": seed,
+        "time_limit": time_limit,
+    }
+    with reported(as_json=as_json, debug=debug):
+        # What is not given stays out, so that the defaults have one home.
+        config = Config.create(
+            **{name: value for name, value in given.items() if value is not None}
+        )
+        _run(model, data, bound, output, validation, config, resume, log, as_json, quiet)
+
+
+def _run(
+    model: Path,
+    data: str,
+    bound: str,
+    output: Path,
+    validation: str | None,
+    config: Config,
+    resume: bool,
+    log: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from rich.console import Console
+
+    from onnx_cgmq import pipeline
+    from onnx_cgmq.cli.progress import ProgressDisplay
+    from onnx_cgmq.cli.summary import result_json, result_table
+
+    display = ProgressDisplay(Console(stderr=True))
+    with nullcontext() if quiet else display:
+        result = pipeline.quantize(
+            model,
+            data,
+            bound,
+            output=output,
+            validation=validation,
+            config=config,
+            resume=resume,
+            progress=display,
+            log=log,
+        )
+    files = {"model": output, "plan": pipeline.plan_path(output)}
+    if log is not None:
+        files["log"] = log
+    if not quiet:
+        console = Console(stderr=as_json)
+        console.print(result.report.table())
+        console.print(result_table(result, display.started, files, model))
+    if as_json:
+        typer.echo(result_json(result, display.started, files, model))
+    if not result.complete:
+        typer.echo(
+            f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "
+            f"{output} is the best model so far that keeps the bound; --resume goes on",
+            err=True,
+        )
+    if result.outcome.reason == "interrupted":
+        raise typer.Exit(INTERRUPTED)

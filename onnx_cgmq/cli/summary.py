@@ -1,0 +1,116 @@
+"""What a command shows at its end: as tables, or as one JSON document."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+from rich.table import Table
+
+from onnx_cgmq.graph.load import load_model, tensors_of
+
+if TYPE_CHECKING:
+    from onnx_cgmq.events import Started
+    from onnx_cgmq.pipeline import Result
+    from onnx_cgmq.verify import Check
+
+
+def check_table(check: Check) -> Table:
+    """A verification, one line for each figure."""
+    table = _figures()
+    table.add_row("samples", f"{check.samples:,}")
+    if check.accuracy is not None and check.reference_accuracy is not None:
+        table.add_row(
+            "accuracy", f"{check.accuracy:.2%} (reference {check.reference_accuracy:.2%})"
+        )
+    if check.class_agreement is not None:
+        table.add_row("same class", f"{check.class_agreement:.2%}")
+    table.add_row(
+        "difference", f"mean {check.mean_abs_difference:.3g}, max {check.max_abs_difference:.3g}"
+    )
+    table.add_row("RBOP", f"{check.rbop:.4%} ({check.bops:,} bit operations)")
+    table.add_row("weights", f"{check.weight_bytes:,} bytes")
+    if check.bound is not None:
+        table.add_row("bound", f"{check.bound}: kept")
+    return table
+
+
+def result_table(
+    result: Result, started: Started | None, files: dict[str, Path], model: Path
+) -> Table:
+    """A run, one line for each figure.
+
+    Args:
+        result: The run.
+        started: Its first event, with the accuracy of the float model.
+        files: What was written, by kind; ``model`` among them.
+        model: The float model.
+    """
+    cost, check = result.plan.cost, result.check
+    table = _figures()
+    table.add_row("bound", f"{result.plan.bound}: kept")
+    table.add_row("RBOP", f"{cost.rbop:.4%} ({cost.bops:,} bit operations)")
+    if check.accuracy is not None:
+        before = ""
+        if started is not None and started.float_accuracy is not None:
+            before = f" (float {started.float_accuracy:.2%})"
+        table.add_row(
+            "accuracy", f"{check.accuracy:.2%}{before} in onnxruntime, {check.samples:,} held out"
+        )
+    if check.class_agreement is not None:
+        table.add_row("mirror", f"same class for {check.class_agreement:.2%} of these")
+    before_size, after_size = file_size(model), file_size(files["model"])
+    table.add_row(
+        "size", f"{after_size:,} bytes (float {before_size:,}; {before_size / after_size:.1f} x)"
+    )
+    for kind, path in files.items():
+        table.add_row(f"{kind} file", str(path))
+    return table
+
+
+def result_json(
+    result: Result, started: Started | None, files: dict[str, Path], model: Path
+) -> str:
+    """The same for scripts; arguments as for :func:`result_table`."""
+    document: dict[str, Any] = {
+        "complete": result.complete,
+        "reason": result.outcome.reason,
+        "epochs": result.outcome.epochs,
+        "bound": result.plan.bound,
+        "cost": result.plan.cost.model_dump(mode="json"),
+        "float_accuracy": None if started is None else started.float_accuracy,
+        "check": json.loads(result.check.to_json()),
+        "float_bytes": file_size(model),
+        "file_bytes": file_size(files["model"]),
+        "files": {kind: str(path) for kind, path in files.items()},
+        "tensors": [
+            {
+                "name": tensor.name,
+                "role": tensor.role.value,
+                "granularity": tensor.granularity.value,
+                "shape": list(tensor.shape),
+                "mean_bits": tensor.mean_bits,
+            }
+            for tensor in result.plan.tensors.values()
+        ],
+    }
+    return json.dumps(document, indent=2)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a model with its external data."""
+    external = {
+        Path(tensor.path)
+        for _, tensor in tensors_of(load_model(path))
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+    return path.stat().st_size + sum(data.stat().st_size for data in external)
+
+
+def _figures() -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table

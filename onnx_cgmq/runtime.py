@@ -1,0 +1,120 @@
+"""Running models in onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from onnx_cgmq.data.samples import Batch, Samples
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.load import ModelLike
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+Outputs = dict[str, npt.NDArray[Any]]
+
+
+def open_session(
+    model: ModelLike, *, threads: int | None = None, optimize: bool = True
+) -> ort.InferenceSession:
+    """A session on the CPU provider.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        threads: Threads within an operator; ``None`` leaves it to onnxruntime.
+        optimize: All graph optimizations (onnxruntime's default), or none of them.
+
+    Raises:
+        ModelError: onnxruntime can't load the model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source, label = _source(model)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(
+            f"onnxruntime {ort.__version__} can't load {label}: {_one_line(error)}"
+        ) from error
+
+
+def run_batch(session: ort.InferenceSession, batch: Batch) -> Outputs:
+    """Outputs by name for one batch, without the entries that only fill it up.
+
+    Raises:
+        ModelError: onnxruntime fails to run the model.
+    """
+    names = [output.name for output in session.get_outputs()]
+    try:
+        arrays = session.run(names, batch.inputs)
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(f"onnxruntime can't run the model: {_one_line(error)}") from error
+    return {name: counted(array, batch) for name, array in zip(names, arrays, strict=True)}
+
+
+def run_onnxruntime(
+    model: ModelLike,
+    samples: Samples,
+    batch_size: int = 256,
+    *,
+    threads: int | None = None,
+    optimize: bool = True,
+) -> Outputs:
+    """Outputs of a model for all samples, joined along the batch axis.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        samples: What to run it on.
+        batch_size: Samples at a time.
+        threads: See :func:`open_session`.
+        optimize: See :func:`open_session`.
+
+    Raises:
+        ModelError: onnxruntime can't load or run the model.
+    """
+    session = open_session(model, threads=threads, optimize=optimize)
+    parts: Iterator[Outputs] = (run_batch(session, batch) for batch in samples.batches(batch_size))
+    outputs = list(parts)
+    return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+
+
+def counted(array: npt.NDArray[Any], batch: Batch) -> npt.NDArray[Any]:
+    """The entries of an output that belong to samples asked for."""
+    full = array.ndim > 0 and len(array) == len(batch.indices)
+    return array[: batch.size] if full else np.atleast_1d(array)
+
+
+def _source(model: ModelLike) -> tuple[str | bytes, str]:
+    if isinstance(model, (str, os.PathLike)):
+        if not Path(model).is_file():
+            raise ModelError(f"{os.fspath(model)}: no such file; check the path of the ONNX file")
+        return os.fspath(model), os.fspath(model)
+    try:
+        if isinstance(model, onnx.ModelProto):
+            return model.SerializeToString(), "the model"
+        copy = model.clone()
+        ir.external_data.load_to_model(copy)
+        return ir.serde.serialize_model(copy).SerializeToString(), "the model"
+    except Exception as error:  # protobuf's error for more than 2 GiB differs between versions
+        raise ModelError(
+            f"the model can't be handed to onnxruntime in memory: {_one_line(error)}; "
+            "save it and give its path"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]

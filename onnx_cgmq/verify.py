@@ -1,0 +1,220 @@
+"""Verify: the written model in onnxruntime against the model it was made from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+
+from onnx_cgmq.bits import FLOAT_BITS, Role
+from onnx_cgmq.cost.bound import Bound, CostKind, parse_bound
+from onnx_cgmq.data import Batch, open_data
+from onnx_cgmq.errors import ModelError, VerificationError
+from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.inspect import Report, inspect
+from onnx_cgmq.runtime import Outputs, counted, open_session, run_batch
+
+if TYPE_CHECKING:  # torch loads only if a mirror is given
+    from onnx_cgmq.mirror.module import Mirror
+
+_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """How a deployed model compares with its reference.
+
+    Attributes:
+        samples: Number of samples compared.
+        class_agreement: Share of samples for which both predict the same class, or ``None`` if no
+            output is ``[batch, classes]``.
+        max_abs_difference: Largest difference between any two output values.
+        mean_abs_difference: Mean difference of output values.
+        accuracy: Share of samples that the deployed model classifies right, or ``None`` without
+            labels or classes.
+        reference_accuracy: The same of the reference.
+        bops: Bit operations for one sample, counted from the deployed model alone.
+        rbop: These as a share of the float model's.
+        weight_bytes: Bytes of its stored weights and biases.
+        bound: The bound that was asked for, or ``None``.
+        within_bound: Whether the cost keeps it, or ``None`` without a bound.
+    """
+
+    samples: int
+    class_agreement: float | None
+    max_abs_difference: float
+    mean_abs_difference: float
+    accuracy: float | None
+    reference_accuracy: float | None
+    bops: int
+    rbop: float
+    weight_bytes: int
+    bound: str | None
+    within_bound: bool | None
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """JSON text; ``indent=None`` for one line. Values that aren't finite become ``null``."""
+        record = {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+        return json.dumps(record, indent=indent)
+
+
+def verify(
+    deployed: ModelLike,
+    reference: Mirror | ModelLike,
+    data: Any,
+    *,
+    bound: str | float | Bound | None = None,
+) -> Check:
+    """Runs both models on the same samples and counts the cost of the deployed one.
+
+    Args:
+        deployed: The quantized model; runs in onnxruntime with its default optimizations.
+        reference: The mirror that it was written from, or a model (usually the float one), which
+            runs in onnxruntime too.
+        data: Samples in any form that :func:`onnx_cgmq.quantize` takes.
+        bound: The bound that the deployed model has to keep.
+
+    Raises:
+        ModelError: A model can't be read or run, or the two have different outputs.
+        DataError: The data can't be read or does not fit the model.
+        BoundError: The bound can't be parsed.
+        VerificationError: The deployed model costs more than the bound.
+    """
+    report = inspect(deployed)
+    limit = None if bound is None else _parsed(bound, report)
+    if limit is not None:
+        _check_bound(limit, report)
+    samples = open_data(data, load_model(deployed))
+    session = open_session(deployed)
+    run_reference = _runner(reference)
+    tally = _Tally()
+    for batch in samples.batches(_BATCH_SIZE):
+        tally.add(run_batch(session, batch), run_reference(batch), batch)
+    return Check(
+        samples=len(samples),
+        class_agreement=tally.share(tally.agreeing),
+        max_abs_difference=tally.largest,
+        mean_abs_difference=tally.total / max(1, tally.values),
+        accuracy=tally.share(tally.correct) if samples.has_labels else None,
+        reference_accuracy=tally.share(tally.reference_correct) if samples.has_labels else None,
+        bops=report.bops,
+        rbop=report.rbop,
+        weight_bytes=report.weight_bytes,
+        bound=None if limit is None else limit.text,
+        within_bound=None if limit is None else True,
+    )
+
+
+@dataclass
+class _Tally:
+    """Sums over batches."""
+
+    samples: int = 0
+    classified: int = 0
+    agreeing: int = 0
+    correct: int = 0
+    reference_correct: int = 0
+    largest: float = 0.0
+    total: float = 0.0
+    values: int = 0
+
+    def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
+        if deployed.keys() != reference.keys():
+            raise ModelError(
+                f"the models have different outputs: {sorted(deployed)} and {sorted(reference)}; "
+                "give the model that the deployed one was made from"
+            )
+        for name, array in deployed.items():
+            other = reference[name]
+            if array.shape != other.shape:
+                raise ModelError(
+                    f"output {name!r} has shape {list(array.shape)} in the deployed model and "
+                    f"{list(other.shape)} in the reference; give the model that it was made from"
+                )
+            self._add_difference(array, other)
+        self.samples += batch.size
+        scores = _class_output(deployed)
+        if scores is not None:
+            self._add_classes(deployed[scores].argmax(1), reference[scores].argmax(1), batch)
+
+    def share(self, count: int) -> float | None:
+        """``count`` as a share of the samples that have a class, or ``None`` if none has."""
+        return count / self.classified if self.classified else None
+
+    def _add_difference(self, array: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
+        difference = np.abs(array.astype(np.float64) - other.astype(np.float64))
+        # Equal infinities (masked scores) do not differ.
+        difference = np.where(array == other, 0.0, difference)
+        if difference.size:
+            self.largest = float(np.maximum(self.largest, difference.max()))
+        self.total += float(difference.sum())
+        self.values += difference.size
+
+    def _add_classes(
+        self, deployed: npt.NDArray[Any], reference: npt.NDArray[Any], batch: Batch
+    ) -> None:
+        self.classified += batch.size
+        self.agreeing += int((deployed == reference).sum())
+        if batch.labels is not None:
+            labels = batch.labels[: batch.size]
+            self.correct += int((deployed == labels).sum())
+            self.reference_correct += int((reference == labels).sum())
+
+
+def _class_output(outputs: Outputs) -> str | None:
+    """The first output, if it holds one score for each class."""
+    name, array = next(iter(outputs.items()))
+    scores = array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f"
+    return name if scores else None
+
+
+def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
+    if isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model)):
+        session = open_session(reference)
+        return lambda batch: run_batch(session, batch)
+    mirror = reference
+    return lambda batch: _run_mirror(mirror, batch)
+
+
+def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
+    import torch
+
+    from onnx_cgmq.learn.batches import tensors
+
+    training = mirror.training
+    mirror.eval()
+    try:
+        with torch.no_grad():
+            outputs = mirror(tensors(batch.inputs))
+    finally:
+        mirror.train(training)
+    return {name: counted(value.cpu().numpy(), batch) for name, value in outputs.items()}
+
+
+def _parsed(bound: str | float | Bound, report: Report) -> Bound:
+    stored = [tensor for tensor in report.tensors.values() if tensor.role is not Role.ACTIVATION]
+    float_bytes = FLOAT_BITS // 8 * sum(math.prod(tensor.shape) for tensor in stored)
+    return parse_bound(bound, report.macs, float_bytes)
+
+
+def _check_bound(bound: Bound, report: Report) -> None:
+    size = bound.kind is CostKind.SIZE
+    cost = report.weight_bytes if size else report.bops
+    if bound.is_satisfied_by(cost):
+        return
+    unit = "bytes of weights" if size else f"bit operations (RBOP {report.rbop:.3%})"
+    raise VerificationError(
+        f"the model costs {cost:,} {unit}, but the bound {bound.text!r} allows {bound.limit:,}; "
+        "quantize it again with this bound"
+    )
