@@ -1,1 +1,5 @@
 """Reads widths and cost from a quantized ONNX file."""
+
+from onnx_cgmq.inspect.report import NodeReport, Report, TensorReport, inspect
+
+__all__ = ["NodeReport", "Report", "TensorReport", "inspect"]

@@ -1,0 +1,87 @@
+"""Which integer type holds a grid, and packing into it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+INT2_OPSET: Final = 25
+INT4_OPSET: Final = 21
+
+_IR_VERSION: Final = {ir.DataType.INT4: 10, ir.DataType.INT2: 13}
+_NUMPY: Final = {
+    ir.DataType.INT8: np.int8,
+    ir.DataType.UINT8: np.uint8,
+    ir.DataType.INT16: np.int16,
+}
+
+
+def weight_type(width: int, opset: int) -> ir.DataType:
+    """Smallest type that holds a symmetric grid and that the installed onnxruntime loads.
+
+    Args:
+        width: Bits of the grid: 2, 4, 8 or 16.
+        opset: Version of the standard operators in the model.
+    """
+    if width <= 2 and opset >= INT2_OPSET and loads(ir.DataType.INT2, opset):
+        return ir.DataType.INT2
+    if width <= 4 and opset >= INT4_OPSET and loads(ir.DataType.INT4, opset):
+        return ir.DataType.INT4
+    return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16
+
+
+def ir_version(data_type: ir.DataType) -> int:
+    """Oldest IR version that has a type (8 for all older ones)."""
+    return _IR_VERSION.get(data_type, 8)
+
+
+def pack(codes: npt.NDArray[np.int64], data_type: ir.DataType, name: str) -> ir.TensorProtocol:
+    """Codes as a tensor of a type, packed into ``raw_data`` below 8 bits (first element lowest)."""
+    if data_type not in (ir.DataType.INT2, ir.DataType.INT4):
+        return ir.Tensor(codes.astype(_NUMPY[data_type]), name=name)
+    width = 2 if data_type is ir.DataType.INT2 else 4
+    per_byte = 8 // width
+    flat = (codes.reshape(-1) & (2**width - 1)).astype(np.uint8)
+    padded = np.pad(flat, (0, -len(flat) % per_byte)).reshape(-1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(width)
+    packed = np.bitwise_or.reduce(padded << shifts, axis=1).astype(np.uint8)
+    return ir.PackedTensor(packed, data_type, shape=codes.shape, name=name)
+
+
+@cache
+def loads(data_type: ir.DataType, opset: int) -> bool:
+    """Whether the installed onnxruntime casts a type to INT8 and optimizes it away, tried once."""
+    import onnxruntime as ort
+
+    weight = ir.Value(name="w", const_value=pack(np.array([[1, -1], [0, 1]]), data_type, "w"))
+    scale = ir.Value(name="s", const_value=ir.tensor(np.float32(1), name="s"))
+    zero = ir.Value(name="z", const_value=ir.tensor(np.int8(0), name="z"))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 2]))
+    cast = ir.node("Cast", [weight], {"to": ir.DataType.INT8})
+    dequantize = ir.node("DequantizeLinear", [cast.outputs[0], scale, zero])
+    product = ir.node("MatMul", [x, dequantize.outputs[0]])
+    y = product.outputs[0]
+    y.name, y.type, y.shape = "y", x.type, ir.Shape([1, 2])
+    graph = ir.Graph(
+        [x],
+        [y],
+        nodes=[cast, dequantize, product],
+        initializers=[weight, scale, zero],
+        opset_imports={"": opset},
+        name="probe",
+    )
+    model = ir.Model(graph, ir_version=ir_version(data_type))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        (result,) = session.run(None, {"x": np.array([[3, 5]], dtype=np.float32)})
+    except Exception:  # whatever it raises: this type is not for it
+        return False
+    return bool(np.array_equal(result, [[3, 2]]))

@@ -1,0 +1,231 @@
+"""The report on a quantized model: widths and cost, read from the file alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from rich.console import Group
+from rich.table import Table
+
+from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, bops
+from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.lower.metadata import embedded_tensors
+from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.inspect.reading import Reading, read_operand, stored_codes, tensor_name
+
+
+@dataclass(frozen=True, eq=False)
+class TensorReport:
+    """One weight, bias or activation.
+
+    Attributes:
+        name: Name of the float tensor.
+        role: Weight, bias or activation.
+        granularity: How its widths vary.
+        shape: Its shape; 0 for unknown sizes.
+        widths: Bits, int64; broadcasts to the tensor.
+        counts: Number of elements of every width (activations: of widths), ascending.
+        mean_bits: Mean width.
+        stored: Type of the codes in the file, as ONNX names it.
+        stored_bytes: Bytes that a weight or bias takes in the file.
+    """
+
+    name: str
+    role: Role
+    granularity: Granularity
+    shape: tuple[int, ...]
+    widths: npt.NDArray[np.int64] = field(repr=False)
+    counts: Mapping[int, int]
+    mean_bits: float
+    stored: str
+    stored_bytes: int
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One MAC node.
+
+    Attributes:
+        name: Its name.
+        op_type: Its operator.
+        operands: Names of the two tensors it multiplies.
+        macs: Multiply-accumulates for one sample.
+        bops: Bit operations for one sample.
+        rbop: ``bops`` as a share of the float node's.
+    """
+
+    name: str
+    op_type: str
+    operands: tuple[str, str]
+    macs: int
+    bops: int
+    rbop: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Widths and cost of a model.
+
+    Attributes:
+        tensors: By name, in graph order.
+        nodes: The MAC nodes in graph order.
+        macs: Multiply-accumulates for one sample.
+        bops: Bit operations for one sample.
+        rbop: ``bops`` as a share of the float model's.
+        weight_bytes: Bytes of the stored weights and biases of MAC nodes.
+    """
+
+    tensors: Mapping[str, TensorReport]
+    nodes: tuple[NodeReport, ...]
+    macs: int
+    bops: int
+    rbop: float
+    weight_bytes: int
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """JSON text; widths as counts."""
+        tensors = [
+            {
+                "name": tensor.name,
+                "role": tensor.role.value,
+                "granularity": tensor.granularity.value,
+                "shape": tensor.shape,
+                "widths": {str(width): count for width, count in tensor.counts.items()},
+                "mean_bits": tensor.mean_bits,
+                "stored": tensor.stored,
+                "stored_bytes": tensor.stored_bytes,
+            }
+            for tensor in self.tensors.values()
+        ]
+        total = {key: getattr(self, key) for key in ("macs", "bops", "rbop", "weight_bytes")}
+        nodes = [vars(node) for node in self.nodes]
+        return json.dumps({**total, "nodes": nodes, "tensors": tensors}, indent=indent)
+
+    def table(self) -> Group:
+        """The report as tables for a terminal (a rich renderable)."""
+        tensors = Table("tensor", "role", "shape", "bits", "stored as", title="Tensors")
+        tensors.add_column("bytes", justify="right")
+        for tensor in self.tensors.values():
+            shape = "x".join(str(size or "?") for size in tensor.shape) or "scalar"
+            size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
+            bits = _bits_text(tensor)
+            tensors.add_row(tensor.name, tensor.role.value, shape, bits, tensor.stored, size)
+        nodes = Table("node", "operator", title="Cost for one sample")
+        for column in ("MACs", "BOPs", "RBOP"):
+            nodes.add_column(column, justify="right")
+        for node in self.nodes:
+            cost = (f"{node.macs:,}", f"{node.bops:,}", f"{node.rbop:.3%}")
+            nodes.add_row(node.name, node.op_type, *cost)
+        nodes.add_section()
+        nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", f"{self.rbop:.3%}")
+        return Group(tensors, nodes, f"weights and biases: {self.weight_bytes:,} bytes")
+
+
+def inspect(model: ModelLike) -> Report:
+    """Reads the widths of a quantized model and counts its cost, from the file alone.
+
+    Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
+    vary (per tensor, channel or element); a width that the codes exceed is not believed. A float
+    model is all 32 bits.
+
+    Args:
+        model: A written model: path, ``ModelProto`` or ``onnx_ir.Model``.
+
+    Returns:
+        The report.
+
+    Raises:
+        ModelError: The model can't be read, still has gates, or has no MAC operators.
+    """
+    graph = load_model(model)
+    if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
+        raise ModelError("the model still has gates; write it back first, or inspect its plan")
+    claims = embedded_tensors(graph)
+    readings: dict[str, Reading] = {}
+
+    def float_value(value: ir.Value) -> ir.Value:
+        reading = read_operand(value, claims)
+        readings.setdefault(reading.name, reading)
+        if reading.role is Role.WEIGHT:
+            stored = stored_codes(value) or value.const_value
+            return ir.Value(name=reading.name, const_value=stored)
+        return ir.Value(name=reading.name, shape=value.shape)
+
+    ops = mac_ops(graph, float_value)
+    if not ops:
+        raise ModelError("the model has no MAC operators, so no widths to report")
+    by_node = bops(ops, {name: reading.widths for name, reading in readings.items()})
+    nodes = tuple(
+        NodeReport(
+            op.node,
+            op.op_type,
+            (op.a.name, op.b.name),
+            op.macs,
+            by_node[op.node],
+            by_node[op.node] / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0,
+        )
+        for op in ops
+    )
+    tensors = {name: _tensor_report(reading) for name, reading in readings.items()}
+    for bias in _biases(graph, claims):
+        tensors.setdefault(bias.name, bias)
+    macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
+    return Report(
+        tensors=tensors,
+        nodes=nodes,
+        macs=macs,
+        bops=total,
+        rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
+        weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
+    )
+
+
+def _tensor_report(reading: Reading) -> TensorReport:
+    weight = reading.role is not Role.ACTIVATION
+    widths = np.broadcast_to(reading.widths, reading.shape) if weight else reading.widths
+    distinct, counts = np.unique(widths, return_counts=True)
+    return TensorReport(
+        name=reading.name,
+        role=reading.role,
+        granularity=reading.granularity,
+        shape=reading.shape,
+        widths=reading.widths,
+        counts={int(width): int(count) for width, count in zip(distinct, counts, strict=True)},
+        mean_bits=float(widths.mean()),
+        stored=reading.stored.name,
+        stored_bytes=-(-reading.stored_bits // 8),
+    )
+
+
+def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[TensorReport]:
+    """Biases of MAC nodes; they cost no bit operations, so the plan is taken at its word."""
+    for node in model.graph.all_nodes():
+        spec = mac_spec(node)
+        value = spec.bias_value(node) if spec is not None else None
+        stored = None if value is None else stored_codes(value) or value.const_value
+        if value is None or stored is None:
+            continue
+        name = tensor_name(value)
+        widths = np.array(claims.get(name, {}).get("widths", FLOAT_BITS), dtype=np.int64)
+        shape = tuple(int(size) for size in stored.shape.numpy())
+        bits = int(stored.size) * int(stored.dtype.bitwidth)
+        granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR
+        reading = Reading(name, Role.BIAS, granularity, widths, shape, stored.dtype, bits)
+        yield _tensor_report(reading)
+
+
+def _bits_text(tensor: TensorReport) -> str:
+    if len(tensor.counts) == 1:
+        return str(next(iter(tensor.counts)))
+    total = sum(tensor.counts.values())
+    shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in tensor.counts.items())
+    return f"{tensor.mean_bits:.2f} ({shares})"
