@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,8 +169,8 @@ def _run(
     from onnx_cgmq.cli.progress import ProgressDisplay
     from onnx_cgmq.cli.summary import result_json, result_table
 
-    display = ProgressDisplay(Console(stderr=True))
-    with nullcontext() if quiet else display:
+    display = ProgressDisplay(Console(stderr=True, quiet=quiet))
+    with display:
         result = pipeline.quantize(
             model,
             data,

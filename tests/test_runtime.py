@@ -1,0 +1,62 @@
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnx_cgmq.data import open_data
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.runtime import open_session, run_onnxruntime
+
+DOUBLE = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    double (float[{batch}, 2] x) => (float[{batch}, 2] y, float total)
+    {{ y = Add(x, x)  total = ReduceSum<keepdims = 0>(x) }}
+"""
+
+
+def double(batch="n"):
+    return onnx.parser.parse_model(DOUBLE.format(batch=batch))
+
+
+@pytest.mark.parametrize("form", ["path", "proto", "ir"])
+@pytest.mark.parametrize("optimize", [True, False])
+def test_outputs_of_all_samples(tmp_path, form, optimize):
+    model = double()
+    x = np.arange(10, dtype=np.float32).reshape(5, 2)
+    samples = open_data(x, ir.from_proto(model))
+    onnx.save(model, tmp_path / "m.onnx")
+    given = {"path": tmp_path / "m.onnx", "proto": model, "ir": ir.from_proto(model)}[form]
+    outputs = run_onnxruntime(given, samples, batch_size=2, threads=1, optimize=optimize)
+    assert np.array_equal(outputs["y"], 2 * x)
+    assert outputs["total"].tolist() == [6, 22, 17]  # an output without batch axis: one a batch
+
+
+def test_what_fills_a_fixed_batch_is_left_out():
+    x = np.ones((3, 2), np.float32)
+    model = double(batch=2)
+    outputs = run_onnxruntime(model, open_data(x, ir.from_proto(model)))
+    assert outputs["y"].shape == (3, 2)
+
+
+def test_models_that_do_not_load(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        open_session(tmp_path / "missing.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=r"onnxruntime .* can't load .*bad.onnx"):
+        open_session(tmp_path / "bad.onnx")
+    broken = double()
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match=r"can't load the model: .*NoSuchOperator"):
+        open_session(broken)
+
+
+def test_model_that_does_not_run():
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, 2] x) => (float[m, 3] y)
+        <int64[2] shape = {-1, 3}> { y = Reshape(x, shape) }
+    """
+    model = onnx.parser.parse_model(text)
+    samples = open_data(np.ones((2, 2), np.float32), ir.from_proto(model))
+    with pytest.raises(ModelError, match="onnxruntime can't run the model"):
+        run_onnxruntime(model, samples)

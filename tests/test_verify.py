@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_cgmq.errors import BoundError, ModelError, VerificationError
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.verify import verify
+
+LABELS = np.array([0, 1, 2, 0])
+IMAGES = np.eye(3, dtype=np.float32)[LABELS]
+
+
+def linear(weight, output="scores", batch="n"):
+    """``scores = x @ weight``: a model without quantization, whose widths all count 32 bits."""
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], [output], name="matmul")],
+        "linear",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3])],
+        [onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [batch, "c"])],
+        [onnx.numpy_helper.from_array(np.asarray(weight, np.float32), "w")],
+    )
+    opset = [onnx.helper.make_opsetid("", 21)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+IDENTITY = np.eye(3)
+SWAPPED = np.eye(3)[[0, 2, 1]]
+
+
+def test_same_model():
+    check = verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS), bound="100%")
+    assert check.samples == 4
+    assert check.class_agreement == check.accuracy == check.reference_accuracy == 1.0
+    assert check.max_abs_difference == check.mean_abs_difference == 0.0
+    assert (check.bops, check.rbop, check.weight_bytes) == (9 * 32 * 32, 1.0, 36)
+    assert check.bound == "100%"
+    assert check.within_bound
+
+
+def test_different_model():
+    check = verify(linear(SWAPPED), linear(IDENTITY), (IMAGES, LABELS))
+    assert check.class_agreement == check.accuracy == 0.5
+    assert check.reference_accuracy == 1.0
+    assert check.max_abs_difference == 1.0
+    assert check.mean_abs_difference == pytest.approx(4 / 12)
+    assert check.bound is check.within_bound is None
+
+
+def test_mirror_as_reference_keeps_its_mode():
+    mirror = Mirror(linear(IDENTITY))
+    mirror.train()
+    check = verify(linear(SWAPPED), mirror, (IMAGES, LABELS))
+    assert check.class_agreement == 0.5
+    assert check.reference_accuracy == 1.0
+    assert mirror.training
+
+
+def test_without_labels():
+    check = verify(linear(IDENTITY), linear(IDENTITY), IMAGES)
+    assert check.class_agreement == 1.0
+    assert check.accuracy is check.reference_accuracy is None
+
+
+def test_without_classes():
+    one = np.ones((3, 1))
+    check = verify(linear(one), linear(2 * one), IMAGES)
+    assert check.class_agreement is None
+    assert check.max_abs_difference == 1.0
+
+
+def test_samples_that_fill_a_fixed_batch_do_not_count():
+    deployed, reference = linear(SWAPPED, batch=3), linear(IDENTITY, batch=3)
+    check = verify(deployed, reference, (IMAGES, LABELS))
+    assert check.samples == 4
+    assert check.class_agreement == 0.5
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [("50%", r"RBOP 100.000%\), but the bound '50%' allows 4,608"), ("35B", "36 bytes of weights")],
+)
+def test_over_the_bound(bound, message):
+    with pytest.raises(VerificationError, match=message):
+        verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound=bound)
+
+
+def test_size_bound_that_is_kept():
+    assert verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="size:100%").within_bound
+
+
+def test_wrong_bound_and_wrong_reference():
+    with pytest.raises(BoundError):
+        verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="little")
+    with pytest.raises(ModelError, match="different outputs"):
+        verify(linear(IDENTITY), linear(IDENTITY, output="other"), IMAGES)
+    with pytest.raises(ModelError, match=r"output 'scores' has shape \[4, 3\]"):
+        verify(linear(IDENTITY), linear(np.ones((3, 2))), IMAGES)
+
+
+def test_json():
+    check = verify(linear(SWAPPED), linear(IDENTITY), (IMAGES, LABELS))
+    assert json.loads(check.to_json())["class_agreement"] == 0.5
+    assert "\n" not in check.to_json(indent=None)
