@@ -119,8 +119,8 @@ def _loads(opset: int) -> bool:
 
 
 def _ir_version(opset: int) -> int:
-    version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
-    return int(version)
+    imports = [onnx.helper.make_opsetid("", opset)]
+    return int(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
 
 
 def _simplify(model: ir.Model) -> None:
@@ -152,8 +152,8 @@ def _simplify(model: ir.Model) -> None:
 
 def _upgrade(model: ir.Model) -> None:
     """Brings the standard domain to the target opset; a newer one stays if it can be run."""
-    current = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
     target = target_opset()
+    current = model.opset_imports.setdefault("", model.opset_imports.pop("ai.onnx", target))
     if current > target and not _loads(current):
         raise ModelError(
             f"the model uses opset {current}, which onnxruntime {ort.__version__} does not load; "
