@@ -55,7 +55,8 @@ class _Candidates:
 
     def apply(self, widths: Widths, target: Widths, count: int) -> Widths:
         """The widths with the first ``count`` candidates moved to their target."""
-        moved = {name: array.copy() for name, array in widths.items()}
+        # np.array, not copy(): NumPy turns results without axes into scalars, which have no views.
+        moved = {name: np.array(array) for name, array in widths.items()}
         for index, name in enumerate(self.names):
             here = self.position[:count][self.owner[:count] == index]
             moved[name].reshape(-1)[here] = target[name].reshape(-1)[here]
