@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from onnx_cgmq.graph.insert import insert_gates
     from onnx_cgmq.graph.lower.ort import write_back
     from onnx_cgmq.graph.prepare import prepare
-    from onnx_cgmq.inspect import inspect
+    from onnx_cgmq.inspection import inspect
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.guide import Guide
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.pipeline import Result, quantize
     from onnx_cgmq.plan import BitPlan
-    from onnx_cgmq.verify import verify
+    from onnx_cgmq.verification import verify
 
 # Names load on first use: importing the package must not load torch.
 _MODULES = {
@@ -31,10 +31,10 @@ _MODULES = {
     "Result": "onnx_cgmq.pipeline",
     "calibrate": "onnx_cgmq.learn.calibrate",
     "insert_gates": "onnx_cgmq.graph.insert",
-    "inspect": "onnx_cgmq.inspect",
+    "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.graph.prepare",
     "quantize": "onnx_cgmq.pipeline",
-    "verify": "onnx_cgmq.verify",
+    "verify": "onnx_cgmq.verification",
     "write_back": "onnx_cgmq.graph.lower.ort",
 }
 

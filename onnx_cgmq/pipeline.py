@@ -20,10 +20,10 @@ from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import ModelLike, load_model, save_model
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.graph.prepare import prepare
-from onnx_cgmq.inspect import Report, inspect
+from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.output import check_writable, write_text
 from onnx_cgmq.plan import BitPlan
-from onnx_cgmq.verify import Check, verify
+from onnx_cgmq.verification import Check, verify
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.cost.bound import Bound

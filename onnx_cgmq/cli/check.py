@@ -18,7 +18,7 @@ def inspect_command(
     with reported(as_json=as_json, debug=debug):
         from rich.console import Console
 
-        from onnx_cgmq.inspect import inspect
+        from onnx_cgmq.inspection import inspect
 
         report = inspect(model)
         if as_json:
@@ -42,7 +42,7 @@ def verify_command(
         from rich.console import Console
 
         from onnx_cgmq.cli.summary import check_table
-        from onnx_cgmq.verify import verify
+        from onnx_cgmq.verification import verify
 
         check = verify(deployed, reference, data, bound=bound)
         if as_json:

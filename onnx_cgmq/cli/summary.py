@@ -14,7 +14,7 @@ from onnx_cgmq.graph.load import load_model, tensors_of
 if TYPE_CHECKING:
     from onnx_cgmq.events import Started
     from onnx_cgmq.pipeline import Result
-    from onnx_cgmq.verify import Check
+    from onnx_cgmq.verification import Check
 
 
 def check_table(check: Check) -> Table:

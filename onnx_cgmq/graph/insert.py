@@ -136,7 +136,7 @@ class _Inserter:
             inputs,
             [ir.AttrInt64("axis", spec.axis)] if per_channel and spec.axis is not None else [],
             outputs=[
-                _float_value(f"{name}.quantized", value.shape),
+                _float_value(f"{name}.quantized", _shape_of(value)),
                 _float_value(f"{name}.step", ir.Shape(spec.range_item_shape)),
             ],
             name=f"{name}.quantizer",
@@ -159,7 +159,7 @@ class _Inserter:
             GATED_DOMAIN,
             ACCUMULATOR_OP,
             [source, *steps],
-            outputs=[_float_value(f"{node.name}.accumulated_bias", bias.shape)],
+            outputs=[_float_value(f"{node.name}.accumulated_bias", _shape_of(bias))],
             name=f"{node.name}.accumulator",
         )
         self.graph.insert_before(node, accumulator)
@@ -175,7 +175,8 @@ def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
     """
     for index in op.operands:
         value = node.inputs[index]
-        dtype = value.dtype if value is not None else None
+        assert value is not None
+        dtype = value.dtype if value.const_value is None else value.const_value.dtype
         if dtype is None or dtype is ir.DataType.FLOAT:
             continue
         if dtype.is_floating_point():
@@ -207,6 +208,10 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
     return np.ascontiguousarray(np.broadcast_to(item, spec.range_shape), dtype=np.float32)
 
 
+def _shape_of(value: ir.Value) -> ir.Shape | None:
+    shape = value.shape if value.const_value is None else value.const_value.shape
+    return None if shape is None else ir.Shape(list(shape))
+
+
 def _float_value(name: str, shape: ir.Shape | None) -> ir.Value:
-    copied = ir.Shape(list(shape)) if shape is not None else None
-    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=copied)
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)

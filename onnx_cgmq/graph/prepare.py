@@ -81,7 +81,7 @@ def prepare_in_place(model: ir.Model) -> None:
     try:
         with _quiet():
             _simplify(model)
-    except ir.passes.PassError as error:
+    except (ir.passes.PassError, RuntimeError, ValueError) as error:
         raise ModelError(f"the model can't be prepared: {_innermost(error)}") from error
     _refuse_quantized(model)
     _refuse_nothing_to_quantize(model)

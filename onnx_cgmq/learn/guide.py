@@ -201,7 +201,7 @@ class Guide:
             if not saved.any():
                 continue
             if self._direction is Direction.FISHER:
-                value = value / torch.from_numpy(np.maximum(saved, 1e-12))
+                value = value / torch.as_tensor(np.maximum(saved, 1e-12))
             result[name] = value
         return result
 

@@ -22,12 +22,13 @@ class FittedRanges:
     Attributes:
         low: Range starts, float32, ``spec.range_shape``.
         high: Range ends, float32, ``spec.range_shape``.
-        error: Mean squared error at every quantized width, ascending.
+        error: Mean squared error at every quantized width, ascending: float32,
+            ``[widths, *spec.range_item_shape]``.
     """
 
     low: Tensor
     high: Tensor
-    error: tuple[float, ...]
+    error: Tensor
 
 
 def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
@@ -67,17 +68,17 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
             best_error = torch.minimum(error, best_error)
         lows.append(bottom * best)
         highs.append(top * best)
-        errors.append(float(best_error.mean()))
+        errors.append(best_error)
     if spec.granularity is Granularity.ELEMENT:
         lows, highs = lows[:1], highs[:1]
         errors = [
-            float(_error(rows, lows[0], highs[0], width, spec.form).mean())
+            _error(rows, lows[0], highs[0], width, spec.form)
             for width in spec.ladder.quantized or (8,)
         ]
     return FittedRanges(
         torch.stack(lows).reshape(spec.range_shape),
         torch.stack(highs).reshape(spec.range_shape),
-        tuple(errors),
+        torch.stack(errors).reshape(len(errors), *spec.range_item_shape),
     )
 
 

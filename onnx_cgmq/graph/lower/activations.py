@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Granularity, code_range
+from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, code_range
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan
@@ -19,13 +19,12 @@ _INTEGER_MOVERS: Final = frozenset(
 """Operators that move codes and that onnxruntime runs on UINT8."""
 
 
-def write_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    """Writes the quantizer of an activation in front of the operators that read it.
+def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
+    """Writes the quantizer of an activation with one width of at most 8 bits for integer kernels.
 
-    One width for the tensor: QuantizeLinear (UINT8 or UINT16), below 8 bits ``Clip`` of the codes
-    to ``2**b - 1``, DequantizeLinear; QuantizeLinear moves up to where the tensor is produced, so
-    that integer codes flow and onnxruntime fuses the producer too. Widths per channel or element,
-    for which there is no standard quantizer: ``Div, Round, Max, Min, Mul``, the gated values.
+    QuantizeLinear (UINT8), below 8 bits ``Clip`` of the codes to ``2**b - 1``, DequantizeLinear.
+    QuantizeLinear moves up to where the tensor is produced, so that integer codes flow and
+    onnxruntime fuses the producer too.
 
     Args:
         emit: Where to write.
@@ -33,24 +32,13 @@ def write_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
         x: The float activation.
 
     Returns:
-        The quantized-dequantized value; ``x`` itself if no entry is quantized.
+        The quantized-dequantized value.
     """
-    if plan.is_float:
-        return x
-    if plan.granularity is Granularity.TENSOR or not plan.widths.shape:
-        return _integer_quantizer(emit, plan, x)
-    return _float_quantizer(emit, plan, x)
-
-
-def _integer_quantizer(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    width = plan.grid_width
-    narrow = width <= INTEGER_KERNEL_BITS
-    code_type = ir.DataType.UINT8 if narrow else ir.DataType.UINT16
-    number = code_type.numpy().type
+    width, code_type = plan.grid_width, ir.DataType.UINT8
     scale = emit.constant("scale", np.float32(plan.step))
-    zero_point = emit.constant("zero_point", number(plan.zero_point))
+    zero_point = emit.constant("zero_point", np.uint8(plan.zero_point))
 
-    path = _path_of_codes(x, narrow)
+    path = _path_of_codes(x)
     source = path[-1].inputs[0] if path else x
     assert source is not None
     suffix = "source_codes" if path else "codes"
@@ -66,15 +54,15 @@ def _integer_quantizer(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value
     smallest, largest = code_range(width, plan.form)
     if width < INTEGER_KERNEL_BITS:
         limits = [
-            emit.constant("code_min", number(smallest)),
-            emit.constant("code_max", number(largest)),
+            emit.constant("code_min", np.uint8(smallest)),
+            emit.constant("code_max", np.uint8(largest)),
         ]
         codes = emit.node("Clip", [codes, *limits], "clipped", code_type, x.shape)
     inputs = [codes, scale, zero_point]
     return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, x.shape)
 
 
-def _path_of_codes(x: ir.Value, narrow: bool) -> list[ir.Node]:
+def _path_of_codes(x: ir.Value) -> list[ir.Node]:
     """Operators above ``x``, nearest first, that may move its codes in its stead.
 
     Each must serve nothing but this quantizer: whoever else reads it wants the float value.
@@ -84,20 +72,36 @@ def _path_of_codes(x: ir.Value, narrow: bool) -> list[ir.Node]:
     while True:
         node = value.producer()
         alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if node is None or not alone or not _moves_integers(node, narrow):
+        if node is None or not alone or not _moves_integers(node):
             return path
         path.append(node)
         assert node.inputs[0] is not None
         value = node.inputs[0]
 
 
-def _moves_integers(node: ir.Node, narrow: bool) -> bool:
-    if standard_op(node) not in _INTEGER_MOVERS or (node.op_type == "MaxPool" and not narrow):
+def _moves_integers(node: ir.Node) -> bool:
+    if standard_op(node) not in _INTEGER_MOVERS:
         return False
     return node.inputs[0] is not None and not any(output.uses() for output in node.outputs[1:])
 
 
-def _float_quantizer(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
+def write_float_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
+    """Writes the quantizer of an activation for float kernels: any widths, any granularity.
+
+    ``Div, Round, Max, Min, Mul``, and ``Where`` for float entries: exactly the gated values. A
+    DequantizeLinear would say the same of one width, but in front of a float kernel it makes
+    onnxruntime quantize the float weights of that kernel to 8 bits, unasked.
+
+    Args:
+        emit: Where to write.
+        plan: The plan of the activation.
+        x: The float activation.
+
+    Returns:
+        The quantized-dequantized value; ``x`` itself if no entry is quantized.
+    """
+    if plan.is_float:
+        return x
     widths, step, limits = plan.widths, plan.step, code_limits(plan)
     passes = widths == FLOAT_BITS
     safe = np.where(step > 0, step, np.float32(1)).astype(np.float32)
@@ -122,7 +126,7 @@ def code_limits(
     plan: TensorPlan,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Smallest and largest code less the zero point, of every entry; 0 where there is no grid."""
-    limits = np.zeros((2, *plan.widths.shape), dtype=np.float32)
+    limits = [np.zeros(plan.widths.shape, dtype=np.float32) for _ in range(2)]
     for width in np.unique(plan.widths):
         here = plan.widths == width
         ends = (0, 0) if width == FLOAT_BITS else code_range(int(width), plan.form)

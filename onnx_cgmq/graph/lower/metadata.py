@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
@@ -16,45 +19,82 @@ from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan
 PLAN_KEY: Final = "onnx_cgmq.plan"
 """Key of the plan in the model's ``metadata_props``."""
 
+_ARRAYS: Final = {
+    "widths": np.uint8,
+    "low": np.float32,
+    "high": np.float32,
+    "step": np.float32,
+    "zero_point": np.uint16,
+}
+_PACK_ABOVE: Final = 16  # elements; shorter arrays stay readable
+
 
 def embed_plan(model: ir.Model, plan: BitPlan, specs: Mapping[str, QuantizerSpec]) -> None:
     """Puts a plan into a model's metadata.
 
-    Every tensor also gets its ``ladder`` and ``grid_width``. Arrays with an entry per element are
-    left out where the graph holds them: the codes of weights, the nodes of activations.
+    Every tensor also gets its ``ladder`` and ``grid_width``. Arrays that repeat what the graph holds
+    (steps, and what is there per element) are left out; long ones are packed.
     """
-    fields = plan.model_dump(mode="json")
-    for name, entry in fields["tensors"].items():
-        tensor = plan.tensors[name]
+    fields = plan.model_dump(mode="json", exclude={"tensors"})
+    fields["tensors"] = {}
+    for name, tensor in plan.tensors.items():
+        entry = tensor.model_dump(mode="json", exclude={*_ARRAYS, "name"})
         entry["ladder"] = list(specs[name].ladder.widths)
         entry["grid_width"] = tensor.grid_width
-        if _is_in_graph(tensor):
-            for key in ("widths", "step", "zero_point"):
-                del entry[key]
+        left_out = _in_graph(tensor)
+        for key, dtype in _ARRAYS.items():
+            if key not in left_out:
+                entry[key] = _pack(getattr(tensor, key).astype(dtype))
+        fields["tensors"][name] = entry
     model.metadata_props[PLAN_KEY] = json.dumps(fields, separators=(",", ":"))
 
 
 def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
-    """The tensors' entries of an embedded plan; empty if there is none.
+    """The tensors' entries of an embedded plan, arrays unpacked; empty if there is none.
 
     Raises:
-        ModelError: It is not JSON, or of a version that this onnx-cgmq can't read.
+        ModelError: It is damaged, or of a version that this onnx-cgmq can't read.
     """
     text = model.metadata_props.get(PLAN_KEY)
     if text is None:
         return {}
     try:
         fields = json.loads(text)
-        version, tensors = fields["version"], dict(fields["tensors"])
-    except (ValueError, KeyError, TypeError) as error:
+        version = fields["version"]
+        if version != PLAN_VERSION:
+            raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
+        tensors: dict[str, dict[str, Any]] = fields["tensors"]
+        for entry in tensors.values():
+            for key, dtype in _ARRAYS.items():
+                if key in entry:
+                    entry[key] = _unpack(entry[key], dtype)
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
-    if version != PLAN_VERSION:
-        raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
     return tensors
 
 
-def _is_in_graph(tensor: TensorPlan) -> bool:
-    if tensor.granularity is not Granularity.ELEMENT or tensor.role is Role.BIAS:
-        return False
-    mixed_float = tensor.role is Role.WEIGHT and tensor.grid_width == FLOAT_BITS
-    return not mixed_float
+def _in_graph(tensor: TensorPlan) -> set[str]:
+    """Arrays that the graph holds or that follow from the others."""
+    if tensor.role is Role.WEIGHT and tensor.grid_width == FLOAT_BITS and not tensor.is_float:
+        return set()  # a float initializer that mixes grids
+    if tensor.role is Role.ACTIVATION and tensor.granularity is not Granularity.TENSOR:
+        return {"widths", "step", "zero_point"}
+    if tensor.granularity is Granularity.TENSOR:
+        return set()
+    if tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT:
+        return {"widths", "step", "zero_point"}
+    return {"step", "zero_point", "low"}
+
+
+def _pack(array: np.ndarray[Any, Any]) -> Any:
+    if array.size <= _PACK_ABOVE:
+        return array.tolist()
+    packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+    return {"shape": list(array.shape), "zlib_base64": packed}
+
+
+def _unpack(value: Any, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
+    if isinstance(value, Mapping):
+        raw = zlib.decompress(base64.b64decode(value["zlib_base64"]))
+        return np.frombuffer(raw, dtype=dtype).reshape(value["shape"])
+    return np.array(value, dtype=dtype)

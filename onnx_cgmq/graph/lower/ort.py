@@ -8,17 +8,17 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role, code_range
+from onnx_cgmq.bits import Granularity, Role, code_range
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
 from onnx_cgmq.graph.insert import quantizer_nodes
 from onnx_cgmq.graph.load import ModelLike, load_model
-from onnx_cgmq.graph.lower.activations import write_activation
+from onnx_cgmq.graph.lower.activations import write_float_activation, write_integer_activation
 from onnx_cgmq.graph.lower.codes import FloatArray, has_integer_kernel, kernel_step
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.storage import ir_version
-from onnx_cgmq.graph.lower.weights import write_bias, write_weight
+from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import BitPlan, TensorPlan
@@ -89,6 +89,7 @@ class _Writer:
         quantizers: Mapping[str, tuple[ir.Node, QuantizerSpec]],
         plan: BitPlan,
     ) -> None:
+        self._graph = model.graph
         self._opset = model.graph.opset_imports.get("", 1)
         self._quantizers = quantizers
         self._plan = plan
@@ -96,27 +97,45 @@ class _Writer:
 
     def run(self) -> None:
         # What each tensor meets is read off the gated graph, hence before anything is replaced.
-        largest = {name: self._largest_activation(name) for name in self._quantizers}
+        self._integer = {node for node in self._graph if self._runs_in_integers(node)}
+        self._largest = {name: self._largest_activation(name) for name in self._quantizers}
         for role in (Role.BIAS, Role.WEIGHT, Role.ACTIVATION):
             for name, (node, spec) in self._quantizers.items():
                 if spec.role is role:
-                    self._write(name, node, spec, largest[name])
+                    self._write(name, node, spec)
 
-    def _write(self, name: str, node: ir.Node, spec: QuantizerSpec, largest: int) -> None:
+    def _write(self, name: str, node: ir.Node, spec: QuantizerSpec) -> None:
         tensor = self._plan.tensors[name]
-        emit = Emitter(node, name)
         if spec.role is Role.BIAS:
             self._write_bias(node, tensor)
         else:
-            if spec.role is Role.WEIGHT:
-                values = _values(node, tensor)
-                written = write_weight(emit, spec, tensor, values, self._opset, largest)
-            else:
-                x = node.inputs[0]
-                assert x is not None
-                written = write_activation(emit, tensor, x)
-            node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
-        emit.graph.remove(node, safe=True)
+            uses = tuple(node.outputs[0].uses())
+            integer = [use for use in uses if use.node in self._integer]
+            others = [use for use in uses if use.node not in self._integer]
+            if integer:
+                written = self._write_integer(Emitter(node, name), node, spec, tensor)
+                for user, index in integer:
+                    user.replace_input_with(index, written)
+            if others:
+                emit = Emitter(node, f"{name}.float" if integer else name)
+                written = self._write_float(emit, node, spec, tensor)
+                node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
+        self._graph.remove(node, safe=True)
+
+    def _write_integer(
+        self, emit: Emitter, node: ir.Node, spec: QuantizerSpec, tensor: TensorPlan
+    ) -> ir.Value:
+        if spec.role is Role.ACTIVATION:
+            return write_integer_activation(emit, tensor, _first_input(node))
+        values, largest = _values(node, tensor), self._largest[tensor.name]
+        return write_integer_weight(emit, spec, tensor, values, self._opset, largest)
+
+    def _write_float(
+        self, emit: Emitter, node: ir.Node, spec: QuantizerSpec, tensor: TensorPlan
+    ) -> ir.Value:
+        if spec.role is Role.ACTIVATION:
+            return write_float_activation(emit, tensor, _first_input(node))
+        return write_float_weight(emit, spec, tensor, _values(node, tensor), self._opset)
 
     def _quantizer_of(self, value: ir.Value | None) -> tuple[QuantizerSpec, TensorPlan] | None:
         """Quantizer that makes a value (its output or its step)."""
@@ -124,23 +143,29 @@ class _Writer:
         name = self._tensor_of.get(producer) if producer is not None else None
         return None if name is None else (self._quantizers[name][1], self._plan.tensors[name])
 
+    def _runs_in_integers(self, node: ir.Node) -> bool:
+        """Whether a node can run in an integer kernel: both operands on grids that it takes."""
+        operator = mac_spec(node)
+        if operator is None or not operator.integer_kernel(node):
+            return False
+        for index in operator.operands:
+            quantizer = self._quantizer_of(node.inputs[index])
+            if quantizer is None or not has_integer_kernel(quantizer[1]):
+                return False
+            spec = quantizer[0]
+            if spec.role is Role.ACTIVATION and spec.granularity is not Granularity.TENSOR:
+                return False
+        return True
+
     def _largest_activation(self, name: str) -> int:
-        """Largest UINT8 code that the integer kernels of a weight multiply it with; 0 for none."""
-        node, spec = self._quantizers[name]
-        if spec.role is not Role.WEIGHT:
-            return 0
+        """Largest UINT8 code that integer kernels multiply a tensor with."""
         largest = 0
-        for use in node.outputs[0].uses():
-            operator = mac_spec(use.node)
-            if operator is None:
-                continue
-            for index in operator.operands:
-                other = self._quantizer_of(use.node.inputs[index])
-                if other is None or other[0].role is not Role.ACTIVATION:
-                    continue
-                width = other[1].grid_width
-                if other[0].granularity is Granularity.TENSOR and width <= INTEGER_KERNEL_BITS:
-                    largest = max(largest, code_range(width, other[1].form)[1])
+        for node, read in self._quantizers[name][0].outputs[0].uses():
+            operator = mac_spec(node) if node in self._integer else None
+            for index in operator.operands if operator is not None else ():
+                other = self._quantizer_of(node.inputs[index])
+                if index != read and other is not None:
+                    largest = max(largest, code_range(other[1].grid_width, other[1].form)[1])
         return largest
 
     def _write_bias(self, node: ir.Node, tensor: TensorPlan) -> None:
@@ -152,7 +177,7 @@ class _Writer:
             emit = Emitter(accumulator, tensor.name + (f".{index}" if index else ""))
             written = write_bias(emit, tensor, values, self._accumulator_step(accumulator))
             accumulator.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
-            accumulator.graph.remove(accumulator, safe=True)  # type: ignore[union-attr]
+            self._graph.remove(accumulator, safe=True)
         if node.outputs[0].uses():
             base = f"{tensor.name}.float" if accumulators else tensor.name
             written = write_bias(Emitter(node, base), tensor, values, None)
@@ -170,12 +195,17 @@ class _Writer:
         return product if product.size > 1 else product.reshape(())
 
 
+def _first_input(node: ir.Node) -> ir.Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
 def _values(node: ir.Node, tensor: TensorPlan) -> FloatArray:
     """Float values of a weight or bias: those of the plan, or else of the gated model."""
     if tensor.values is not None:
         return np.asarray(tensor.values, dtype=np.float32)
-    value = node.inputs[0]
-    assert value is not None
-    if value.const_value is None:
+    constant = _first_input(node).const_value
+    if constant is None:
         raise ModelError(f"{tensor.name!r} is not an initializer of the gated model")
-    return np.asarray(value.const_value.numpy(), dtype=np.float32)
+    return np.asarray(constant.numpy(), dtype=np.float32)

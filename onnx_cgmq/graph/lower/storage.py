@@ -61,16 +61,20 @@ def loads(data_type: ir.DataType, opset: int) -> bool:
     scale = ir.Value(name="s", const_value=ir.tensor(np.float32(1), name="s"))
     zero = ir.Value(name="z", const_value=ir.tensor(np.int8(0), name="z"))
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 2]))
+    unsigned = ir.Value(name="u", const_value=ir.tensor(np.uint8(0), name="u"))
     cast = ir.node("Cast", [weight], {"to": ir.DataType.INT8})
     dequantize = ir.node("DequantizeLinear", [cast.outputs[0], scale, zero])
-    product = ir.node("MatMul", [x, dequantize.outputs[0]])
+    # The activation is quantized as well: onnxruntime would round it to 8 bits of its own accord.
+    codes = ir.node("QuantizeLinear", [x, scale, unsigned])
+    activation = ir.node("DequantizeLinear", [codes.outputs[0], scale, unsigned])
+    product = ir.node("MatMul", [activation.outputs[0], dequantize.outputs[0]])
     y = product.outputs[0]
     y.name, y.type, y.shape = "y", x.type, ir.Shape([1, 2])
     graph = ir.Graph(
         [x],
         [y],
-        nodes=[cast, dequantize, product],
-        initializers=[weight, scale, zero],
+        nodes=[cast, dequantize, codes, activation, product],
+        initializers=[weight, scale, zero, unsigned],
         opset_imports={"": opset},
         name="probe",
     )

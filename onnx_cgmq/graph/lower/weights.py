@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS
+from onnx_cgmq.bits import FLOAT_BITS
 from onnx_cgmq.graph.lower.codes import (
     FloatArray,
     GridCodes,
@@ -23,7 +23,7 @@ UNSIGNED_OFFSET = 128
 """Zero point of an INT8 grid that is written as UINT8."""
 
 
-def write_weight(
+def write_integer_weight(
     emit: Emitter,
     spec: QuantizerSpec,
     plan: TensorPlan,
@@ -31,13 +31,12 @@ def write_weight(
     opset: int,
     largest_activation: int,
 ) -> ir.Value:
-    """Writes a weight at its true size.
+    """Writes a weight of at most 8 bits for integer kernels, at its true size.
 
-    Up to 8 bits: a packed INT2, INT4 or INT8 initializer, ``Cast`` to INT8 (folded at load),
-    ``DequantizeLinear``. 8-bit codes that could saturate the kernels of x86 processors without
-    VNNI are written as UINT8 with zero point 128: the same values, exact on every processor, and
-    fused to the same integer kernels (Conv takes 1.4 times as long there, Gemm the same).
-    16 bits: INT16 and ``DequantizeLinear``. With any float entry: a float initializer.
+    A packed INT2, INT4 or INT8 initializer, ``Cast`` to INT8 (folded at load), DequantizeLinear.
+    8-bit codes that could saturate the kernels of x86 processors without VNNI are written as UINT8
+    with zero point 128: the same values, exact on every processor, and fused to the same integer
+    kernels (Conv takes 1.4 times as long there, Gemm the same).
 
     Args:
         emit: Where to write.
@@ -45,14 +44,11 @@ def write_weight(
         plan: Its plan.
         values: Learned float values, shape of the tensor.
         opset: Version of the standard operators.
-        largest_activation: Largest code of an activation that meets the weight in an integer
-            kernel; 0 if there is none.
+        largest_activation: Largest UINT8 code that the weight is multiplied with.
 
     Returns:
         The float value that operators read.
     """
-    if plan.grid_width == FLOAT_BITS:
-        return emit.constant("values", quantized_values(plan, values))
     grid = grid_codes(spec, plan, values)
     axis = {"axis": spec.axis} if grid.scale.ndim else {}
     read = _integer_codes(emit, grid, opset, largest_activation)
@@ -67,10 +63,34 @@ def write_weight(
     return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
 
 
+def write_float_weight(
+    emit: Emitter, spec: QuantizerSpec, plan: TensorPlan, values: FloatArray, opset: int
+) -> ir.Value:
+    """Writes a weight for float kernels, at its true size.
+
+    Up to 16 bits: codes, ``Cast`` to FLOAT and ``Mul`` by the step, which onnxruntime folds into a
+    float initializer at load. DequantizeLinear would run anew every time, and invite onnxruntime to
+    fuse MatMul into MatMulNBits, which by default rounds a float activation to 8 bits. With any
+    float entry: a float initializer.
+
+    Returns:
+        The float value that operators read.
+    """
+    if plan.grid_width == FLOAT_BITS:
+        return emit.constant("values", quantized_values(plan, values))
+    grid = grid_codes(spec, plan, values)
+    packed = pack(grid.codes, weight_type(grid.width, opset), f"{emit.base}.codes")
+    stored = emit.constant("codes", packed)
+    shape, to = ir.Shape(spec.shape), ir.DataType.FLOAT
+    codes = emit.node("Cast", [stored], "float_codes", to, shape, {"to": int(to)})
+    step = emit.constant("scale", grid.scale.reshape(spec.range_item_shape))
+    return emit.node("Mul", [codes, step], "quantized", to, shape)
+
+
 def _integer_codes(emit: Emitter, grid: GridCodes, opset: int, largest_activation: int) -> ir.Value:
-    """The codes in the type that DequantizeLinear reads: INT8, UINT8 or INT16."""
+    """The codes in the type that DequantizeLinear reads: INT8 or UINT8."""
     codes, data_type = grid.codes, weight_type(grid.width, opset)
-    if grid.width <= INTEGER_KERNEL_BITS and may_saturate(codes, largest_activation):
+    if may_saturate(codes, largest_activation):
         codes, data_type = codes + UNSIGNED_OFFSET, ir.DataType.UINT8
     stored = emit.constant("codes", pack(codes, data_type, f"{emit.base}.codes"))
     if data_type not in (ir.DataType.INT2, ir.DataType.INT4):

@@ -1,5 +1,5 @@
 """Reads widths and cost from a quantized ONNX file."""
 
-from onnx_cgmq.inspect.report import NodeReport, Report, TensorReport, inspect
+from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport, inspect
 
 __all__ = ["NodeReport", "Report", "TensorReport", "inspect"]

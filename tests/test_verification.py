@@ -6,7 +6,7 @@ import pytest
 
 from onnx_cgmq.errors import BoundError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.verify import verify
+from onnx_cgmq.verification import verify
 
 LABELS = np.array([0, 1, 2, 0])
 IMAGES = np.eye(3, dtype=np.float32)[LABELS]

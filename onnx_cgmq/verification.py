@@ -19,7 +19,7 @@ from onnx_cgmq.cost.bound import Bound, CostKind, parse_bound
 from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import ModelError, VerificationError
 from onnx_cgmq.graph.load import ModelLike, load_model
-from onnx_cgmq.inspect import Report, inspect
+from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.runtime import Outputs, counted, open_session, run_batch
 
 if TYPE_CHECKING:  # torch loads only if a mirror is given

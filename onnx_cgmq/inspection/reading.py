@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range
+from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.opspec import moves_codes, standard_op
-from onnx_cgmq.inspect.constants import constant_value
-from onnx_cgmq.plan import TensorPlan
+from onnx_cgmq.inspection.constants import constant_value
 
 _WIDTHS: Final = (2, 4, 8, 16)
-_SUFFIXES: Final = (".quantized", ".values")
+_SUFFIXES: Final = (".quantized", ".values", ".float")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +78,16 @@ def tensor_name(value: ir.Value) -> str:
 
 
 def stored_codes(value: ir.Value) -> ir.TensorProtocol | None:
-    """The integer initializer behind ``[Cast ->] DequantizeLinear``, if that is what a value is."""
+    """The integer initializer behind a value.
+
+    It is one behind ``[Cast ->] DequantizeLinear`` or ``Cast -> Mul`` by a constant.
+    """
     node = value.producer()
-    if node is None or standard_op(node) != "DequantizeLinear":
+    if node is None or standard_op(node) not in ("DequantizeLinear", "Mul"):
+        return None
+    if standard_op(node) == "Mul" and (
+        node.inputs[1] is None or constant_value(node.inputs[1]) is None
+    ):
         return None
     codes = node.inputs[0]
     cast = codes.producer() if codes is not None else None
@@ -95,15 +102,18 @@ def _read_weight(
     node = value.producer()
     assert node is not None
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    zero = 0 if zero_point is None else constant_value(zero_point)
-    assert zero is not None
+    zero = np.zeros(()) if zero_point is None else constant_value(zero_point)
+    if zero is None:
+        raise ModelError(f"node {node.name!r}: its zero point is not a constant")
     axis = node.attributes.get("axis")
     axis_number = 1 if axis is None else axis.as_int()
+    if standard_op(node) == "Mul" and node.inputs[1] is not None and node.inputs[1].shape:
+        # A step for each channel: the axis along which it varies.
+        axis_number = int(np.argmax(node.inputs[1].shape.numpy()))
     codes = tensor.numpy().astype(np.int64)
-    zero = np.asarray(zero).astype(np.int64)
     if zero.ndim == 1 and zero.size > 1:
         zero = zero.reshape([-1 if i == axis_number else 1 for i in range(codes.ndim)])
-    codes = codes - zero
+    codes = codes - zero.astype(np.int64)
     granularity = _granularity(claim)
     if granularity is Granularity.ELEMENT:
         widths = _nested_widths(codes, claim)
@@ -160,23 +170,23 @@ def _nested_widths(codes: npt.NDArray[np.int64], claim: Mapping[str, Any]) -> np
 def _claimed_on_grid(claim: Mapping[str, Any], values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Widths of a float initializer: 32, but for entries that do lie on the grid they claim."""
     float_bits = np.array(FLOAT_BITS, dtype=np.int64)
-    if "step" not in claim:
+    if not {"step", "widths"} <= set(claim):
         return float_bits
-    fields = {k: v for k, v in claim.items() if k not in ("ladder", "grid_width")}
-    plan = TensorPlan.model_validate(fields)
-    if plan.is_float or plan.shape != values.shape:
+    claimed, steps = claim["widths"].astype(np.int64), claim["step"]
+    try:
+        widths = np.broadcast_to(claimed, values.shape)
+        step = np.broadcast_to(steps, values.shape)
+    except ValueError:
         return float_bits
-    widths = np.broadcast_to(plan.widths, values.shape)
-    step = np.broadcast_to(plan.step, values.shape)
     codes = np.round(values / np.where(step > 0, step, np.float32(1)))
     on_grid = np.where(widths == 0, values == 0, codes.astype(np.float32) * step == values)
     for width in _WIDTHS:
         largest = code_range(width, GridForm.SYMMETRIC)[1]
         on_grid &= (widths != width) | (np.abs(codes) <= largest)
     honest = on_grid | (widths == FLOAT_BITS)
-    if plan.granularity is Granularity.ELEMENT:
+    if claimed.shape == values.shape:
         return np.where(honest, widths, FLOAT_BITS).astype(np.int64)
-    return plan.widths if bool(honest.all()) else float_bits
+    return claimed if bool(honest.all()) else float_bits
 
 
 def _activation_widths(value: ir.Value) -> tuple[npt.NDArray[np.int64], ir.DataType]:

@@ -20,7 +20,7 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.inspect.reading import Reading, read_operand, stored_codes, tensor_name
+from onnx_cgmq.inspection.reading import Reading, read_operand, stored_codes, tensor_name
 
 
 @dataclass(frozen=True, eq=False)

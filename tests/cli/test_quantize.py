@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import pytest
+
+from onnx_cgmq import pipeline
+from onnx_cgmq.bits import Granularity
+from onnx_cgmq.config import Config, Direction
+from onnx_cgmq.errors import BoundError, DataError, ModelError, OutputError, VerificationError
+from onnx_cgmq.plan import BitPlan
+
+
+@pytest.fixture
+def quantize(cli, model, data, tmp_path):
+    """Runs ``quantize`` with what it needs and further options."""
+
+    def run(*options):
+        output = tmp_path / "out.onnx"
+        return cli("quantize", model, "--data", data, "--bound", "12.5%", "-o", output, *options)
+
+    return run
+
+
+def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_path):
+    result = quantize()
+    assert result.exit_code == 0, result.output
+    assert pipeline_run.called == {
+        "model": model,
+        "data": str(data),
+        "bound": "12.5%",
+        "output": tmp_path / "out.onnx",
+        "validation": None,
+        "config": Config(),
+        "resume": False,
+        "log": None,
+    }
+
+
+def test_every_option_arrives(quantize, pipeline_run, tmp_path):
+    options = (
+        "--granularity element --activation-granularity channel --widths 2,4,8 --prune "
+        "--input-width 8 --direction gradient --no-integer-kernels --epochs 3 --batch-size 7 "
+        "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
+        f"--resume --log {tmp_path / 'm.jsonl'}"
+    )
+    result = quantize(*options.split())
+    assert result.exit_code == 0, result.output
+    called = pipeline_run.called
+    assert called["config"] == Config(
+        granularity=Granularity.ELEMENT,
+        activation_granularity=Granularity.CHANNEL,
+        widths=(2, 4, 8),
+        prune=True,
+        input_width=8,
+        direction=Direction.GRADIENT,
+        integer_kernels=False,
+        epochs=3,
+        batch_size=7,
+        learning_rate=0.5,
+        loss="teacher",
+        seed=5,
+        time_limit=60,
+    )
+    assert called["resume"]
+    assert called["validation"] == "my:data"
+    assert called["log"] == tmp_path / "m.jsonl"
+
+
+def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
+    result = quantize()
+    assert "float accuracy 99.50%" in result.stderr
+    assert "epoch   1/2 guided   loss 0.4000  held out 0.3000  accuracy 98.00%" in result.stderr
+    assert "RBOP 0.400%  cost 99.0% of bound  bits 2.50 weights, 3.50 activations" in result.stderr
+    assert "12.5%: kept" in result.stdout
+    assert "97.00% (float 99.50%)" in result.stdout
+    assert "matmul" in result.stdout
+    plan = tmp_path / "out.plan.json"
+    assert BitPlan.load(plan).bound == "12.5%"
+    assert "out.plan.json" in result.stdout.replace("\n", "")
+
+
+def test_quiet_shows_nothing(quantize, pipeline_run):
+    result = quantize("--quiet")
+    assert result.exit_code == 0
+    assert result.output == ""
+
+
+def test_json_is_all_of_stdout(quantize, pipeline_run, only_json, tmp_path):
+    result = quantize("--json")
+    document = only_json(result)
+    assert document["complete"]
+    assert document["cost"]["rbop"] == 0.125
+    assert document["check"]["accuracy"] == 0.97
+    assert document["float_accuracy"] == 0.995
+    assert document["files"]["model"] == str(tmp_path / "out.onnx")
+    assert document["file_bytes"] == (tmp_path / "out.onnx").stat().st_size
+    assert document["tensors"][0]["mean_bits"] == 4
+    assert "epoch" in result.stderr
+
+
+@pytest.mark.parametrize(("reason", "code"), [("interrupted", 130), ("time limit", 0)])
+def test_stopped_early_says_what_was_written(quantize, pipeline_run, only_json, reason, code):
+    pipeline_run.reason = reason
+    result = quantize("--json")
+    assert result.exit_code == code
+    assert f"{reason} after 1.5 of 12 epochs" in result.stderr
+    assert "best model so far that keeps the bound" in result.stderr
+    assert only_json(result)["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ModelError("not ONNX"), 3),
+        (DataError("not data"), 4),
+        (BoundError("too small"), 5),
+        (OutputError("disk full"), 6),
+        (VerificationError("over"), 7),
+        (RuntimeError("a bug"), 70),
+        (MemoryError(), 70),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(quantize, monkeypatch, only_json, error, code):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pipeline, "quantize", fail)
+    result = quantize("--json")
+    assert result.exit_code == code
+    assert "error: " in result.stderr
+    assert str(error) in result.stderr
+    assert "Traceback" not in result.output
+    assert only_json(result)["error"]["exit_code"] == code
+
+
+def test_debug_shows_the_traceback(quantize, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(pipeline, "quantize", fail)
+    result = quantize("--debug")
+    assert result.exit_code == 70
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--widths", "two"], "not a list of widths"),
+        (["--widths", "2,3"], "invalid settings"),
+        (["--prune"], "would remove whole layers"),
+        (["--epochs", "0"], "epochs"),
+        (["--granularity", "layer"], "--granularity"),
+        (["--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_wrong_usage(quantize, pipeline_run, options, message):
+    result = quantize(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert pipeline_run.called is None
+
+
+def test_output_must_not_be_the_model(cli, pipeline_run, model, data):
+    result = cli("quantize", model, "--data", data, "--bound", "1%", "-o", model)
+    assert result.exit_code == 2
+    assert "float model itself" in result.stderr
+    assert pipeline_run.called is None
+
+
+def test_missing_files_are_named(cli, data, tmp_path):
+    output = Path(tmp_path) / "o.onnx"
+    result = cli("quantize", "nowhere.onnx", "--data", data, "--bound", "1%", "-o", output)
+    assert result.exit_code == 3
+    assert "nowhere.onnx" in result.stderr
