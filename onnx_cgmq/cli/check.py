@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_cgmq.cli.failures import reported
-from onnx_cgmq.cli.options import DataOption, DebugOption, JsonOption, ModelArgument
+from onnx_cgmq.cli.options import DataOption, DebugOption, JsonOption, ModelArgument, output_console
 
 
 def inspect_command(
@@ -16,15 +16,13 @@ def inspect_command(
 ) -> None:
     """Show widths and cost of a quantized model, read from the file alone."""
     with reported(as_json=as_json, debug=debug):
-        from rich.console import Console
-
         from onnx_cgmq.inspection import inspect
 
         report = inspect(model)
         if as_json:
             typer.echo(report.to_json())
         else:
-            Console().print(report.table())
+            output_console().print(report.table())
 
 
 def verify_command(
@@ -39,8 +37,6 @@ def verify_command(
 ) -> None:
     """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
     with reported(as_json=as_json, debug=debug):
-        from rich.console import Console
-
         from onnx_cgmq.cli.summary import check_table
         from onnx_cgmq.verification import verify
 
@@ -48,4 +44,4 @@ def verify_command(
         if as_json:
             typer.echo(check.to_json())
         else:
-            Console().print(check_table(check))
+            output_console().print(check_table(check))

@@ -1,11 +1,16 @@
-"""Options that several commands have."""
+"""What several commands have: options, and where they print."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDTH_OF_FILES = 160
 
 DATA_HELP = (
     "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, an ONNX "
@@ -34,3 +39,11 @@ def parse_widths(text: str | None) -> tuple[int, ...] | None:
         raise typer.BadParameter(
             f"{text!r} is not a list of widths like 2,4,8", param_hint="--widths"
         ) from error
+
+
+def output_console(*, stderr: bool = False) -> Console:
+    """A console for tables; into files and pipes they are wide, so that names stay whole."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_WIDTH_OF_FILES)

@@ -15,6 +15,7 @@ from onnx_cgmq.cli.options import (
     DebugOption,
     JsonOption,
     ModelArgument,
+    output_console,
     parse_widths,
 )
 from onnx_cgmq.config import Config, Direction
@@ -186,9 +187,11 @@ def _run(
     if log is not None:
         files["log"] = log
     if not quiet:
-        console = Console(stderr=as_json)
+        console = output_console(stderr=as_json)
         console.print(result.report.table())
         console.print(result_table(result, display.started, files, model))
+        for kind, path in files.items():  # not in a table, which would break long paths
+            typer.echo(f"{kind:5}  {path}", err=as_json)
     if as_json:
         typer.echo(result_json(result, display.started, files, model))
     if not result.complete:

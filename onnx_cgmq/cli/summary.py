@@ -65,8 +65,6 @@ def result_table(
     table.add_row(
         "size", f"{after_size:,} bytes (float {before_size:,}; {before_size / after_size:.1f} x)"
     )
-    for kind, path in files.items():
-        table.add_row(f"{kind} file", str(path))
     return table
 
 
