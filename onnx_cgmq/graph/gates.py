@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -77,7 +79,7 @@ def set_form(model: ir.Model, tensor: str, form: GridForm) -> None:
             del model.graph.initializers[value.name]
     node.op_type = function_name(spec)
     node.metadata_props[SPEC_KEY] = spec.to_json()
-    add_function(model, gated_qdq(spec, model.opset_imports[""]))
+    add_function(model, node.op_type, partial(gated_qdq, spec))
     _drop_function(model, function_name(old))
 
 
@@ -96,9 +98,17 @@ def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.float32]) 
     return value
 
 
-def add_function(model: ir.Model, function: ir.Function) -> None:
-    """Adds a model-local function, unless the model has it."""
-    model.functions.setdefault(function.identifier(), function)
+def add_function(model: ir.Model, name: str, build: Callable[[int], ir.Function]) -> None:
+    """Adds a function of the gated domain, unless the model has it.
+
+    Args:
+        model: The model.
+        name: Operator type.
+        build: Builds it for a version of the standard operators.
+    """
+    identifier = (GATED_DOMAIN, name, "")
+    if identifier not in model.functions:
+        model.functions[identifier] = build(model.opset_imports[""])
 
 
 def _drop_function(model: ir.Model, op_type: str) -> None:

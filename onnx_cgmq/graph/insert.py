@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -93,7 +94,6 @@ class _Inserter:
         self.model = model
         self.graph = model.graph
         self.config = config
-        self.opset = model.opset_imports[""]
         self.quantized: dict[ir.Value, tuple[ir.Node, QuantizerSpec]] = {}
         self.tied = weights_with_two_axes(model.graph)
         model.opset_imports[GATED_DOMAIN] = GATED_VERSION
@@ -143,7 +143,7 @@ class _Inserter:
         )
         node.metadata_props[SPEC_KEY] = spec.to_json()
         self.graph.insert_before(before, node)
-        add_function(self.model, gated_qdq(spec, self.opset))
+        add_function(self.model, node.op_type, partial(gated_qdq, spec))
         self.quantized[value] = (node, spec)
 
     def _accumulator(
@@ -163,7 +163,7 @@ class _Inserter:
             name=f"{node.name}.accumulator",
         )
         self.graph.insert_before(node, accumulator)
-        add_function(self.model, accumulator_qdq(self.opset))
+        add_function(self.model, ACCUMULATOR_OP, accumulator_qdq)
         return accumulator.outputs[0]
 
 
@@ -209,8 +209,9 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
 
 
 def _shape_of(value: ir.Value) -> ir.Shape | None:
-    shape = value.shape if value.const_value is None else value.const_value.shape
-    return None if shape is None else ir.Shape(list(shape))
+    if value.const_value is not None:
+        return ir.Shape(value.const_value.shape.numpy())
+    return None if value.shape is None else ir.Shape(list(value.shape))
 
 
 def _float_value(name: str, shape: ir.Shape | None) -> ir.Value:

@@ -178,7 +178,13 @@ def _upgrade(model: ir.Model) -> None:
 
 def _fold(model: ir.Model) -> None:
     """Computes what is constant, whatever its size: weights must be initializers."""
-    optimizer.fold_constants_ir(model, input_size_limit=_UNLIMITED, output_size_limit=_UNLIMITED)
+    optimizer.fold_constants_ir(
+        model,
+        input_size_limit=_UNLIMITED,
+        output_size_limit=_UNLIMITED,
+        # Not folded by default; None leaves the choice to the other rules.
+        should_fold=lambda node: True if standard_op(node) == "ConstantOfShape" else None,
+    )
     common.RemoveUnusedNodesPass()(model)
 
 

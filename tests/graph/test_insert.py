@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_cgmq.bits import Granularity, GridForm, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
-from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
-from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes, set_form
+from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes
 from onnx_cgmq.graph.load import load_model, save_model
 from onnx_cgmq.graph.prepare import prepare
 
@@ -352,29 +352,6 @@ def test_weights_that_are_all_zero_have_a_range():
     np.testing.assert_array_equal(run(gated, np.ones((2, 4), np.float32)), np.zeros((2, 4)))
 
 
-def test_set_form():
-    gated = insert_gates(lenet())
-    before = run(gated, np.zeros((1, 1, 8, 8), np.float32))
-    set_form(gated, "x", GridForm.UNSIGNED)
-    node, spec = quantizer_nodes(gated)["x"]
-    assert spec.form is GridForm.UNSIGNED
-    assert node.op_type == "GatedQDQ_unsigned_tensor_2_4_8_16_32"
-    assert [v.name for v in node.inputs] == ["x", "x.high", "x.gate"]
-    assert "x.low" not in gated.graph.initializers
-    onnx.checker.check_model(ir.serde.serialize_model(gated), full_check=True)
-    np.testing.assert_array_equal(run(gated, np.zeros((1, 1, 8, 8), np.float32)), before)
-    set_form(gated, "x", GridForm.AFFINE)
-    assert [v.name for v in node.inputs] == ["x", "x.low", "x.high", "x.gate"]
-    onnx.checker.check_model(ir.serde.serialize_model(gated), full_check=True)
-    used = {node.op_type for node in gated.graph if node.domain == GATED_DOMAIN}
-    assert {name for _, name, _ in gated.functions} == used
-
-
-def test_set_form_of_an_unknown_tensor():
-    with pytest.raises(ModelError, match=r"'nope' has no quantizer; there are: x, w1"):
-        set_form(insert_gates(lenet()), "nope", GridForm.UNSIGNED)
-
-
 @pytest.mark.parametrize("granularity", ["channel", "element"])
 def test_size_that_is_not_fixed(granularity):
     model = dense(
@@ -444,4 +421,21 @@ def test_name_that_is_taken():
         weights=[tensor("w", 4, 4), tensor("w.high", 1, 1)],
     )
     with pytest.raises(ModelError, match=r"already has a tensor named 'w\.high'; rename it"):
+        insert_gates(model)
+
+
+def test_operators_inside_of_subgraphs_stay_float():
+    then = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["a"])], "then", [], [floats("a", "n", 4)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["b"])], "else", [], [floats("b", "n", 4)]
+    )
+    node = helper.make_node("If", ["flag"], ["y"], name="if", then_branch=then, else_branch=other)
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    graph = helper.make_graph(
+        [node], "g", [floats("x", "n", 4), flag], [floats("y", "n", 4)], [tensor("w", 4, 4)]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    with pytest.raises(ModelError, match=r"nothing to quantize.*outside of subgraphs"):
         insert_gates(model)

@@ -145,6 +145,17 @@ def test_constant_nodes_and_expressions_become_initializers():
     check_same(model, prepared, 3, 40)
 
 
+def test_weights_made_by_constant_of_shape():
+    shape = numpy_helper.from_array(np.array([4, 3]), "shape")
+    value = numpy_helper.from_array(np.array([0.5], np.float32))
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["w"], value=value),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    prepared = prepare(make(nodes, [floats("x", 2, 4)], [floats("y", 2, 3)], [shape]))
+    assert ops(prepared) == ["MatMul"]
+
+
 def test_functions_are_inlined():
     body = [helper.make_node("MatMul", ["a", "b"], ["c"]), helper.make_node("Relu", ["c"], ["d"])]
     imports = [helper.make_opsetid("", 21)]
