@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_cgmq.bits import GridForm, Ladder, code_range, intervals, nesting_factor
@@ -43,6 +43,7 @@ def test_nesting():
         nesting_factor(8, 4)
 
 
+@settings(deadline=None)
 @given(st.sampled_from((2, 4, 8)), st.sampled_from((4, 8, 16)), st.sampled_from(list(GridForm)))
 def test_scaled_codes_stay_in_the_finer_range(coarse, fine, form):
     if fine <= coarse:
@@ -62,6 +63,7 @@ def test_table_of_the_paper():
     assert (Ladder().gate_min, Ladder().gate_max) == (0.5, 5.5)
 
 
+@settings(deadline=None)
 @given(ladders)
 def test_gate_of_is_inverse(ladder):
     for width in ladder.widths:
@@ -72,6 +74,7 @@ def test_gate_of_is_inverse(ladder):
     assert ladder.widths_of(np.array(ladder.gate_min, np.float32)) == ladder.widths[0]
 
 
+@settings(deadline=None)
 @given(ladders, gates, gates)
 def test_widths_grow_with_the_gate(ladder, a, b):
     narrow, wide = ladder.widths_of(np.array(sorted((a, b)), np.float32))
@@ -79,6 +82,7 @@ def test_widths_grow_with_the_gate(ladder, a, b):
     assert {int(narrow), int(wide)} <= set(ladder.widths)
 
 
+@settings(deadline=None)
 @given(ladders, gates)
 def test_thresholds_select_the_same_width(ladder, gate):
     """The comparison chain of the ONNX function and ``widths_of`` can't disagree."""
@@ -86,6 +90,7 @@ def test_thresholds_select_the_same_width(ladder, gate):
     assert ladder.widths_of(np.array(gate, np.float32)) == by_threshold
 
 
+@settings(deadline=None)
 @given(ladders)
 def test_thresholds_rise(ladder):
     thresholds = [ladder.threshold(width) for width in ladder.widths]

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pydantic import ValidationError
@@ -50,6 +50,7 @@ def assert_same(a: BitPlan, b: BitPlan):
                 assert mine == theirs
 
 
+@settings(deadline=None)
 @given(
     widths=npst.arrays(
         np.int64,

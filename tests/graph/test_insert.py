@@ -226,55 +226,6 @@ def test_value_multiplied_by_itself():
     assert [v.name for v in node_named(gated, "matmul_y").inputs] == ["s.quantized"] * 2
 
 
-NONNEGATIVE = [
-    [("Relu", ["x"], ["v"], {})],
-    [("Sigmoid", ["x"], ["v"], {})],
-    [("Softmax", ["x"], ["v"], {})],
-    [("Abs", ["x"], ["a"], {}), ("Sqrt", ["a"], ["v"], {})],
-    [("Clip", ["x", "zero", "six"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Reshape", ["r", "shape"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Mul", ["r", "six"], ["m"], {}), ("Add", ["m", "r"], ["v"], {})],
-    [("Max", ["x", "zero"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Pad", ["r", "pads"], ["v"], {})],
-]
-SIGNED = [
-    [("Tanh", ["x"], ["v"], {})],
-    [("LeakyRelu", ["x"], ["v"], {})],
-    [("Clip", ["x", "minus", "six"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Sub", ["r", "six"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Mul", ["r", "minus"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Add", ["r", "x"], ["v"], {})],
-    [("Relu", ["x"], ["r"], {}), ("Pad", ["r", "pads", "minus"], ["v"], {})],
-]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "form"),
-    [(n, GridForm.UNSIGNED) for n in NONNEGATIVE] + [(n, GridForm.AFFINE) for n in SIGNED],
-)
-def test_form_follows_the_sign(nodes, form):
-    constants = [
-        numpy_helper.from_array(np.array(value, dtype), name)
-        for name, value, dtype in (
-            ("zero", 0, np.float32),
-            ("six", 6, np.float32),
-            ("minus", -1, np.float32),
-            ("shape", [-1, 4], np.int64),
-            ("pads", [0, 0, 0, 0], np.int64),
-        )
-    ]
-    model = dense(
-        *nodes,
-        ("MatMul", ["v", "w"], ["y"], {}),
-        weights=[tensor("w", 4, 4), *constants],
-        x=(2, 4),
-        y=(2, 4),
-    )
-    gated = insert_gates(model)
-    (name,) = (n for n, s in specs(gated).items() if s.role is Role.ACTIVATION)
-    assert specs(gated)[name].form is form
-
-
 def accumulators(gated):
     return [node.name for node in gated.graph if node.op_type == ACCUMULATOR_OP]
 
@@ -438,4 +389,35 @@ def test_operators_inside_of_subgraphs_stay_float():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with pytest.raises(ModelError, match=r"nothing to quantize.*outside of subgraphs"):
+        insert_gates(model)
+
+
+def test_integer_arithmetic_is_left_alone():
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["i", "i"], ["j"], name="integers"),
+            helper.make_node("MatMul", ["x", "w"], ["y"], name="floats"),
+        ],
+        "g",
+        [floats("x", "n", 4), helper.make_tensor_value_info("i", TensorProto.INT64, [2, 2])],
+        [floats("y", "n", 4), helper.make_tensor_value_info("j", TensorProto.INT64, [2, 2])],
+        [tensor("w", 4, 4)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    assert list(specs(insert_gates(model))) == ["x", "w"]
+
+
+def test_unknown_rank():
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "s"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["y"], name="mm"),
+        ],
+        "g",
+        [floats("x", 2, 4), helper.make_tensor_value_info("s", TensorProto.INT64, ["k"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", 4])],
+        [tensor("w", 4, 4)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    with pytest.raises(ModelError, match=r"node 'mm' \(MatMul\): the rank of its input 'r'"):
         insert_gates(model)

@@ -329,3 +329,22 @@ def test_conversion_that_fails(monkeypatch):
     monkeypatch.setattr("onnx_cgmq.graph.prepare.ConvertVersionPass", broken)
     with pytest.raises(ModelError, match=r"from opset 13 to \d+: no adapter for Foo; export it"):
         prepare(lenet(13))
+
+
+def test_pass_that_fails(monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("Error during constant folding for node 'n'")
+
+    monkeypatch.setattr("onnx_cgmq.graph.prepare.optimizer.fold_constants_ir", broken)
+    with pytest.raises(ModelError, match="can't be prepared: Error during constant folding for"):
+        prepare(lenet(21))
+
+
+def test_batch_norm_in_training_mode_stays():
+    stats = [tensor(name, 4, positive=True) for name in ("g", "b", "m", "v")]
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"]),
+        helper.make_node("BatchNormalization", ["h", *"gbmv"], ["y", "m2", "v2"], training_mode=1),
+    ]
+    model = make(nodes, [floats("x", 2, 3)], [floats("y", 2, 4)], [tensor("w", 3, 4), *stats])
+    assert ops(prepare(model)) == ["Gemm", "BatchNormalization"]
