@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import numpy as np
 
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bops import Widths
+from onnx_cgmq.graph.lower.storage import NEWEST_OPSET, weight_type
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
-
-_NARROWEST_STORED: Final = 2
 
 
 def stored_width(role: Role, widest: int) -> int:
     """Bits per element in the file.
 
     A weight is one integer tensor on the grid of its widest entry; pruned weights take the
-    narrowest type. A bias is INT32 or float: its codes have the step of the
-    accumulator, whatever its width.
+    narrowest type; types that the installed onnxruntime can't load are not written. A bias is INT32
+    or float: its codes have the step of the accumulator, whatever its width.
     """
-    return FLOAT_BITS if role is Role.BIAS else max(widest, _NARROWEST_STORED)
+    if role is Role.BIAS or widest == FLOAT_BITS:
+        return FLOAT_BITS
+    return weight_type(widest, NEWEST_OPSET).bitwidth
 
 
 def stored_bits(

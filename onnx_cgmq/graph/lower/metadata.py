@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
@@ -19,7 +20,7 @@ from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan
 PLAN_KEY: Final = "onnx_cgmq.plan"
 """Key of the plan in the model's ``metadata_props``."""
 
-_ARRAYS: Final = {
+_ARRAYS: Final[dict[str, npt.DTypeLike]] = {
     "widths": np.uint8,
     "low": np.float32,
     "high": np.float32,
@@ -32,8 +33,8 @@ _PACK_ABOVE: Final = 16  # elements; shorter arrays stay readable
 def embed_plan(model: ir.Model, plan: BitPlan, specs: Mapping[str, QuantizerSpec]) -> None:
     """Puts a plan into a model's metadata.
 
-    Every tensor also gets its ``ladder`` and ``grid_width``. Arrays that repeat what the graph holds
-    (steps, and what is there per element) are left out; long ones are packed.
+    Every tensor also gets its ``ladder`` and ``grid_width``. Arrays that repeat what the graph
+    holds (steps, and what is there per element) are left out; long ones are packed.
     """
     fields = plan.model_dump(mode="json", exclude={"tensors"})
     fields["tensors"] = {}
@@ -86,15 +87,17 @@ def _in_graph(tensor: TensorPlan) -> set[str]:
     return {"step", "zero_point", "low"}
 
 
-def _pack(array: np.ndarray[Any, Any]) -> Any:
+def _pack(array: npt.NDArray[Any]) -> Any:
     if array.size <= _PACK_ABOVE:
         return array.tolist()
     packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
     return {"shape": list(array.shape), "zlib_base64": packed}
 
 
-def _unpack(value: Any, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
+def _unpack(value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     if isinstance(value, Mapping):
         raw = zlib.decompress(base64.b64decode(value["zlib_base64"]))
-        return np.frombuffer(raw, dtype=dtype).reshape(value["shape"])
+        array: npt.NDArray[Any] = np.frombuffer(raw, dtype=dtype)
+        array.shape = tuple(value["shape"])
+        return array
     return np.array(value, dtype=dtype)

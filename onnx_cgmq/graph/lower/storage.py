@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-INT2_OPSET: Final = 25
-INT4_OPSET: Final = 21
+NEWEST_OPSET: Final = 25
+"""Newest opset that models are written in."""
+
+_SINCE: Final = {ir.DataType.INT2: 25, ir.DataType.INT4: 21}
+"""Opset that brought a type to Cast and DequantizeLinear."""
 
 _IR_VERSION: Final = {ir.DataType.INT4: 10, ir.DataType.INT2: 13}
 _NUMPY: Final = {
@@ -27,10 +30,9 @@ def weight_type(width: int, opset: int) -> ir.DataType:
         width: Bits of the grid: 2, 4, 8 or 16.
         opset: Version of the standard operators in the model.
     """
-    if width <= 2 and opset >= INT2_OPSET and loads(ir.DataType.INT2, opset):
-        return ir.DataType.INT2
-    if width <= 4 and opset >= INT4_OPSET and loads(ir.DataType.INT4, opset):
-        return ir.DataType.INT4
+    for data_type, since in _SINCE.items():
+        if width <= data_type.bitwidth and opset >= since and loads(data_type):
+            return data_type
     return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16
 
 
@@ -53,7 +55,7 @@ def pack(codes: npt.NDArray[np.int64], data_type: ir.DataType, name: str) -> ir.
 
 
 @cache
-def loads(data_type: ir.DataType, opset: int) -> bool:
+def loads(data_type: ir.DataType) -> bool:
     """Whether the installed onnxruntime casts a type to INT8 and optimizes it away, tried once."""
     import onnxruntime as ort
 
@@ -75,7 +77,7 @@ def loads(data_type: ir.DataType, opset: int) -> bool:
         [y],
         nodes=[cast, dequantize, codes, activation, product],
         initializers=[weight, scale, zero, unsigned],
-        opset_imports={"": opset},
+        opset_imports={"": _SINCE[data_type]},
         name="probe",
     )
     model = ir.Model(graph, ir_version=ir_version(data_type))

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from plans import draw_widths, make_plan, set_initializer, set_widths
+
+from onnx_cgmq.bits import Role
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes
+from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.inspection import inspect
+
+
+def run(model: ir.Model, x, optimize: bool, save: Path | None = None) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if save is not None:
+        options.optimized_model_filepath = str(save)
+    data = ir.to_proto(model).SerializeToString()
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})[0]
+
+
+def network(rng, layers, size=9, channels=3, hidden=8) -> onnx.ModelProto:
+    """Convolutions ``(channels, kernel, stride, pad, group, pool)``, then Gemm and MatMul."""
+    nodes, weights, value = [], {}, "x"
+    side = size
+    for i, (out, kernel, stride, pad, group, pool) in enumerate(layers):
+        weights[f"w{i}"] = rng.normal(0, 0.4, (out, channels // group, kernel, kernel))
+        weights[f"b{i}"] = rng.normal(0, 0.2, (out,))
+        attributes = {"strides": [stride] * 2, "pads": [pad] * 4, "group": group}
+        inputs = [value, f"w{i}", f"b{i}"]
+        nodes.append(helper.make_node("Conv", inputs, [f"c{i}"], name=f"conv{i}", **attributes))
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"relu{i}"))
+        value, channels = f"r{i}", out
+        side = (side + 2 * pad - kernel) // stride + 1
+        if pool and side >= 2:
+            pooling = {"kernel_shape": [2, 2], "strides": [2, 2], "name": f"pool{i}"}
+            nodes.append(helper.make_node("MaxPool", [value], [f"p{i}"], **pooling))
+            value, side = f"p{i}", (side - 2) // 2 + 1
+    nodes.append(helper.make_node("Flatten", [value], ["f"], name="flatten"))
+    weights["v0"] = rng.normal(0, 0.3, (hidden, channels * side * side))
+    weights["d0"] = rng.normal(0, 0.2, (hidden,))
+    weights["v1"] = rng.normal(0, 0.4, (hidden, 5))
+    nodes += [
+        helper.make_node("Gemm", ["f", "v0", "d0"], ["h"], name="fc0", transB=1),
+        helper.make_node("Relu", ["h"], ["hr"], name="relu_h"),
+        helper.make_node("MatMul", ["hr", "v1"], ["y"], name="fc1"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, size, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [onnx.numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+LAYERS = [(8, 3, 1, 1, 1, True), (8, 3, 1, 1, 2, False)]
+
+
+def gated(layers=LAYERS, seed=0, **config) -> ir.Model:
+    model = insert_gates(network(np.random.default_rng(seed), layers), **config)
+    for node, spec in quantizer_nodes(model).values():
+        if spec.role is Role.ACTIVATION:
+            set_initializer(node.inputs[-2], np.full(spec.range_shape, 2.5))
+    return model
+
+
+def samples(seed=1, count=16) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 1, (count, 3, 9, 9)).astype(np.float32)
+
+
+def check_file(written: ir.Model) -> onnx.ModelProto:
+    proto = ir.to_proto(written)
+    onnx.checker.check_model(proto, full_check=True)
+    assert not proto.functions
+    assert [opset.domain for opset in proto.opset_import] == [""]
+    assert not any(is_gated_quantizer(node) for node in written.graph)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations"),
+    [
+        ("tensor", "tensor"),
+        ("channel", "tensor"),
+        ("element", "tensor"),
+        ("channel", "channel"),
+        ("element", "element"),
+    ],
+)
+@pytest.mark.parametrize("widths", [(2, 4, 8), (2, 4, 8, 16, 32)])
+def test_written_file_equals_the_gated_model(weights, activations, widths) -> None:
+    prune = weights != "tensor"
+    model = gated(
+        granularity=weights, activation_granularity=activations, widths=widths, prune=prune
+    )
+    plan = make_plan(model, draw_widths(model, np.random.default_rng(2), widths[-1]))
+    written = write_back(model, plan)
+    check_file(written)
+    x = samples()
+    expected = run(model, x, optimize=False)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(run(written, x, False), expected, rtol=0, atol=2e-5 * scale)
+    optimized = run(written, x, True)
+    assert np.mean(np.abs(optimized - expected) > 1e-3 * scale) < 0.1
+    report = inspect(written)
+    assert report.bops == plan.cost.bops
+    assert {node.name: node.bops for node in report.nodes} == plan.cost.bops_by_node
+    assert report.weight_bytes == plan.cost.weight_bytes
+
+
+def test_integer_kernels_and_true_size(tmp_path) -> None:
+    model = gated()
+    widths = {"x": 8, "w0": 8, "p0": 4, "w1": 2, "f": 2, "v0": 4, "hr": 8, "v1": 2}
+    names = quantizer_nodes(model)
+    plan = make_plan(model, {name: np.array(widths.get(name, 8)) for name in names})
+    written = write_back(model, plan)
+    proto = check_file(written)
+    run(written, samples(), True, tmp_path / "optimized.onnx")
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operators.count("QLinearConv") == 2
+    assert not {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "Cast"} & set(operators)
+    assert "DequantizeLinear" not in operators
+    assert len(proto.SerializeToString()) <= 1.1 * plan.cost.weight_bytes + 20_000
+
+
+def test_differing_activation_codes_with_optimizations() -> None:
+    """Rounding of float sums differs between kernels: a few codes move by one, none further."""
+    model = gated()
+    plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
+    written = write_back(model, plan)
+    codes = next(
+        v
+        for n in written.graph
+        for v in n.outputs
+        if v.name == "f.clipped" or v.name == "f.source_codes"
+    )
+    written.graph.outputs.append(codes)
+    x = samples()
+
+    def activation_codes(optimize):
+        options = ort.SessionOptions()
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        data = ir.to_proto(written).SerializeToString()
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return session.run([codes.name], {"x": x})[0].astype(int)
+
+    difference = np.abs(activation_codes(True) - activation_codes(False))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+def test_codes_that_could_saturate_are_unsigned() -> None:
+    """Largest codes everywhere: kernels that add products in INT16 would be far off."""
+    model = gated()
+    for name, (node, spec) in quantizer_nodes(model).items():
+        if spec.role is Role.WEIGHT and name in ("w0", "v1"):
+            set_initializer(node.inputs[0], np.full(spec.shape, 0.5))
+            set_initializer(node.inputs[-2], np.full(spec.range_shape, 0.5))
+        if spec.role is Role.ACTIVATION:
+            set_initializer(node.inputs[-2], np.full(spec.range_shape, 40.0))
+    plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
+    written = write_back(model, plan)
+    assert written.graph.initializers["w0.codes"].dtype is ir.DataType.UINT8
+    x = np.full((4, 3, 9, 9), 39.0, dtype=np.float32)
+    expected = run(model, x, False)
+    np.testing.assert_allclose(run(written, x, True), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("widths", [{"w0": 32}, {"w1": 16}, {"p0": 16}, {"v0": 32}, {"v1": 16}])
+def test_onnxruntime_does_not_quantize_what_the_plan_keeps_wide(widths) -> None:
+    """A float weight beside an 8-bit activation is fair game to onnxruntime's optimizer."""
+    model = gated()
+    names = quantizer_nodes(model)
+    plan = make_plan(model, {name: np.array(widths.get(name, 8)) for name in names})
+    written = write_back(model, plan)
+    x = samples()
+    off, on = run(written, x, False), run(written, x, True)
+    assert np.abs(on - off).max() <= 0.01 * np.abs(off).max()
+    assert inspect(written).bops == plan.cost.bops
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_random_graphs_and_plans(data) -> None:
+    layer = st.tuples(
+        st.sampled_from([4, 6]),
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.integers(0, 1),
+        st.sampled_from([1, 2]),
+        st.booleans(),
+    )
+    layers = data.draw(st.lists(layer, min_size=1, max_size=2))
+    layers[0] = (*layers[0][:4], 1, layers[0][5])  # three input channels do not split
+    granularity = data.draw(st.sampled_from(["tensor", "channel", "element"]))
+    activations = data.draw(st.sampled_from(["tensor", granularity]))
+    seed = data.draw(st.integers(0, 10_000))
+    prune = granularity != "tensor" and data.draw(st.booleans())
+    model = gated(
+        layers, seed, granularity=granularity, activation_granularity=activations, prune=prune
+    )
+    plan = make_plan(model, draw_widths(model, np.random.default_rng(seed)))
+    written = write_back(model, plan)
+    check_file(written)
+    x = samples(seed, 4)
+    expected = run(model, x, False)
+    scale = max(np.abs(expected).max(), 1e-3)
+    np.testing.assert_allclose(run(written, x, False), expected, rtol=0, atol=2e-5 * scale)
+    run(written, x, True)
+    assert inspect(written).bops == plan.cost.bops
+
+
+def test_gated_model_is_not_changed() -> None:
+    model = gated()
+    plan = make_plan(model)
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    write_back(model, plan)
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+
+
+def test_values_of_the_plan_win() -> None:
+    model = gated()
+    set_widths(model, {name: np.array(32) for name in quantizer_nodes(model)})
+    plan = make_plan(model)
+    tensors = dict(plan.tensors)
+    tensors["v1"] = tensors["v1"].model_copy(update={"values": np.zeros((8, 5), np.float32)})
+    written = write_back(model, plan.model_copy(update={"tensors": tensors}))
+    assert not run(written, samples(), False).any()
+
+
+def test_plan_of_another_model_is_refused() -> None:
+    model = gated()
+    plan = make_plan(model)
+    tensors = {name: tensor for name, tensor in plan.tensors.items() if name != "w0"}
+    with pytest.raises(ModelError, match="lacks \\['w0'\\]"):
+        write_back(model, plan.model_copy(update={"tensors": tensors}))
+    with pytest.raises(ModelError, match="no gates"):
+        write_back(network(np.random.default_rng(0), LAYERS), plan)
+    with pytest.raises(ModelError, match="element widths"):
+        write_back(gated(granularity="element"), plan)
