@@ -95,8 +95,8 @@ def nesting_factor(coarse: int, fine: int) -> int:
 class Ladder:
     """The widths that a gate may choose from, ascending; 0 is "pruned", 32 is "float".
 
-    A gate ``g`` selects the ``k``-th non-zero width for ``g`` in ``(k-1, k]``, the widest above, and
-    width 0 (if in the ladder, else the narrowest) for ``g <= 0``: the table ``T(g)`` of CGMQ.
+    A gate ``g`` selects the ``k``-th non-zero width for ``g`` in ``(k-1, k]``, the widest
+    above, and width 0 (if in the ladder, else the narrowest) for ``g <= 0``: the table ``T(g)`` of CGMQ.
     """
 
     widths: tuple[int, ...] = (2, 4, 8, 16, 32)
@@ -104,7 +104,9 @@ class Ladder:
     def __post_init__(self) -> None:
         allowed = {0, 2, 4, 8, 16, 32}
         if not self.nonzero or tuple(sorted(set(self.widths))) != self.widths:
-            raise ValueError(f"widths {self.widths} must be ascending, distinct, and more than just 0")
+            raise ValueError(
+                f"widths {self.widths} must be ascending, distinct, and more than just 0"
+            )
         if not set(self.widths) <= allowed:
             raise ValueError(f"widths {self.widths} must be among {sorted(allowed)}")
 

@@ -17,7 +17,7 @@ from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Started
 from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.load import ModelLike, load_model, save_model
+from onnx_cgmq.graph.load import ModelLike, save_model
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.graph.prepare import prepare
 from onnx_cgmq.inspection import Report, inspect
@@ -43,6 +43,7 @@ class Result:
         report: Widths and cost, read back from the written model alone.
         check: The written model in onnxruntime against the mirror, on held-out data.
         outcome: How learning ended.
+        mirror: The trained mirror, for :func:`~onnx_cgmq.verification.verify` on other data.
         history: One record per epoch.
     """
 
@@ -51,6 +52,7 @@ class Result:
     report: Report
     check: Check
     outcome: Outcome
+    mirror: Mirror = field(repr=False)
     history: tuple[dict[str, Any], ...] = field(repr=False)
 
     @property
@@ -97,7 +99,8 @@ def quantize(
     Args:
         model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
         data: Training samples; labels are optional (see docs/data.md).
-        bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, or a size (``"200KB"``).
+        bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, or a size
+            (``"200KB"``).
         output: File to write; its folder also holds plan and checkpoint. ``None`` writes nothing.
         validation: Held-out samples to choose the best state on; by default a part of ``data``.
         config: Settings; or give them by name as ``settings``.
@@ -140,9 +143,7 @@ def quantize(
     torch.manual_seed(config.seed)
     mirror = Mirror(gated)
     teacher = Mirror(float_model)
-    guide = Guide(
-        mirror, bound, direction=config.direction, steps=guided_steps(len(train), config)
-    )
+    guide = Guide(mirror, bound, direction=config.direction, steps=guided_steps(len(train), config))
     checkpoint = None
     if output is not None:
         _check_outputs(Path(output), log, mirror)
@@ -185,7 +186,7 @@ def quantize(
     plan = mirror.plan(guide.bound)
     deployed = write_back(gated, plan)
     check = verify(deployed, mirror, held_out, bound=guide.bound)
-    result = Result(deployed, plan, inspect(deployed), check, outcome, tuple(history))
+    result = Result(deployed, plan, inspect(deployed), check, outcome, mirror, tuple(history))
     if output is not None:
         result.save(output)
         if outcome.complete and checkpoint is not None:
@@ -206,7 +207,7 @@ def _split(
 def _check_outputs(output: Path, log: str | os.PathLike[str] | None, mirror: Mirror) -> None:
     """Finds a full disk or an unwritable folder before training, not after."""
     float_bytes = 4 * sum(parameter.numel() for parameter in mirror.value_parameters.values())
-    # The model at most as large as the float one; the checkpoint has weights, two Adam moments, best.
+    # The model is at most as large as the float one; the checkpoint has weights, Adam's, the best.
     check_writable(output, 6 * float_bytes + (1 << 20))
     if log is not None:
         check_writable(Path(log), 1 << 20)

@@ -35,7 +35,11 @@ _PACK_ABOVE = 1024  # elements; shorter arrays stay readable
 def _encode(array: npt.NDArray[Any]) -> Any:
     if array.size <= _PACK_ABOVE:
         return array.tolist()
-    small = array.astype(np.uint8) if array.dtype == np.int64 and 0 <= array.min() and array.max() < 256 else array
+    small = (
+        array.astype(np.uint8)
+        if array.dtype == np.int64 and array.min() >= 0 and array.max() < 256
+        else array
+    )
     packed = base64.b64encode(zlib.compress(np.ascontiguousarray(small).tobytes(), 9)).decode()
     return {"shape": list(array.shape), "dtype": str(small.dtype), "zlib_base64": packed}
 
@@ -67,12 +71,13 @@ class TensorPlan(BaseModel):
         shape: Shape of the tensor; activations have their batch (axis 0) as 1.
         axis: Channel axis, or ``None``.
         widths: Bits, int64; shape ``()``, ``[1, .., C, .., 1]`` or ``shape`` by granularity.
-        low: Range start, float32, of the selected width (``channel``: shape as ``widths``; else ``()``).
+        low: Range start, float32, of the selected width (``channel``: shaped as ``widths``; else
+            ``()``).
         high: Range end, like ``low``.
-        step: Step, float32, like ``widths``: of each entry's own width, 0 where the width is 0 or 32.
+        step: Step, float32, like ``widths``: of each entry's own width, 0 where that is 0 or 32.
         zero_point: Integer zero point, int64, like ``widths``.
-        values: Learned float values of a weight or bias before rounding, float32, ``shape``; not part
-            of the JSON. Without them, writing back takes the values that the gated model holds.
+        values: Learned float values of a weight or bias before rounding, float32, ``shape``; not
+            part of the JSON. Without them, writing back takes the values that the gated model holds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -98,7 +103,9 @@ class TensorPlan(BaseModel):
             try:
                 np.broadcast_shapes(array.shape, self.shape)
             except ValueError as error:
-                raise ValueError(f"{self.name}: {label} {array.shape} do not fit {self.shape}") from error
+                raise ValueError(
+                    f"{self.name}: {label} {array.shape} do not fit {self.shape}"
+                ) from error
         return self
 
     @property
@@ -114,7 +121,11 @@ class TensorPlan(BaseModel):
     @property
     def mean_bits(self) -> float:
         """Mean width over the elements of the tensor."""
-        return float(np.broadcast_to(self.widths, self.shape).mean()) if self.shape else float(self.widths)
+        return (
+            float(np.broadcast_to(self.widths, self.shape).mean())
+            if self.shape
+            else float(self.widths)
+        )
 
 
 class PlanCost(BaseModel):
@@ -171,7 +182,9 @@ class BitPlan(BaseModel):
             raise ModelError(f"not a bit plan: {error}") from error
         version = fields.get("version") if isinstance(fields, dict) else None
         if version != PLAN_VERSION:
-            raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads version {PLAN_VERSION}")
+            raise ModelError(
+                f"bit plan version {version!r}; this onnx-cgmq reads version {PLAN_VERSION}"
+            )
         try:
             return cls.model_validate(fields)
         except ValidationError as error:

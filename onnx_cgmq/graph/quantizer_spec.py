@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from onnx_cgmq.bits import GridForm, Granularity, Ladder, Role
+from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class QuantizerSpec:
     def gate_shape(self) -> tuple[int, ...]:
         """Shape of the gate: broadcasts against the tensor.
 
-        ``()`` for ``tensor``; ``[1, .., C, .., 1]`` (full rank) for ``channel``; ``shape`` for ``element``.
+        ``()`` for ``tensor``; ``[1, .., C, .., 1]`` (full rank) for ``channel``; ``shape`` for
+        ``element``.
         """
         if self.granularity is Granularity.ELEMENT:
             return self.shape

@@ -12,4 +12,7 @@ from torch import Tensor
 
 def tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
     """Arrays as tensors by input name; not copied where they are writable and contiguous."""
-    return {name: torch.from_numpy(np.require(array, requirements="CW")) for name, array in arrays.items()}
+    return {
+        name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        for name, array in arrays.items()
+    }

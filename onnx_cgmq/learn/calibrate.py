@@ -27,9 +27,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)
-    activations = [
-        name for name, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION
-    ]
+    activations = [name for name, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
     count = min(samples, len(data))
     per_batch = max(1, _KEEP * batch_size // max(1, count))
     kept: dict[str, list[Tensor]] = {name: [] for name in activations}

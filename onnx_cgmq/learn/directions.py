@@ -1,9 +1,9 @@
 """Importance of every gate, and the direction that the constraint gives it.
 
-The paper's directions are built from gradients G and magnitudes M; raw, they differ by many orders of
-magnitude between layers and models, so that no gate learning rate fits two of them. Here the logarithm
-of the importance is standardised over all gates of the model and squashed: only the order and the
-relative spread matter, and one speed serves every model.
+The paper's directions are built from gradients G and magnitudes M; raw, they differ by many orders
+of magnitude between layers and models, so that no gate learning rate fits two of them. Here the
+logarithm of the importance is standardised over all gates of the model and squashed: only the order
+and the relative spread matter, and one speed serves every model.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def importance(
     if statistics.gradient is None:
         return torch.zeros(shape)
     gradient, magnitude = statistics.gradient, statistics.magnitude
-    assert magnitude is not None and statistics.gradient_square is not None
+    assert magnitude is not None
+    assert statistics.gradient_square is not None
     if direction is Direction.GRADIENT:
         return gradient
     if direction is Direction.GRADIENT_MAGNITUDE:
@@ -64,7 +65,9 @@ def importance(
     if is_element_weight and values is not None:
         change = (_rounded(quantizer, values, lower) - _rounded(quantizer, values, upper)).square()
     else:
-        change = (_noise(quantizer, magnitude, lower) - _noise(quantizer, magnitude, upper)).clamp_min(0)
+        change = (
+            _noise(quantizer, magnitude, lower) - _noise(quantizer, magnitude, upper)
+        ).clamp_min(0)
     return 0.5 * statistics.gradient_square * change
 
 
@@ -131,5 +134,3 @@ def neighbour_widths(quantizer: GatedQuantizer, offset: int) -> Tensor:
     widths = torch.as_tensor(quantizer.widths)
     index = torch.searchsorted(ladder, widths) + offset
     return ladder[index.clamp(0, len(ladder) - 1)]
-
-

@@ -1,7 +1,7 @@
-"""All gates of a model as one vector of candidates: narrow until the bound holds, widen what is left.
+"""All gates as one vector of candidates: narrow until the bound holds, widen what is left.
 
-Both walks are greedy by importance per saved cost, and both are exact about the bound: every candidate
-assignment is costed with the one cost model before it is taken.
+Both walks are greedy by importance per saved cost, and both are exact about the bound: every
+candidate assignment is costed with the one cost model before it is taken.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Ladders:
     widths: Mapping[str, tuple[int, ...]]
 
     def shifted(self, widths: Widths, offset: int, largest: int | None = None) -> Widths:
-        """Every width moved along its ladder by ``offset``; at an end (or above ``largest``) it stays."""
+        """Every width moved along its ladder by ``offset``; it stays at an end or ``largest``."""
         moved: Widths = {}
         for name, current in widths.items():
             ladder = np.array(self.widths[name])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
 from onnx_cgmq.config import Direction
-from onnx_cgmq.cost.bound import Bound, CostModel, parse_bound
+from onnx_cgmq.cost.bound import Bound, CostModel
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.learn.directions import gate_direction, importance, standardise
 from onnx_cgmq.learn.gates import Ladders, Scores, Widths, narrow_until, widen_within
@@ -23,9 +23,9 @@ from onnx_cgmq.mirror.quantizer import GatedQuantizer
 class Guide:
     """Steers a mirror's gates so that its cost keeps the bound.
 
-    Call :meth:`step` after every ``loss.backward()``. While the bound is violated every width falls,
-    the least important first; while it is kept, widths rise where it helps most. :meth:`settle`
-    fixes the widths within the bound; :meth:`enforce` makes any state feasible at once.
+    Call :meth:`step` after every ``loss.backward()``. While the bound is violated every width
+    falls, the least important first; while it is kept, widths rise where it helps most.
+    :meth:`settle` fixes the widths within the bound; :meth:`enforce` makes any state feasible at once.
 
     Attributes:
         mirror: The guided mirror.
@@ -46,7 +46,7 @@ class Guide:
 
         Args:
             mirror: A mirror of a gated graph.
-            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, or a size.
+            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
             interval: Gates move at every ``interval``-th call; statistics are kept at each.
@@ -119,9 +119,7 @@ class Guide:
     def enforce(self) -> None:
         """Narrows the least important gates until the bound holds."""
         self._set_widths(
-            narrow_until(
-                self.cost_model, self._ladders, self.widths, self.bound.limit, self._score
-            )
+            narrow_until(self.cost_model, self._ladders, self.widths, self.bound.limit, self._score)
         )
 
     def settle(self, integer_kernels: bool = True) -> None:
@@ -135,9 +133,7 @@ class Guide:
         widths = self.widths
         for name, quantizer in self.mirror.quantizers.items():
             widths[name] = _for_one_integer_tensor(quantizer, widths[name], integer_kernels)
-        widths = narrow_until(
-            self.cost_model, self._ladders, widths, self.bound.limit, self._score
-        )
+        widths = narrow_until(self.cost_model, self._ladders, widths, self.bound.limit, self._score)
         widths = widen_within(
             self.cost_model,
             self._ladders,

@@ -60,7 +60,7 @@ class Outcome:
     validation_accuracy: float | None
 
 
-class _TimeIsUp(Exception):
+class _TimeIsUpError(Exception):
     pass
 
 
@@ -118,7 +118,7 @@ class Learner:
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
-        except _TimeIsUp:
+        except _TimeIsUpError:
             reason = "time limit"
         if self.best.state is None or (reason != "complete" and not self._settled):
             self._settle()
@@ -147,7 +147,7 @@ class Learner:
             total += self._train_step(batch)
             limit = self.config.time_limit
             if limit is not None and time.monotonic() - self._started > limit:
-                raise _TimeIsUp
+                raise _TimeIsUpError
         loss, accuracy = self.evaluate()
         self._consider(epoch + 1, loss, accuracy)
         self._elapsed = time.monotonic() - self._started

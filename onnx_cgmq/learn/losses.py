@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.errors import ConfigError, DataError
 
@@ -42,7 +42,9 @@ def class_output(outputs: Outputs) -> ClassOutput | None:
     for name, value in outputs.items():
         if value.is_floating_point() and value.dim() == 2 and value.shape[1] > 1:
             sums = value.sum(dim=1)
-            is_probability = bool((value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+            is_probability = bool(
+                (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+            )
             return ClassOutput(name, is_probability)
     return None
 
@@ -50,8 +52,9 @@ def class_output(outputs: Outputs) -> ClassOutput | None:
 def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs) -> Tensor:
     """Distance to the float model's outputs.
 
-    Class scores: Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531), times
-    the squared temperature. All other float outputs: squared error relative to the output's variance.
+    Class scores: Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531),
+    times the squared temperature. All other float outputs: squared error relative to the output's
+    variance.
     """
     total = torch.zeros(())
     for name, value in outputs.items():
@@ -88,7 +91,8 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
         return _import_function(setting)
     if setting not in ("auto", "labels", "teacher"):
         raise ConfigError(
-            f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or 'package.module:function'"
+            f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or "
+            "'package.module:function'"
         )
     if setting == "labels" and not (has_labels and classes is not None):
         raise DataError(

@@ -30,11 +30,13 @@ class Teacher:
         if self._cache is not None and self._known[batch.indices].all():
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}
-        outputs = self._mirror(tensors(batch.inputs))
+        outputs: dict[str, Tensor] = self._mirror(tensors(batch.inputs))
         self._keep(batch.indices, outputs)
         return outputs
 
-    def _keep(self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]) -> None:
+    def _keep(
+        self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]
+    ) -> None:
         if not self._caches:
             return
         if self._cache is None:

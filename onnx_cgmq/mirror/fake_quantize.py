@@ -124,6 +124,22 @@ def _affine_range_gradients(
     return above + rounding, below - rounding
 
 
+def fake_quantize(
+    x: Tensor, high: Tensor, low: Tensor | None, grid: Grid, observer: GradientObserver | None
+) -> Tensor:
+    """Quantizes and dequantizes (:class:`FakeQuantize`).
+
+    Args:
+        x: Any shape, float32.
+        high: Range ends, broadcastable to ``x``.
+        low: Range starts if they are learned apart from ``high``, else ``None``.
+        grid: The grid over that range.
+        observer: Sees ``x`` and the gradient in the backward pass.
+    """
+    result: Tensor = FakeQuantize.apply(x, high, low, grid, observer)  # type: ignore[no-untyped-call]
+    return result
+
+
 class Observe(torch.autograd.Function):
     """Identity that shows value and gradient to an observer: the quantizer at 32 bits."""
 
@@ -141,6 +157,12 @@ class Observe(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         ctx.observer.observe(x, g)
         return g, None
+
+
+def observe(x: Tensor, observer: GradientObserver) -> Tensor:
+    """Identity; the observer sees value and gradient in the backward pass."""
+    result: Tensor = Observe.apply(x, observer)  # type: ignore[no-untyped-call]
+    return result
 
 
 def round_straight_through(x: Tensor, step: Tensor, limit: float) -> Tensor:

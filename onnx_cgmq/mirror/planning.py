@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role, code_range
+from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role, code_range, intervals, nesting_factor
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import TensorPlan
 
@@ -72,12 +72,13 @@ def _narrowest_by_element(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Narrows each element to the coarsest nested grid that has its value."""
     ladder = quantizer.spec.ladder
-    steps = {w: _shared_step(quantizer, w) for w in ladder.quantized}
+    high, low = quantizer.high.detach()[0], quantizer.low.detach()[0]
+    steps = {w: float((high - low) / intervals(w)) for w in ladder.quantized}
     narrow, narrow_step = widths.copy(), step.copy()
     for fine in sorted(ladder.quantized, reverse=True):
         here = has_grid & (widths == fine)
         for coarse in sorted((w for w in ladder.quantized if w < fine), reverse=True):
-            factor = (2**fine - 1) // (2**coarse - 1)
+            factor = nesting_factor(coarse, fine)
             largest = code_range(coarse, quantizer.spec.form)[1]
             fits = here & (codes % factor == 0) & (np.abs(codes) <= factor * largest)
             narrow[fits] = coarse
@@ -86,11 +87,6 @@ def _narrowest_by_element(
         zero = has_grid & (codes == 0)
         narrow[zero], narrow_step[zero] = 0, 0.0
     return narrow, narrow_step
-
-
-def _shared_step(quantizer: GatedQuantizer, width: int) -> np.float32:
-    high, low = quantizer.high.detach()[0], quantizer.low.detach()[0]
-    return np.float32(((high - low) / (2**width - 1)).item())
 
 
 def _narrowest_by_channel(
@@ -103,7 +99,7 @@ def _narrowest_by_channel(
     spec = quantizer.spec
     axes = tuple(axis for axis in range(len(spec.shape)) if axis != spec.axis)
     largest = np.abs(codes).max(axis=axes, keepdims=True)
-    narrow = widths.copy()
+    narrow: npt.NDArray[np.int64] = widths.copy()
     for width in sorted(spec.ladder.quantized, reverse=True):
         fits = has_grid & (width < narrow) & (largest <= code_range(width, spec.form)[1])
         narrow[fits] = width

@@ -19,10 +19,10 @@ from onnx_cgmq.bits import (
 )
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.fake_quantize import (
-    FakeQuantize,
     GradientObserver,
     Grid,
-    Observe,
+    fake_quantize,
+    observe,
     round_straight_through,
 )
 from onnx_cgmq.mirror.ranges import fit_ranges
@@ -57,9 +57,7 @@ class GatedQuantizer(nn.Module):
     noise: Tensor
     calibrated: Tensor
 
-    def __init__(
-        self, spec: QuantizerSpec, low: Tensor | None, high: Tensor, gate: Tensor
-    ) -> None:
+    def __init__(self, spec: QuantizerSpec, low: Tensor | None, high: Tensor, gate: Tensor) -> None:
         """Builds the quantizer.
 
         Args:
@@ -78,13 +76,16 @@ class GatedQuantizer(nn.Module):
         self.log_high = nn.Parameter(torch.zeros_like(high))
         self.log_low = nn.Parameter(torch.zeros_like(high)) if affine else None
         self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
-        self.register_buffer("calibrated", torch.tensor(spec.role is not Role.ACTIVATION))
+        # An activation's range is a placeholder until its gate has moved or the range was set.
+        touched = bool((self.gate < spec.ladder.gate_max).any() or (high != 1.0).any())
+        calibrated = spec.role is not Role.ACTIVATION or touched
+        self.register_buffer("calibrated", torch.tensor(calibrated))
         self.observer: GradientObserver | None = None
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._sample: Tensor | None = None
         self._refresh()
-        self.register_load_state_dict_post_hook(lambda module, _: module._refresh())
+        self.register_load_state_dict_post_hook(_refresh_loaded)  # type: ignore[no-untyped-call]
 
     # -- widths ---------------------------------------------------------------------------------
 
@@ -191,14 +192,14 @@ class GatedQuantizer(nn.Module):
                 self._sample = None
         observer = self.observer if torch.is_grad_enabled() else None
         if self._is_float:
-            y = x if observer is None else Observe.apply(x, observer)
-            return y, torch.zeros(self.spec.range_item_shape)
+            seen = x if observer is None else observe(x, observer)
+            return seen, torch.zeros(self.spec.range_item_shape)
         if self._width == 0:
             return x * 0.0, torch.ones(self.spec.range_item_shape)
         high, low = self._selected_range()
         grid = self.grid(high.detach(), low.detach())
         affine = self.spec.form is GridForm.AFFINE
-        y = FakeQuantize.apply(x, high, low if affine else None, grid, observer)
+        y = fake_quantize(x, high, low if affine else None, grid, observer)
         return y, self._kernel_step(grid)
 
     @property
@@ -257,14 +258,18 @@ class GatedQuantizer(nn.Module):
     def selected(self) -> tuple[Grid, Tensor, Tensor]:
         """The current grid, and its range as ``(grid, low, high)``, for plans.
 
-        At a width without a grid of its own (0 or 32 bits, one gate) the step is 0 and the range that
-        of the widest grid.
+        At a width without a grid of its own (0 or 32 bits, one gate) the step is 0 and the range
+        that of the widest grid.
         """
         if self._width in (0, FLOAT_BITS):
             zero = torch.zeros(())
             return Grid(zero, zero, zero), self.low[-1], self.high[-1]
         high, low = self._selected_range()
         return self.grid(high, low), low, high
+
+
+def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
+    module._refresh()
 
 
 def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:

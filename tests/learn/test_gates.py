@@ -95,7 +95,12 @@ def test_the_least_important_falls_first_and_the_most_important_rises_first() ->
 
     limit = model.cost({**widths, "w": np.array(4)})
     narrowed = narrow_until(model, _ladders(model), widths, limit, score)
-    assert {name: int(width) for name, width in narrowed.items()} == {"x": 8, "w": 4, "r": 8, "v": 8}
+    assert {name: int(width) for name, width in narrowed.items()} == {
+        "x": 8,
+        "w": 4,
+        "r": 8,
+        "v": 8,
+    }
     low = {name: np.array(2) for name in model.specs}
     value = {"x": 0.0, "w": 0.0, "r": 0.0, "v": 1.0}
     limit = model.cost({**low, "v": np.array(4)})

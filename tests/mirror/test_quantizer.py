@@ -47,7 +47,8 @@ def test_codes_are_integers_in_range(form: GridForm, bits: int) -> None:
     grid, low, high = quantizer.selected()
     codes = y / grid.step
     torch.testing.assert_close(codes, codes.round(), rtol=0, atol=2e-3)
-    assert codes.max() <= grid.code_max + 1e-3 and codes.min() >= grid.code_min - 1e-3
+    assert codes.max() <= grid.code_max + 1e-3
+    assert codes.min() >= grid.code_min - 1e-3
     assert bool(step == (grid.step if bits <= 8 else 0))
     assert low <= 0 <= high
 
@@ -72,7 +73,8 @@ def test_channels_have_ranges_of_their_own_and_one_float_channel_stops_integer_k
     quantizer.fit(x)
     quantizer.set_gate(quantizer.gate_for(np.array([[2], [4], [8], [8]])))
     y, step = quantizer(x)
-    assert step.shape == (4, 1) and (step > 0).all()
+    assert step.shape == (4, 1)
+    assert (step > 0).all()
     assert ((y - x).abs() <= x.abs().amax(dim=1, keepdim=True)).all()
     quantizer.set_gate(quantizer.gate_for(np.array([[2], [4], [8], [32]])))
     y, step = quantizer(x)
