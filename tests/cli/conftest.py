@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import typer.testing
 
@@ -12,6 +13,7 @@ from onnx_cgmq.cli.app import app
 from onnx_cgmq.events import EpochDone, Finished, Started, StepDone
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.loop import Outcome
+from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.plan import BitPlan, PlanCost, TensorPlan
 from onnx_cgmq.verification import Check
 
@@ -82,7 +84,7 @@ def make_result(model, bound, reason):
     )
     cost = PlanCost(bops=768, rbop=0.125, macs=6, weight_bytes=3, bops_by_node={"matmul": 768})
     return pipeline.Result(
-        model=onnx_ir_model(model),
+        model=ir.from_proto(model),
         plan=BitPlan(bound=bound, tensors={"w": plan}, cost=cost),
         report=inspect(model),
         check=Check(200, 1.0, 0.0, 0.0, 0.97, 0.97, 768, 0.125, 3, bound, True),
@@ -94,14 +96,9 @@ def make_result(model, bound, reason):
             validation_loss=0.3,
             validation_accuracy=0.97,
         ),
+        mirror=Mirror(model),
         history=(),
     )
-
-
-def onnx_ir_model(model):
-    import onnx_ir as ir
-
-    return ir.from_proto(model)
 
 
 @pytest.fixture
