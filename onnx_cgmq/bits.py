@@ -96,7 +96,8 @@ class Ladder:
     """The widths that a gate may choose from, ascending; 0 is "pruned", 32 is "float".
 
     A gate ``g`` selects the ``k``-th non-zero width for ``g`` in ``(k-1, k]``, the widest
-    above, and width 0 (if in the ladder, else the narrowest) for ``g <= 0``: the table ``T(g)`` of CGMQ.
+    above, and width 0 (if in the ladder, else the narrowest) for ``g <= 0``:
+    the table ``T(g)`` of CGMQ.
     """
 
     widths: tuple[int, ...] = (2, 4, 8, 16, 32)

@@ -77,7 +77,7 @@ class TensorPlan(BaseModel):
         step: Step, float32, like ``widths``: of each entry's own width, 0 where that is 0 or 32.
         zero_point: Integer zero point, int64, like ``widths``.
         values: Learned float values of a weight or bias before rounding, float32, ``shape``; not
-            part of the JSON. Without them, writing back takes the values that the gated model holds.
+            part of the JSON. Without them, writing back takes the values of the gated model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)

@@ -24,6 +24,13 @@ MIN_DIRECTION = 0.1
 _PRUNED_NOISE = 1.57  # mean square over squared mean magnitude, for a normal distribution
 
 
+def wanted_statistics(direction: Direction, prunes: bool) -> tuple[str, ...]:
+    """The running statistics that a direction is made of."""
+    if direction is Direction.FISHER:
+        return ("gradient_square", "magnitude") if prunes else ("gradient_square",)
+    return ("gradient",) if direction is Direction.GRADIENT else ("gradient", "magnitude")
+
+
 def importance(
     direction: Direction,
     quantizer: GatedQuantizer,
@@ -47,17 +54,17 @@ def importance(
         ``1/2 * sum(g**2 * (x_upper - x_lower)**2)``; for the others G, G + M or G * M.
     """
     shape = quantizer.spec.gate_shape
-    if statistics.gradient is None:
-        return torch.zeros(shape)
-    gradient, magnitude = statistics.gradient, statistics.magnitude
-    assert magnitude is not None
-    assert statistics.gradient_square is not None
+    zero = torch.zeros(shape)
+    gradient = zero if statistics.gradient is None else statistics.gradient
+    magnitude = zero if statistics.magnitude is None else statistics.magnitude
     if direction is Direction.GRADIENT:
         return gradient
     if direction is Direction.GRADIENT_MAGNITUDE:
         return gradient + magnitude
     if direction is Direction.GRADIENT_TIMES_MAGNITUDE:
         return gradient * magnitude
+    if statistics.gradient_square is None:
+        return zero
     is_element_weight = (
         quantizer.spec.granularity is Granularity.ELEMENT
         and quantizer.spec.role is not Role.ACTIVATION

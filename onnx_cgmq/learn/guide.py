@@ -13,7 +13,12 @@ from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
 from onnx_cgmq.config import Direction
 from onnx_cgmq.cost.bound import Bound, CostModel
 from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.learn.directions import gate_direction, importance, standardise
+from onnx_cgmq.learn.directions import (
+    gate_direction,
+    importance,
+    standardise,
+    wanted_statistics,
+)
 from onnx_cgmq.learn.gates import Ladders, Scores, Widths, narrow_until, widen_within
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
@@ -25,7 +30,7 @@ class Guide:
 
     Call :meth:`step` after every ``loss.backward()``. While the bound is violated every width
     falls, the least important first; while it is kept, widths rise where it helps most.
-    :meth:`settle` fixes the widths within the bound; :meth:`enforce` makes any state feasible at once.
+    :meth:`settle` fixes the widths within the bound; :meth:`enforce` makes any state feasible.
 
     Attributes:
         mirror: The guided mirror.
@@ -60,7 +65,10 @@ class Guide:
         self.cost_model.check_feasible(self.bound)
         self._direction = Direction(direction)
         self._ladders = Ladders({name: spec.ladder.widths for name, spec in specs.items()})
-        self._statistics = {name: RunningStatistics(spec) for name, spec in specs.items()}
+        self._statistics = {
+            name: RunningStatistics(spec, wanted_statistics(self._direction, spec.ladder.prunes))
+            for name, spec in specs.items()
+        }
         self._interval = interval
         self._speed = 5.0 * interval / (0.4 * steps)
         self._cost: int | None = None  # counted anew after a width changes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -21,9 +21,16 @@ class RunningStatistics:
             the same for weights and activations (up to one factor for the whole model).
     """
 
-    def __init__(self, spec: QuantizerSpec, momentum: float = 0.9) -> None:
-        """Starts empty; ``momentum`` is the share of the past."""
+    def __init__(self, spec: QuantizerSpec, wanted: Collection[str], momentum: float = 0.9) -> None:
+        """Starts empty.
+
+        Args:
+            spec: The quantizer.
+            wanted: Names of the attributes to keep; the others stay ``None``.
+            momentum: Share of the past.
+        """
         self._spec = spec
+        self._wanted = frozenset(wanted)
         self._momentum = momentum
         self._updates = 0
         self.gradient: Tensor | None = None
@@ -37,10 +44,14 @@ class RunningStatistics:
         shape = self._spec.gate_shape
         items = max(1, value.numel() // max(1, _count(shape)))
         # The loss is a mean over the batch: times the batch, a sample's own gradient.
-        self.gradient = self._mix(self.gradient, _fold(gradient.abs(), shape) * (batch / items))
-        self.magnitude = self._mix(self.magnitude, _fold(value.abs(), shape) / items)
-        squares = _fold(gradient.square(), shape)
-        self.gradient_square = self._mix(self.gradient_square, squares)
+        if "gradient" in self._wanted:
+            mean = _fold(gradient.abs(), shape) * (batch / items)
+            self.gradient = self._mix(self.gradient, mean)
+        if "magnitude" in self._wanted:
+            self.magnitude = self._mix(self.magnitude, _fold(value.abs(), shape) / items)
+        if "gradient_square" in self._wanted:
+            squares = _fold(gradient.square(), shape)
+            self.gradient_square = self._mix(self.gradient_square, squares)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,9 +25,9 @@ class Grid:
     """An integer grid, broadcastable to the tensor it quantizes.
 
     Attributes:
-        step: Step, float32; 1 where ``passes`` is true.
-        code_min: Smallest code less the zero point, float32 (integer values).
-        code_max: Largest code less the zero point, float32 (integer values).
+        step: Step, float32, positive (any value where ``passes`` is true).
+        code_min: Smallest code less the zero point, float32 integers; ``-inf`` where it passes.
+        code_max: Largest code less the zero point, float32 integers; ``inf`` where it passes.
         passes: True where the value stays float, or ``None`` if it does nowhere.
     """
 
@@ -61,16 +61,17 @@ class FakeQuantize(torch.autograd.Function):
         observer: GradientObserver | None,
     ) -> Tensor:
         """Quantizes and dequantizes ``x`` (any shape, float) on ``grid``."""
-        y = torch.div(x, grid.step)
+        y = torch.div(x, grid.step).round_()
+        inside = None
         if grid.step.dim() == 0:
-            y.round_().clamp_(grid.code_min.item(), grid.code_max.item()).mul_(grid.step)
+            y.clamp_(grid.code_min.item(), grid.code_max.item()).mul_(grid.step)
         else:
-            y.round_()
-            torch.clamp(y, grid.code_min, grid.code_max, out=y)
-            y.mul_(grid.step)
-        if grid.passes is not None:
-            y = torch.where(grid.passes, x, y)
-        ctx.save_for_backward(x, y, high, low)
+            codes = torch.clamp(y, grid.code_min, grid.code_max)
+            inside = codes == y
+            y = codes.mul_(grid.step)
+            if grid.passes is not None:
+                torch.where(grid.passes, x, y, out=y)
+        ctx.save_for_backward(x, y, high, low, inside)
         ctx.grid = grid
         ctx.observer = observer
         return y
@@ -79,21 +80,18 @@ class FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Gradients for ``x``, ``high`` and ``low``."""
         (g,) = gradients
-        x, y, high, low = ctx.saved_tensors
+        x, y, high, low, inside = ctx.saved_tensors
         grid: Grid = ctx.grid
         if ctx.observer is not None:
             ctx.observer.observe(x, g)
-        lower = (grid.code_min - 0.5) * grid.step
-        upper = (grid.code_max + 0.5) * grid.step
-        if grid.step.dim() == 0:
+        if inside is None:  # one kernel, no mask
+            lower = (grid.code_min - 0.5) * grid.step
+            upper = (grid.code_max + 0.5) * grid.step
             g_x = torch.ops.aten.hardtanh_backward(g, x, lower.item(), upper.item())
         else:
-            inside = (x > lower).logical_and_(x < upper)
-            if grid.passes is not None:
-                inside.logical_or_(grid.passes)
             g_x = g * inside
         if low is not None:
-            g_high, g_low = _affine_range_gradients(g, g_x, x, y, high, low, upper)
+            g_high, g_low = _affine_range_gradients(g, g_x, x, y, high, low)
             return g_x, g_high, g_low, None, None
         if high.dim() == 0:
             euler = _dot(g, y) - _dot(g_x, x)
@@ -115,11 +113,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _affine_range_gradients(
-    g: Tensor, g_x: Tensor, x: Tensor, y: Tensor, high: Tensor, low: Tensor, upper: Tensor
+    g: Tensor, g_x: Tensor, x: Tensor, y: Tensor, high: Tensor, low: Tensor
 ) -> tuple[Tensor, Tensor]:
     rounding = _reduce_to(g_x * (y - x), high.shape) / (high - low)
     clipped = g - g_x
-    above = _reduce_to(clipped * (x >= upper), high.shape)
+    above = _reduce_to(clipped * (x > y), high.shape)
     below = _reduce_to(clipped, high.shape) - above
     return above + rounding, below - rounding
 

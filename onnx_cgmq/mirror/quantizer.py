@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -124,12 +125,17 @@ class GatedQuantizer(nn.Module):
         if self._width is not None:
             return
         per_level = (0, *ladder.nonzero)
+        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[self._levels]
         codes = [
-            code_range(0 if width == FLOAT_BITS else width, self.spec.form) for width in per_level
+            (-math.inf, math.inf) if width == FLOAT_BITS else code_range(width, self.spec.form)
+            for width in per_level
         ]
         self._code_min = torch.tensor([float(c[0]) for c in codes])[self._levels]
         self._code_max = torch.tensor([float(c[1]) for c in codes])[self._levels]
-        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[self._levels]
+        # Pruned and float entries have no step of their own: any range and width will do.
+        index = (self._levels - 1).clamp(0, len(ladder.quantized) - 1)
+        counts = torch.tensor([float(intervals(width)) for width in ladder.quantized])
+        self._range_index, self._intervals = index, counts[index]
         self._passes = is_float if bool(is_float.any()) else None
         self._all_float = bool(is_float.all())
 
@@ -214,13 +220,8 @@ class GatedQuantizer(nn.Module):
         if self._width is not None:
             index = self.spec.range_index(self._width)
             return high[index], low[index]
-        index_of = self._range_indices.unsqueeze(0)
+        index_of = self._range_index.unsqueeze(0)
         return high.gather(0, index_of).squeeze(0), low.gather(0, index_of).squeeze(0)
-
-    @property
-    def _range_indices(self) -> Tensor:
-        """Index of every channel's range; pruned and float channels take a valid one."""
-        return (self._levels - 1).clamp(0, len(self.spec.ladder.quantized) - 1)
 
     def grid(self, high: Tensor, low: Tensor) -> Grid:
         """The grid that the gate selects over a range of ``spec.range_item_shape``."""
@@ -231,13 +232,7 @@ class GatedQuantizer(nn.Module):
             code_min, code_max = torch.tensor(float(smallest)), torch.tensor(float(largest))
             passes = None
         else:
-            ladder = self.spec.ladder
-            steps = [(high - low) / intervals(width) for width in ladder.quantized]
-            indices = self._range_indices
-            if self.spec.granularity is Granularity.ELEMENT:
-                step = torch.stack(steps)[indices]
-            else:
-                step = torch.stack(steps).gather(0, indices.unsqueeze(0)).squeeze(0)
+            step = (high - low) / self._intervals
             code_min, code_max, passes = self._code_min, self._code_max, self._passes
         if form is GridForm.AFFINE:
             zero_point = torch.round(-low / step)
