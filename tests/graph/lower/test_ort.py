@@ -41,6 +41,7 @@ def network(rng, layers, size=9, channels=3, hidden=8) -> onnx.ModelProto:
     nodes, weights, value = [], {}, "x"
     side = size
     for i, (out, kernel, stride, pad, group, pool) in enumerate(layers):
+        kernel = min(kernel, side + 2 * pad)
         weights[f"w{i}"] = rng.normal(0, 0.4, (out, channels // group, kernel, kernel))
         weights[f"b{i}"] = rng.normal(0, 0.2, (out,))
         attributes = {"strides": [stride] * 2, "pads": [pad] * 4, "group": group}
@@ -199,7 +200,7 @@ def test_onnxruntime_does_not_quantize_what_the_plan_keeps_wide(widths) -> None:
     assert inspect(written).bops == plan.cost.bops
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_graphs_and_plans(data) -> None:
     layer = st.tuples(
