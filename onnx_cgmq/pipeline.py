@@ -143,7 +143,7 @@ def quantize(
     torch.manual_seed(config.seed)
     mirror = Mirror(gated)
     teacher = Mirror(float_model)
-    guide = Guide(mirror, bound, direction=config.direction, steps=guided_steps(len(train), config))
+    guide = Guide(mirror, bound, direction=config.direction, steps=guided_steps(train, config))
     checkpoint = None
     if output is not None:
         _check_outputs(Path(output), log, mirror)

@@ -20,7 +20,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
 
     Args:
         mirror: The mirror of a gated graph; its gates are left as they are.
-        data: Samples; the first ``samples`` are used.
+        data: Samples; ``samples`` of them are used, evenly spread.
         samples: How many to look at.
         batch_size: Samples at a time.
     """
@@ -32,7 +32,8 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     per_batch = max(1, _KEEP * batch_size // max(1, count))
     kept: dict[str, list[Tensor]] = {name: [] for name in activations}
     with torch.no_grad():
-        for batch in data.batches(batch_size, order=np.arange(count)):
+        spread = np.linspace(0, len(data) - 1, count).astype(np.int64)
+        for batch in data.batches(batch_size, order=spread):
             values = mirror.run(tensors(batch.inputs), activations)
             for name in activations:
                 kept[name].append(_thin(values[name], mirror.quantizers[name].spec, per_batch))

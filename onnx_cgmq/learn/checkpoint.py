@@ -32,8 +32,10 @@ class Checkpoint:
             content = {"version": _VERSION, "fingerprint": self._fingerprint, "state": state}
             torch.save(content, part)
             os.replace(part, self.path)
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             part.unlink(missing_ok=True)
+            if not isinstance(error, (OSError, RuntimeError)):
+                raise  # Ctrl-C, above all
             raise OutputError(f"can't write the checkpoint {self.path}: {error}") from error
 
     def load(self) -> dict[str, Any] | None:

@@ -96,9 +96,9 @@ class Learner:
     best: Best = field(default_factory=Best)
 
     def __post_init__(self) -> None:
-        self._steps_per_epoch = max(1, -(-len(self.train) // self.config.batch_size))
+        self._steps_per_epoch = self.train.batch_count(self.config.batch_size)
         self._total = self._steps_per_epoch * self.config.epochs
-        self._guided = guided_steps(len(self.train), self.config)
+        self._guided = guided_steps(self.train, self.config)
         self._optimizer, self._peaks = make_optimizer(self.mirror, self.config)
         self._step = 0
         self._elapsed = 0.0
@@ -172,14 +172,15 @@ class Learner:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
-        order = self.train.shuffled(seed=self.config.seed * 100_003 + epoch)
+        order = self.train.shuffled((self.config.seed, epoch))
         return self.train.batches(self.config.batch_size, order=order)
 
     def _train_step(self, batch: Batch) -> float:
         self._set_learning_rates()
         self._optimizer.zero_grad(set_to_none=True)
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels)
         outputs = self.mirror(tensors(batch.inputs))
-        loss = self.loss(outputs, _labels(batch), self.teacher.outputs(batch))
+        loss = self.loss(outputs, labels, self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if not self._settled:
@@ -234,8 +235,8 @@ class Learner:
             return None
         correct = 0
         for batch in self._held_out():
-            outputs = self.validation_teacher.outputs(batch)
-            correct += _correct(self.classes, outputs, _labels(batch), batch.size)
+            outputs = _counted(self.validation_teacher.outputs(batch), batch)
+            correct += _correct(self.classes, outputs, _labels(batch))
         return correct / len(self.validation)
 
     def _held_out(self) -> Iterator[Batch]:
@@ -247,11 +248,11 @@ class Learner:
         self.mirror.eval()
         total, correct, count = 0.0, 0, 0
         for batch in self._held_out():
-            outputs = self.mirror(tensors(batch.inputs))
+            outputs = _counted(self.mirror(tensors(batch.inputs)), batch)
+            teacher = _counted(self.validation_teacher.outputs(batch), batch)
             labels = _labels(batch)
-            teacher = self.validation_teacher.outputs(batch)
             total += float(self.loss(outputs, labels, teacher)) * batch.size
-            correct += _correct(self.classes, outputs, labels, batch.size)
+            correct += _correct(self.classes, outputs, labels)
             count += batch.size
         self.mirror.train()
         has_accuracy = self.classes is not None and self.validation.has_labels
@@ -289,10 +290,9 @@ class Learner:
             self.guide.release()
 
 
-def guided_steps(samples: int, config: Config) -> int:
+def guided_steps(samples: Samples, config: Config) -> int:
     """Number of training steps in which gates move."""
-    steps = max(1, -(-samples // config.batch_size)) * config.epochs
-    return max(1, int(GUIDE_SHARE * steps))
+    return max(1, int(GUIDE_SHARE * samples.batch_count(config.batch_size) * config.epochs))
 
 
 def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimizer, list[float]]:
@@ -317,17 +317,23 @@ def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimize
 
 
 def _labels(batch: Batch) -> Tensor | None:
-    return None if batch.labels is None else torch.from_numpy(batch.labels)
+    return None if batch.labels is None else torch.from_numpy(batch.labels[: batch.size])
+
+
+def _counted(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Outputs without the entries that only fill up a batch size which the model fixes."""
+    rows = len(batch.indices)
+    if rows == batch.size:
+        return dict(outputs)
+    return {n: v[: batch.size] if v.dim() and len(v) == rows else v for n, v in outputs.items()}
 
 
 def _correct(
     classes: ClassOutput | None,
     outputs: Mapping[str, Tensor],
     labels: Tensor | None,
-    size: int,
 ) -> int:
-    """Right classes among the first ``size`` samples."""
+    """Number of right classes."""
     if classes is None or labels is None:
         return 0
-    right = outputs[classes.name].argmax(dim=1) == labels
-    return int(right[:size].sum())
+    return int((outputs[classes.name].argmax(dim=1) == labels).sum())

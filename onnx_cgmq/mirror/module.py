@@ -14,7 +14,7 @@ from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
 from onnx_cgmq.mirror.dtypes import to_torch
-from onnx_cgmq.mirror.planning import tensor_plan
+from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import BitPlan
 
@@ -182,6 +182,9 @@ class Mirror(nn.Module):
     def plan(self, bound: Bound | None = None) -> BitPlan:
         """What the quantizers hold: width, range and grid of every gated tensor, and the cost.
 
+        Channels and elements of weights are first given the narrowest width that holds their codes
+        (the values stay), so that plan, mirror and written file count the same.
+
         Args:
             bound: The bound that was kept, if one was; its text goes into the plan.
 
@@ -189,6 +192,9 @@ class Mirror(nn.Module):
             The plan, with the learned values of weights and biases for :func:`write_back`.
         """
         parameters = self.value_parameters
+        for name, quantizer in self.quantizers.items():
+            if name in parameters:
+                narrow_to_codes(quantizer, parameters[name])
         tensors = {
             name: tensor_plan(quantizer, parameters.get(name))
             for name, quantizer in self.quantizers.items()

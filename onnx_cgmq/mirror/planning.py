@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role, code_range, intervals, nesting_factor
+from onnx_cgmq.bits import (
+    FLOAT_BITS,
+    Granularity,
+    Role,
+    code_range,
+    intervals,
+    nesting_factor,
+)
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import TensorPlan
+
+_Ints = npt.NDArray[np.int64]
 
 
 def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     """The plan of one tensor.
-
-    Weights with ``element`` and ``channel`` gates are given the narrowest width whose codes hold
-    them: the same values, never a higher cost, and readable from the written codes alone.
 
     Args:
         quantizer: Its quantizer.
@@ -24,18 +31,11 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     spec = quantizer.spec
     grid, low, high = quantizer.selected()
     widths = quantizer.widths
+    has_grid = _has_grid(widths)
     step = np.broadcast_to(grid.step.numpy(), spec.gate_shape)
-    has_grid = (widths > 0) & (widths < FLOAT_BITS)
-    if spec.role is not Role.ACTIVATION and values is not None:
-        codes = _codes(values.detach().numpy(), grid.step.numpy(), grid.code_max.numpy(), has_grid)
-        if spec.granularity is Granularity.ELEMENT:
-            widths, step = _narrowest_by_element(quantizer, widths, step, codes, has_grid)
-        elif spec.granularity is Granularity.CHANNEL:
-            widths = _narrowest_by_channel(quantizer, widths, codes, has_grid)
-        has_grid = (widths > 0) & (widths < FLOAT_BITS)
-    zero_point = np.broadcast_to(-grid.code_min.numpy(), spec.gate_shape)
-    if spec.role is not Role.ACTIVATION:
-        zero_point = np.zeros_like(zero_point)
+    zero_point = np.zeros(spec.gate_shape)
+    if spec.role is Role.ACTIVATION:
+        zero_point = np.broadcast_to(-grid.code_min.numpy(), spec.gate_shape)
     return TensorPlan(
         name=spec.tensor,
         role=spec.role,
@@ -52,55 +52,70 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     )
 
 
-def _codes(
-    values: npt.NDArray[np.float32],
-    step: npt.NDArray[np.float32],
-    code_max: npt.NDArray[np.float32],
-    has_grid: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.int64]:
-    safe = np.where(step > 0, step, np.float32(1))
-    codes = np.clip(np.round(values / safe), -code_max, code_max)
-    return np.where(has_grid, codes, 0).astype(np.int64)
+@torch.no_grad()
+def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
+    """Gives a weight's channels or elements the narrowest width whose codes hold them.
+
+    The values stay what they are, the cost can only fall, and the widths can then be read from the
+    written codes alone.
+
+    Args:
+        quantizer: Quantizer of a weight or bias; one gate for the whole tensor stays as it is.
+        values: The float values of the tensor.
+    """
+    granularity = quantizer.spec.granularity
+    if granularity is Granularity.TENSOR:
+        return
+    grid, _, _ = quantizer.selected()
+    widths = quantizer.widths
+    has_grid = _has_grid(widths)
+    rounded = np.round(values.detach().numpy() / grid.step.numpy())
+    codes = np.clip(rounded, grid.code_min.numpy(), grid.code_max.numpy())
+    codes = np.where(has_grid, codes, 0).astype(np.int64)
+    if granularity is Granularity.ELEMENT:
+        narrow = _narrowest_by_element(quantizer, widths, codes, has_grid)
+    else:
+        narrow = _narrowest_by_channel(quantizer, widths, codes, has_grid)
+        for width in quantizer.spec.ladder.quantized:
+            # A width has a range of its own: take along the step.
+            moved = torch.from_numpy((narrow == width) & (widths != width))
+            index = quantizer.spec.range_index(width)
+            high = torch.where(moved, grid.step * intervals(width) / 2, quantizer.high[index])
+            quantizer.base_high[index] = high
+            quantizer.log_high[index] = 0.0
+    quantizer.set_gate(quantizer.gate_for(narrow))
+
+
+def _has_grid(widths: _Ints) -> npt.NDArray[np.bool_]:
+    return np.asarray((widths > 0) & (widths < FLOAT_BITS))
 
 
 def _narrowest_by_element(
-    quantizer: GatedQuantizer,
-    widths: npt.NDArray[np.int64],
-    step: npt.NDArray[np.float32],
-    codes: npt.NDArray[np.int64],
-    has_grid: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Narrows each element to the coarsest nested grid that has its value."""
+    quantizer: GatedQuantizer, widths: _Ints, codes: _Ints, has_grid: npt.NDArray[np.bool_]
+) -> _Ints:
+    """The coarsest nested grid that has an element's value."""
     ladder = quantizer.spec.ladder
-    high, low = quantizer.high.detach()[0], quantizer.low.detach()[0]
-    steps = {w: float((high - low) / intervals(w)) for w in ladder.quantized}
-    narrow, narrow_step = widths.copy(), step.copy()
-    for fine in sorted(ladder.quantized, reverse=True):
+    narrow: _Ints = widths.copy()
+    for fine in ladder.quantized:
         here = has_grid & (widths == fine)
-        for coarse in sorted((w for w in ladder.quantized if w < fine), reverse=True):
+        for coarse in reversed([width for width in ladder.quantized if width < fine]):
             factor = nesting_factor(coarse, fine)
             largest = code_range(coarse, quantizer.spec.form)[1]
-            fits = here & (codes % factor == 0) & (np.abs(codes) <= factor * largest)
-            narrow[fits] = coarse
-            narrow_step[fits] = steps[coarse]
+            narrow[here & (codes % factor == 0) & (np.abs(codes) <= factor * largest)] = coarse
     if ladder.prunes:
-        zero = has_grid & (codes == 0)
-        narrow[zero], narrow_step[zero] = 0, 0.0
-    return narrow, narrow_step
+        narrow[has_grid & (codes == 0)] = 0
+    return narrow
 
 
 def _narrowest_by_channel(
-    quantizer: GatedQuantizer,
-    widths: npt.NDArray[np.int64],
-    codes: npt.NDArray[np.int64],
-    has_grid: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.int64]:
-    """Narrows each channel to the width whose code range holds its codes (its step stays)."""
+    quantizer: GatedQuantizer, widths: _Ints, codes: _Ints, has_grid: npt.NDArray[np.bool_]
+) -> _Ints:
+    """The width whose code range holds a channel's codes."""
     spec = quantizer.spec
     axes = tuple(axis for axis in range(len(spec.shape)) if axis != spec.axis)
     largest = np.abs(codes).max(axis=axes, keepdims=True)
-    narrow: npt.NDArray[np.int64] = widths.copy()
-    for width in sorted(spec.ladder.quantized, reverse=True):
+    narrow: _Ints = widths.copy()
+    for width in reversed(spec.ladder.quantized):
         fits = has_grid & (width < narrow) & (largest <= code_range(width, spec.form)[1])
         narrow[fits] = width
     if spec.ladder.prunes:

@@ -8,7 +8,7 @@ import torch
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
-from onnx_cgmq.mirror.planning import tensor_plan
+from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer, accumulator_qdq
 
 
@@ -141,6 +141,9 @@ def test_plan_narrows_elements_to_the_grid_that_holds_them() -> None:
     quantizer.set_gate(quantizer.gate_for(np.array([[8, 8, 8, 2]])))
     fine = 2.0 / 255
     values = torch.tensor([[85 * fine, 17 * fine, 3 * fine, 0.0]])
+    before, _ = quantizer(values)
+    narrow_to_codes(quantizer, values)
+    torch.testing.assert_close(quantizer(values)[0], before)
     plan = tensor_plan(quantizer, values)
     assert plan.widths.tolist() == [[2, 4, 8, 2]]
     np.testing.assert_allclose(plan.step, [[85 * fine, 17 * fine, fine, 85 * fine]], rtol=1e-6)
@@ -151,8 +154,20 @@ def test_plan_prunes_zero_codes_only_where_pruning_is_allowed() -> None:
     for widths, expected in (((0, 2, 4), [[0, 2]]), ((2, 4), [[2, 2]])):
         quantizer = _quantizer(Granularity.ELEMENT, shape=(1, 2), widths=widths)
         quantizer.set_gate(quantizer.gate_for(np.array([[4, 2]])))
-        plan = tensor_plan(quantizer, torch.tensor([[0.001, 0.7]]))
-        assert plan.widths.tolist() == expected
+        narrow_to_codes(quantizer, torch.tensor([[0.001, 0.7]]))
+        assert quantizer.widths.tolist() == expected
+
+
+def test_narrowing_channels_keeps_their_values() -> None:
+    quantizer = _quantizer(Granularity.CHANNEL, widths=(0, 2, 4, 8))
+    values = torch.randn(4, 6) * torch.tensor([[0.0], [0.02], [0.3], [1.0]])
+    quantizer.set_gate(quantizer.gate_for(np.array([[4], [8], [8], [8]])))
+    before, _ = quantizer(values)
+    narrow_to_codes(quantizer, values)
+    after, step = quantizer(values)
+    torch.testing.assert_close(after, before)
+    assert quantizer.widths.reshape(-1).tolist() == [0, 4, 8, 8]
+    assert (step > 0).all()
 
 
 def test_plan_of_an_affine_activation_has_its_zero_point() -> None:
