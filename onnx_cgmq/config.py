@@ -54,7 +54,7 @@ class Config(BaseModel):
     integer_kernels: bool = True
     epochs: int = Field(default=12, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     range_learning_rate: float = Field(default=3e-3, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     loss: str = "auto"

@@ -313,7 +313,7 @@ def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimize
         ranges += list(quantizer.parameters())
     peaks = [config.learning_rate, config.range_learning_rate]
     groups = [{"params": weights}, {"params": ranges}]
-    return torch.optim.Adam(groups, lr=config.learning_rate), peaks
+    return torch.optim.Adam(groups, lr=config.learning_rate, fused=True), peaks
 
 
 def _labels(batch: Batch) -> Tensor | None:
