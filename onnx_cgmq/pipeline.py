@@ -98,7 +98,7 @@ def quantize(
 
     Args:
         model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
-        data: Training samples; labels are optional (see docs/data.md).
+        data: Training samples; labels are optional (README, "Data").
         bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, or a size
             (``"200KB"``).
         output: File to write; its folder also holds plan and checkpoint. ``None`` writes nothing.
@@ -183,7 +183,7 @@ def quantize(
     )
     outcome = learner.run(resume=resume)
 
-    plan = mirror.plan(guide.bound)
+    plan = mirror.plan()
     deployed = write_back(gated, plan)
     check = verify(deployed, mirror, held_out, bound=guide.bound)
     result = Result(deployed, plan, inspect(deployed), check, outcome, mirror, tuple(history))

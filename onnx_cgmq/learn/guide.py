@@ -60,6 +60,7 @@ class Guide:
             BoundError: The bound can't be parsed, or is below the smallest possible cost.
         """
         self.mirror = mirror
+        mirror.guide = self
         specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
         self.cost_model, self.bound = CostModel.for_bound(mac_ops(mirror.model), specs, bound)
         self.cost_model.check_feasible(self.bound)

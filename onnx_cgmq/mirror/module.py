@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from torch import Tensor, nn
 
-from onnx_cgmq.cost.bound import Bound, CostKind, CostModel
+from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
@@ -17,6 +17,9 @@ from onnx_cgmq.mirror.dtypes import to_torch
 from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import BitPlan
+
+if TYPE_CHECKING:
+    from onnx_cgmq.learn.guide import Guide
 
 
 class Mirror(nn.Module):
@@ -30,6 +33,7 @@ class Mirror(nn.Module):
         model: The graph that is mirrored.
         input_names: Names of the graph inputs.
         output_names: Names of the graph outputs.
+        guide: The guide of its gates, if it has one.
     """
 
     def __init__(self, model: ModelLike) -> None:
@@ -46,6 +50,7 @@ class Mirror(nn.Module):
         super().__init__()
         self.model: ir.Model = load_model(model)
         constants = constants_of(self.model.graph)
+        self.guide: Guide | None = None
         self._quantizer_keys: dict[str, str] = {}
         modules: dict[ir.Node, GatedQuantizer] = {}
         for node, gated in gated_nodes(self.model.graph, constants).items():
@@ -179,18 +184,19 @@ class Mirror(nn.Module):
             )
         return inputs
 
-    def plan(self, bound: Bound | None = None) -> BitPlan:
+    def plan(self) -> BitPlan:
         """What the quantizers hold: width, range and grid of every gated tensor, and the cost.
 
         Channels and elements of weights are first given the narrowest width that holds their codes
         (the values stay), so that plan, mirror and written file count the same.
 
-        Args:
-            bound: The bound that was kept, if one was; its text goes into the plan.
+        A guided mirror keeps its bound here too: widths fall first if they are above it.
 
         Returns:
             The plan, with the learned values of weights and biases for :func:`write_back`.
         """
+        if self.guide is not None:
+            self.guide.enforce()
         parameters = self.value_parameters
         for name, quantizer in self.quantizers.items():
             if name in parameters:
@@ -203,7 +209,7 @@ class Mirror(nn.Module):
         widths = {name: plan.widths for name, plan in tensors.items()}
         model = CostModel(mac_ops(self.model), specs, CostKind.BOPS)
         return BitPlan(
-            bound=None if bound is None else bound.text,
+            bound=None if self.guide is None else self.guide.bound.text,
             tensors=tensors,
             cost=model.plan_cost(widths),
         )
