@@ -214,6 +214,24 @@ class Mirror(nn.Module):
             cost=model.plan_cost(widths),
         )
 
+    def to_model(self) -> ir.Model:
+        """The graph with what was learned: weights, ranges and gates as its initializers.
+
+        A checkpoint that is a valid ONNX model: onnxruntime runs it with the same outputs, and a
+        mirror of it goes on where this one is.
+        """
+        model = self.model.clone()
+        state: dict[str, Tensor] = dict(self.value_parameters)
+        for tensor, quantizer in self.quantizers.items():
+            state[f"{tensor}.gate"] = quantizer.gate
+            state[f"{tensor}.high"] = quantizer.high
+            state[f"{tensor}.low"] = quantizer.low
+        for name, value in model.graph.initializers.items():
+            if name in state:
+                array = state[name].detach().numpy().copy()
+                value.const_value = ir.tensor(array, name=name)
+        return model
+
     def extra_repr(self) -> str:
         """One line for ``print``."""
         return (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.errors import DataError, ModelError, UnsupportedOperatorError
+from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
@@ -290,3 +291,34 @@ def test_broken_quantizers_are_named(broken: str) -> None:
         message = "must be initializers; x"
     with pytest.raises(ModelError, match=message):
         Mirror(model)
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_what_was_learned_is_a_model_that_onnxruntime_runs_and_a_mirror_goes_on_from(
+    granularity: Granularity,
+) -> None:
+    gated = insert_gates(_model(), granularity=granularity)
+    mirror = Mirror(gated)
+    generator = np.random.default_rng(0)
+    image = _image(8)
+    for quantizer in mirror.quantizers.values():
+        quantizer.fit(mirror.run(image, [quantizer.spec.tensor])[quantizer.spec.tensor])
+        widths = generator.choice([2, 4, 8], quantizer.spec.gate_shape)
+        quantizer.set_gate(quantizer.gate_for(np.asarray(widths)))
+    with torch.no_grad():
+        for parameter in mirror.value_parameters.values():
+            parameter.mul_(1.1)
+        expected = mirror(image)["y"]
+    model = mirror.to_model()
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), _without_optimizations()
+    )
+    (y,) = session.run(None, {"x": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(Mirror(model)(image)["y"], expected)
+
+
+def _without_optimizations() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
