@@ -135,15 +135,15 @@ def run_one(run: Run, digits: Digits, files: Path) -> dict[str, Any]:
         "accuracy": check.accuracy,
         "mirror_accuracy": check.reference_accuracy,
         "class_agreement": check.class_agreement,
-        "rbop": report.cost.rbop,
-        "bops": report.cost.bops,
+        "rbop": report.rbop,
+        "bops": report.bops,
         "validation_accuracy": result.outcome.validation_accuracy,
         "epochs": result.outcome.epochs * (1 + COPIES),
         "best_epoch": result.outcome.best_epoch,
         "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
         "file_bytes": output.stat().st_size,
-        "weight_bytes": report.cost.weight_bytes,
+        "weight_bytes": report.weight_bytes,
         "widths": {name: round(plan.mean_bits, 2) for name, plan in result.plan.tensors.items()},
     }
 
