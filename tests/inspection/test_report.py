@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
-from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from plans import make_plan
+from rich.console import Console
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from plans import draw_widths, make_plan, set_initializer, set_widths
 
 from onnx_cgmq.bits import Role
