@@ -168,6 +168,32 @@ class CostModel:
             if spec.role is Role.WEIGHT and name in widths
         }
 
+    def widening(self, widths: Widths, wider: Widths) -> dict[str, Array]:
+        """What widening each gate alone costs, exactly; tensors without cost are missing.
+
+        Returns:
+            By tensor name, float64, in the shape of ``widths[name]``. In size, gates below the
+            widest of their tensor widen for nothing.
+        """
+        slopes = self.marginal(widths)
+        if self.kind is CostKind.BOPS:
+            return {name: slope * (wider[name] - widths[name]) for name, slope in slopes.items()}
+        return {name: self._growth(name, widths[name], wider[name]) for name in slopes}
+
+    def _growth(
+        self, name: str, widths: npt.NDArray[np.int64], wider: npt.NDArray[np.int64]
+    ) -> Array:
+        """Bytes that a tensor grows by if one gate widens, for every gate."""
+        widest = int(widths.max())
+        growth = np.zeros(wider.shape)
+        for width in np.unique(wider[wider > widest]):
+            now, then = (
+                tensor_bytes({name: self.specs[name]}, {name: np.array(bits)})[name]
+                for bits in (widest, width)
+            )
+            growth[wider == width] = then - now
+        return growth
+
     def minimum(self) -> tuple[int, dict[str, npt.NDArray[np.int64]]]:
         """The smallest possible cost, and the widths that have it."""
         widths = {

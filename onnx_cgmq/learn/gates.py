@@ -20,6 +20,7 @@ Score = Callable[[Widths, Widths], Scores]
 """``score(upper, lower)``: loss expected from narrowing every gate from upper to lower widths."""
 
 _PASS_SHARE = 0.1  # of the candidates move in one pass; the scores are then taken anew
+_FREE = 1e-12  # cost in a ratio of what costs nothing
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _Candidates:
     names: list[str]
     owner: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
-    saved: npt.NDArray[np.float64]
+    cost: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -63,32 +64,29 @@ class _Candidates:
         return moved
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> _Candidates:
-        return _Candidates(self.names, self.owner[mask], self.position[mask], self.saved[mask])
+        return _Candidates(self.names, self.owner[mask], self.position[mask], self.cost[mask])
 
 
 def _candidates(
-    model: CostModel, widths: Widths, target: Widths, scores: Scores, *, best_first: bool
+    widths: Widths, target: Widths, costs: Scores, scores: Scores, *, best_first: bool
 ) -> _Candidates:
-    """Gates whose target differs and whose move changes the cost, ordered by score per cost."""
-    marginal = model.marginal(widths)
-    names = list(widths)
-    owners, positions, ratios, saved_all = [], [], [], []
+    """Gates whose target differs, ordered by score per cost; only of tensors that have a cost."""
+    names = list(costs)
+    owners, positions, ratios, moved = [], [], [], []
     for index, name in enumerate(names):
-        change = np.abs(widths[name] - target[name]).reshape(-1)
-        slope = np.broadcast_to(marginal[name], widths[name].shape) if name in marginal else 0.0
-        saved = change * np.asarray(slope, dtype=np.float64).reshape(-1)
-        position = np.flatnonzero(saved > 0)
+        position = np.flatnonzero(widths[name] != target[name])
+        cost = np.asarray(costs[name], dtype=np.float64).reshape(-1)[position]
         owners.append(np.full(len(position), index))
         positions.append(position)
-        saved_all.append(saved[position])
-        ratios.append(scores[name].reshape(-1)[position] / saved[position])
+        moved.append(cost)
+        ratios.append(scores[name].reshape(-1)[position] / np.maximum(cost, _FREE))
     ratio = np.concatenate(ratios)
     order = np.argsort(-ratio if best_first else ratio, kind="stable")
     return _Candidates(
         names,
         np.concatenate(owners)[order],
         np.concatenate(positions)[order],
-        np.concatenate(saved_all)[order],
+        np.concatenate(moved)[order],
     )
 
 
@@ -112,7 +110,12 @@ def narrow_until(
     """
     while model.cost(widths) > limit:
         target = ladders.shifted(widths, -1)
-        candidates = _candidates(model, widths, target, score(widths, target), best_first=False)
+        saved = {
+            name: slope * (widths[name] - target[name])
+            for name, slope in model.marginal(widths).items()
+        }
+        candidates = _candidates(widths, target, saved, score(widths, target), best_first=False)
+        candidates = candidates.keep(candidates.cost > 0)
         assert len(candidates) > 0, "the bound is below the minimum; check_feasible comes first"
         chunk = max(1, int(len(candidates) * _PASS_SHARE))
         low, high = 1, chunk
@@ -147,8 +150,9 @@ def widen_within(
     while True:
         target = ladders.shifted(widths, +1, largest)
         spare = limit - model.cost(widths)
-        candidates = _candidates(model, widths, target, score(target, widths), best_first=True)
-        candidates = candidates.keep(candidates.saved <= spare)
+        costs = model.widening(widths, target)
+        candidates = _candidates(widths, target, costs, score(target, widths), best_first=True)
+        candidates = candidates.keep(candidates.cost <= spare)
         if len(candidates) == 0:
             return widths
         low, high = 0, max(1, int(len(candidates) * _PASS_SHARE))

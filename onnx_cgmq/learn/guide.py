@@ -72,7 +72,8 @@ class Guide:
         }
         self._interval = interval
         self._speed = 5.0 * interval / (0.4 * steps)
-        self._cost: int | None = None  # counted anew after a width changes
+        self._cost = 0
+        self._costed: tuple[int, ...] = ()  # revisions of the widths that have this cost
         self._calls = 0
         self._violated_moves = 0
         self._moves_to_deadline = max(1, int(0.25 * steps / interval))
@@ -89,8 +90,9 @@ class Guide:
     @property
     def cost(self) -> int:
         """Current cost, in the bound's unit."""
-        if self._cost is None:
-            self._cost = self.cost_model.cost(self.widths)
+        revisions = tuple(quantizer.revision for quantizer in self.mirror.quantizers.values())
+        if revisions != self._costed:
+            self._cost, self._costed = self.cost_model.cost(self.widths), revisions
         return self._cost
 
     @property
@@ -170,7 +172,6 @@ class Guide:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
-        self._cost = None
         self._calls, self._violated_moves = state["calls"], state["violated_moves"]
         for name, item in state["statistics"].items():
             self._statistics[name].load_state_dict(item)
@@ -225,7 +226,6 @@ class Guide:
     def _set_gate(self, quantizer: GatedQuantizer, gate: Tensor) -> None:
         if not quantizer.set_gate(gate):
             return
-        self._cost = None
         spec = quantizer.spec
         if spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
             return

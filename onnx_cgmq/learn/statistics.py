@@ -64,11 +64,11 @@ class RunningStatistics:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`; takes copies, since the means are updated in place."""
         self._updates = state["updates"]
-        self.gradient = state["gradient"]
-        self.magnitude = state["magnitude"]
-        self.gradient_square = state["gradient_square"]
+        for name in ("gradient", "magnitude", "gradient_square"):
+            value: Tensor | None = state[name]
+            setattr(self, name, None if value is None else value.clone())
 
     def _mix(self, past: Tensor | None, new: Tensor) -> Tensor:
         if past is None:

@@ -47,6 +47,7 @@ class GatedQuantizer(nn.Module):
         gate: float32, ``spec.gate_shape``.
         log_high: Learned change of ``high``, float32, ``spec.range_shape``.
         log_low: The same for ``low`` (affine grids only).
+        revision: Grows whenever a selected width changes.
         noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
             ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass when set.
@@ -85,6 +86,8 @@ class GatedQuantizer(nn.Module):
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._sample: Tensor | None = None
+        self.revision = 0
+        self._levels: Tensor | None = None
         self._refresh()
         self.register_load_state_dict_post_hook(_refresh_loaded)  # type: ignore[no-untyped-call]
 
@@ -102,11 +105,11 @@ class GatedQuantizer(nn.Module):
             Whether any selected width changed.
         """
         ladder = self.spec.ladder
-        before = self._levels
+        before = self.revision
         with torch.no_grad():
             self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
         self._refresh()
-        return not torch.equal(before, self._levels)
+        return self.revision != before
 
     def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
         """Gates in the middle of the intervals of the given widths, ``spec.gate_shape``."""
@@ -117,24 +120,29 @@ class GatedQuantizer(nn.Module):
         return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
 
     def _refresh(self) -> None:
-        """Derives from the gate what forward needs; called only when it moves."""
+        """Derives from the gate what forward needs; called whenever it may have moved."""
         ladder = self.spec.ladder
         count = len(ladder.nonzero)
-        self._levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
+        levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
+        if self._levels is not None and torch.equal(levels, self._levels):
+            return
+        self._levels = levels
+        self.revision += 1
         self._width = int(self.widths) if self.gate.dim() == 0 else None
         if self._width is not None:
             return
         per_level = (0, *ladder.nonzero)
-        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[self._levels]
+        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[levels]
         codes = [
             (-math.inf, math.inf) if width == FLOAT_BITS else code_range(width, self.spec.form)
             for width in per_level
         ]
-        self._code_min = torch.tensor([float(c[0]) for c in codes])[self._levels]
-        self._code_max = torch.tensor([float(c[1]) for c in codes])[self._levels]
+        self._code_min = torch.tensor([float(c[0]) for c in codes])[levels]
+        self._code_max = torch.tensor([float(c[1]) for c in codes])[levels]
         # Pruned and float entries have no step of their own: any range and width will do.
-        index = (self._levels - 1).clamp(0, len(ladder.quantized) - 1)
-        counts = torch.tensor([float(intervals(width)) for width in ladder.quantized])
+        quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
+        index = (levels - 1).clamp(0, len(quantized) - 1)
+        counts = torch.tensor([float(intervals(width)) for width in quantized])
         self._range_index, self._intervals = index, counts[index]
         self._passes = is_float if bool(is_float.any()) else None
         self._all_float = bool(is_float.all())
