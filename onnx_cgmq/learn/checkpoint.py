@@ -51,7 +51,8 @@ class Checkpoint:
             version, fingerprint = content["version"], content["fingerprint"]
         except Exception as error:  # torch raises many kinds for a damaged file
             raise ConfigError(
-                f"the checkpoint {self.path} can't be read ({error}); delete it to start anew"
+                f"the checkpoint {self.path} can't be read ({type(error).__name__}); "
+                "delete it to start anew"
             ) from error
         if version != _VERSION or fingerprint != self._fingerprint:
             raise ConfigError(

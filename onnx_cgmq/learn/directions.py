@@ -133,11 +133,3 @@ def gate_direction(ranked: Tensor, satisfied: bool) -> Tensor:
     if satisfied:
         return -(MIN_DIRECTION + (1 - MIN_DIRECTION) * ranked)
     return MIN_DIRECTION + (1 - MIN_DIRECTION) * (1 - ranked)
-
-
-def neighbour_widths(quantizer: GatedQuantizer, offset: int) -> Tensor:
-    """The width one level down (-1) or up (+1) for every gate; its own at the end of the ladder."""
-    ladder = torch.tensor(quantizer.spec.ladder.widths)
-    widths = torch.as_tensor(quantizer.widths)
-    index = torch.searchsorted(ladder, widths) + offset
-    return ladder[index.clamp(0, len(ladder) - 1)]

@@ -117,7 +117,7 @@ def _import_function(path: str) -> LossFunction:
     module_name, _, function_name = path.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the user's module may raise anything
         raise ConfigError(f"loss {path!r} can't be imported: {error}") from error
     if not callable(function):
         raise ConfigError(f"loss {path!r} is not a function")

@@ -1,0 +1,86 @@
+"""Calibration: every width's range, from part of the data, at any batch size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toys import convnet, mlp, toy_data
+
+from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.data.source import Samples, open_data
+from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.learn import calibrate as calibration
+from onnx_cgmq.learn.calibrate import calibrate
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.ranges import fit_ranges
+
+
+def _mirror(model, **settings) -> tuple[Mirror, Samples]:
+    float_model = prepare(model)
+    return Mirror(insert_gates(float_model, **settings)), open_data(toy_data(model), float_model)
+
+
+@pytest.mark.parametrize("granularity", [g.value for g in Granularity])
+def test_ranges_fit_the_values_of_the_float_model(granularity) -> None:
+    mirror, data = _mirror(convnet(), granularity=granularity)
+    gates = {name: quantizer.gate.clone() for name, quantizer in mirror.quantizers.items()}
+    calibrate(mirror, data)
+    x = torch.from_numpy(data.batch(np.arange(len(data))).inputs["x"])
+    with torch.no_grad():
+        values = mirror.run({"x": x}, list(mirror.quantizers))
+    for name, quantizer in mirror.quantizers.items():
+        fitted = fit_ranges(quantizer.spec, values[name])
+        torch.testing.assert_close(quantizer.high.detach(), fitted.high)
+        torch.testing.assert_close(quantizer.noise, fitted.error)
+        assert torch.equal(quantizer.gate, gates[name])
+        assert bool(quantizer.calibrated)
+
+
+def test_the_batch_size_does_not_matter() -> None:
+    results = []
+    for batch_size in (7, 192):
+        mirror, data = _mirror(convnet())
+        calibrate(mirror, data, batch_size=batch_size)
+        results.append([quantizer.high.detach() for quantizer in mirror.quantizers.values()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_samples_are_spread_over_the_data() -> None:
+    mirror, _ = _mirror(mlp())
+    seen: list[torch.Tensor] = []
+    mirror.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    run = mirror.run
+
+    def watched(inputs, values):
+        seen.append(inputs["x"])
+        return run(inputs, values)
+
+    mirror.run = watched
+    x = np.zeros((100, 8), dtype=np.float32)
+    x[:, 0] = np.arange(100)
+    calibrate(mirror, open_data({"x": x}, mirror.model), samples=5, batch_size=2)
+    assert [len(batch) for batch in seen] == [2, 2, 1]
+    assert torch.cat(seen)[:, 0].tolist() == [0, 24, 49, 74, 99]
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_large_activations_are_thinned(granularity, monkeypatch) -> None:
+    kept: dict[str, int] = {}
+    mirror, data = _mirror(convnet(), granularity=granularity)
+    for name, quantizer in mirror.quantizers.items():
+        fit = quantizer.fit
+
+        def watched(values, name=name, fit=fit):
+            kept[name] = values.numel()
+            fit(values)
+
+        quantizer.fit = watched
+    monkeypatch.setattr(calibration, "_KEEP", 2000)
+    calibrate(mirror, data, batch_size=64)
+    activations = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
+    assert activations
+    for name in activations:
+        assert 500 <= kept[name] <= 4000

@@ -1,0 +1,118 @@
+"""Losses: labels, the float model as teacher, the user's own function, and clear errors."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from onnx_cgmq.errors import ConfigError, DataError
+from onnx_cgmq.learn.losses import ClassOutput, class_output, make_loss, teacher_loss
+
+LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+OTHER = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+CLASSES = ClassOutput("y", is_probability=False)
+
+
+def test_class_scores_are_found_among_the_outputs() -> None:
+    images = torch.zeros(6, 3, 8, 8)
+    one = torch.zeros(6, 1)
+    indices = torch.zeros(6, 4, dtype=torch.int64)
+    outputs = {"image": images, "one": one, "index": indices, "y": LOGITS, "z": OTHER}
+    assert class_output(outputs) == CLASSES
+    probabilities = {"y": F.softmax(LOGITS, dim=1)}
+    assert class_output(probabilities) == ClassOutput("y", is_probability=True)
+    assert class_output({"image": images, "one": one, "index": indices}) is None
+    assert class_output({}) is None
+
+
+def test_probabilities_and_logits_give_the_same_losses() -> None:
+    soft = ClassOutput("y", is_probability=True)
+    teacher, as_probability = {"y": OTHER}, {"y": F.softmax(OTHER, dim=1)}
+    for setting in ("labels", "teacher", "auto"):
+        plain = make_loss(setting, CLASSES, True)({"y": LOGITS}, LABELS, teacher)
+        other = make_loss(setting, soft, True)(
+            {"y": F.softmax(LOGITS, dim=1)}, LABELS, as_probability
+        )
+        torch.testing.assert_close(plain, other)
+
+
+def test_a_probability_of_zero_has_a_finite_loss_and_gradient() -> None:
+    soft = ClassOutput("y", is_probability=True)
+    scores = torch.tensor([[1.0, 0.0]], requires_grad=True)
+    loss = make_loss("auto", soft, True)({"y": scores}, torch.tensor([1]), {"y": scores.detach()})
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(scores.grad).all()
+
+
+def test_labels_teacher_and_auto() -> None:
+    outputs, teacher = {"y": LOGITS}, {"y": OTHER}
+    labels = make_loss("labels", CLASSES, True)(outputs, LABELS, teacher)
+    taught = make_loss("teacher", CLASSES, True)(outputs, LABELS, teacher)
+    torch.testing.assert_close(labels, F.cross_entropy(LOGITS, LABELS))
+    torch.testing.assert_close(taught, teacher_loss(CLASSES, outputs, teacher))
+    both = make_loss("auto", CLASSES, True)(outputs, LABELS, teacher)
+    torch.testing.assert_close(both, labels + taught)
+    without_labels = make_loss("auto", CLASSES, False)(outputs, None, teacher)
+    torch.testing.assert_close(without_labels, taught)
+
+
+def test_the_teachers_own_outputs_have_no_distance() -> None:
+    outputs = {"y": LOGITS, "features": torch.randn(6, 2, 3), "count": torch.tensor([3])}
+    assert abs(float(teacher_loss(CLASSES, outputs, outputs))) < 1e-6
+    assert float(teacher_loss(CLASSES, {**outputs, "y": OTHER}, outputs)) > 0.01
+
+
+def test_other_outputs_are_compared_relative_to_their_variance() -> None:
+    generator = torch.Generator().manual_seed(2)
+    target = torch.randn(6, 5, 2, generator=generator)
+    value = target + 0.1 * torch.randn(6, 5, 2, generator=generator)
+    losses = [
+        float(teacher_loss(None, {"y": scale * value}, {"y": scale * target}))
+        for scale in (1e-3, 1.0, 1e3)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
+    assert losses[0] == pytest.approx(0.01, rel=0.5)
+    constant = {"y": torch.ones(3, 2, 2)}
+    assert float(teacher_loss(None, constant, constant)) == 0
+
+
+def test_without_a_class_output_the_teacher_is_all() -> None:
+    outputs, teacher = {"y": torch.ones(6, 1)}, {"y": torch.arange(6.0).reshape(6, 1)}
+    loss = make_loss("auto", None, True)(outputs, LABELS, teacher)
+    torch.testing.assert_close(loss, teacher_loss(None, outputs, teacher))
+
+
+@pytest.mark.parametrize(("classes", "has_labels"), [(CLASSES, False), (None, True)])
+def test_labels_that_are_not_there_are_an_error(classes, has_labels) -> None:
+    with pytest.raises(DataError, match=r"'label'.*use loss 'teacher'"):
+        make_loss("labels", classes, has_labels)
+
+
+def test_a_function_of_the_user(monkeypatch) -> None:
+    module = ModuleType("own_losses")
+    module.squared = lambda outputs, labels, teacher: (outputs["y"] - teacher["y"]).square().sum()
+    module.number = 3
+    monkeypatch.setitem(sys.modules, "own_losses", module)
+    loss = make_loss("own_losses:squared", None, False)({"y": LOGITS}, None, {"y": OTHER})
+    torch.testing.assert_close(loss, (LOGITS - OTHER).square().sum())
+    with pytest.raises(ConfigError, match=r"can't be imported.*missing"):
+        make_loss("own_losses:missing", None, False)
+    with pytest.raises(ConfigError, match="is not a function"):
+        make_loss("own_losses:number", None, False)
+
+
+@pytest.mark.parametrize("setting", ["no_such_module_here:loss", "json:", ":loss", "a b:c"])
+def test_what_can_not_be_imported_is_an_error(setting) -> None:
+    with pytest.raises(ConfigError, match="can't be imported"):
+        make_loss(setting, CLASSES, True)
+
+
+def test_an_unknown_loss_is_an_error_with_the_choices() -> None:
+    with pytest.raises(ConfigError, match="'auto', 'labels', 'teacher'"):
+        make_loss("hinge", CLASSES, True)

@@ -1,0 +1,90 @@
+"""The teacher: outputs of the float model, each sample computed once where memory allows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onnx_cgmq.data.source import Batch
+from onnx_cgmq.learn import teacher as teachers
+from onnx_cgmq.learn.teacher import Teacher
+
+
+class Model(nn.Module):
+    """Stands in for a mirror; counts its calls."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        return self.function(inputs["x"])
+
+
+DATA = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+
+
+def _batch(*indices: int) -> Batch:
+    rows = np.array(indices)
+    return Batch({"x": DATA[rows]}, None, rows, len(rows))
+
+
+def _double(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"y": 2 * x, "z": x.sum(dim=1)}
+
+
+def test_each_sample_is_computed_once() -> None:
+    model = Model(_double)
+    teacher = Teacher(model, 10)
+    assert not model.training
+    teacher.outputs(_batch(0, 1, 2))
+    teacher.outputs(_batch(5, 3, 4))
+    assert model.calls == 2
+    outputs = teacher.outputs(_batch(4, 0, 2, 5))
+    assert model.calls == 2
+    np.testing.assert_array_equal(outputs["y"], 2 * DATA[[4, 0, 2, 5]])
+    np.testing.assert_allclose(outputs["z"], DATA[[4, 0, 2, 5]].sum(axis=1), rtol=1e-6)
+    outputs = teacher.outputs(_batch(5, 6))
+    assert model.calls == 3
+    np.testing.assert_array_equal(outputs["y"], 2 * DATA[[5, 6]])
+
+
+def test_outputs_have_no_gradient() -> None:
+    model = Model(_double)
+    model.weight = nn.Parameter(torch.ones(3))
+    model.function = lambda x: {"y": x * model.weight}
+    teacher = Teacher(model, 10)
+    assert not teacher.outputs(_batch(1))["y"].requires_grad
+    assert not teacher.outputs(_batch(1))["y"].requires_grad
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: {"y": x.sum()},
+        lambda x: {"y": x, "mean": x.mean(dim=0)},
+        lambda x: {"y": torch.zeros(len(x), len(x))},
+    ],
+    ids=["scalar", "not by sample", "varying shape"],
+)
+def test_what_does_not_belong_to_one_sample_is_computed_anew(function) -> None:
+    model = Model(function)
+    teacher = Teacher(model, 10)
+    for rows in ((0, 1), (2, 3, 4), (0, 1), (2, 3, 4)):
+        outputs = teacher.outputs(_batch(*rows))
+        expected = function(torch.from_numpy(DATA[list(rows)]))
+        assert all(torch.equal(outputs[name], expected[name]) for name in expected)
+    assert model.calls == 4
+
+
+def test_large_outputs_are_not_kept(monkeypatch) -> None:
+    monkeypatch.setattr(teachers, "_CACHE_LIMIT", 10 * 4 - 1)
+    model = Model(_double)
+    teacher = Teacher(model, 10)
+    for _ in range(3):
+        teacher.outputs(_batch(0, 1))
+    assert model.calls == 3
