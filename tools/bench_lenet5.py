@@ -64,12 +64,13 @@ BOUNDS = ("0.40%", "0.90%", "1.40%", "2.00%", "5.00%")
 GRANULARITIES = ("tensor", "element")
 RUNS = (
     *(Run(bound, granularity) for bound in BOUNDS for granularity in GRANULARITIES),
-    *(Run("0.40%", granularity, seed) for seed in (1, 2) for granularity in GRANULARITIES),
     *(
         Run("1.40%", "tensor", direction=direction)
         for direction in ("gradient", "gradient_magnitude", "gradient_times_magnitude")
     ),
     *(Run(bound, "element", prune=True) for bound in ("0.30%", "0.20%")),
+    Run("1.40%", "channel"),
+    *(Run("0.40%", granularity, seed) for seed in (1, 2) for granularity in GRANULARITIES),
 )
 
 
@@ -213,9 +214,10 @@ def write_table(arguments: argparse.Namespace) -> None:
     def rows(names: list[str]) -> list[str]:
         return [_row(runs[name], records[name], times[name], times["float"]) for name in names]
 
-    main = [r.name for r in RUNS if r.seed == 0 and r.direction == "fisher" and not r.prune]
+    main = [Run(bound, granularity).name for granularity in GRANULARITIES for bound in BOUNDS]
     sections = [
         ("Bounds and granularities", main),
+        ("Channel granularity", [r.name for r in RUNS if r.granularity == "channel"]),
         ("Three seeds at 0.40 %", [r.name for r in RUNS if r.bound == "0.40%"]),
         (
             "Directions at 1.40 %, granularity tensor",

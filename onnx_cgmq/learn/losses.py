@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from onnx_cgmq.data.readers import import_object, is_object_path
 from onnx_cgmq.errors import ConfigError, DataError
 
 Outputs = Mapping[str, Tensor]
@@ -87,8 +87,8 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
         DataError: Labels are asked for, but the data has none or the model no class scores.
         ConfigError: The user's function can't be imported.
     """
-    if ":" in setting:
-        return _import_function(setting)
+    if is_object_path(setting):
+        return import_object(setting, ConfigError)
     if setting not in ("auto", "labels", "teacher"):
         raise ConfigError(
             f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or "
@@ -111,15 +111,3 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
         return total
 
     return loss
-
-
-def _import_function(path: str) -> LossFunction:
-    module_name, _, function_name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except Exception as error:  # the user's module may raise anything
-        raise ConfigError(f"loss {path!r} can't be imported: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"loss {path!r} is not a function")
-    result: LossFunction = function
-    return result
