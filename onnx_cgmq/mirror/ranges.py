@@ -50,12 +50,12 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
     top = rows.amax(dim=1).clamp_min(0.0)
     bottom = rows.amin(dim=1).clamp_max(0.0)
     if spec.form is GridForm.SYMMETRIC:
-        top = torch.maximum(top, -bottom)
+        top = torch.maximum(top, -bottom).clamp_min(_TINY)
         bottom = -top
     elif spec.form is GridForm.UNSIGNED:
-        bottom = torch.zeros_like(top)
-    empty = top - bottom < _TINY
-    top = torch.where(empty, torch.full_like(top, _TINY), top)
+        top, bottom = top.clamp_min(_TINY), torch.zeros_like(top)
+    else:
+        top = torch.where(top - bottom < _TINY, torch.full_like(top, _TINY), top)
 
     lows, highs, errors = [], [], []
     for width in spec.ladder.quantized or (8,):
