@@ -67,7 +67,8 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
             divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
             total = total + divergence * _TEMPERATURE**2
         else:
-            scale = target.var(unbiased=False).clamp_min(1e-12)
+            floor = 1e-3 * target.square().mean() + 1e-12  # one sample has no variance
+            scale = torch.maximum(target.var(unbiased=False), floor)
             total = total + F.mse_loss(value, target) / scale
     return total
 
@@ -99,6 +100,8 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
             "loss 'labels' needs an array 'label' in the data and an output of shape "
             "[batch, classes]; use loss 'teacher' to learn from the float model instead"
         )
+    # Without labels nothing says that a float matrix holds class scores: it may be an embedding.
+    known = classes if classes is not None and (has_labels or classes.is_probability) else None
     use_labels = setting != "teacher" and has_labels and classes is not None
     use_teacher = setting != "labels"
 
@@ -107,7 +110,7 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
         if use_labels and classes is not None and labels is not None:
             total = total + F.cross_entropy(classes.logits(outputs), labels)
         if use_teacher:
-            total = total + teacher_loss(classes, outputs, teacher)
+            total = total + teacher_loss(known, outputs, teacher)
         return total
 
     return loss

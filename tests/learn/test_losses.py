@@ -59,7 +59,12 @@ def test_labels_teacher_and_auto() -> None:
     both = make_loss("auto", CLASSES, True)(outputs, LABELS, teacher)
     torch.testing.assert_close(both, labels + taught)
     without_labels = make_loss("auto", CLASSES, False)(outputs, None, teacher)
-    torch.testing.assert_close(without_labels, taught)
+    torch.testing.assert_close(without_labels, teacher_loss(None, outputs, teacher))
+    soft = ClassOutput("y", is_probability=True)
+    outputs = {"y": F.softmax(LOGITS, dim=1)}
+    teacher = {"y": F.softmax(OTHER, dim=1)}
+    without_labels = make_loss("auto", soft, False)(outputs, None, teacher)
+    torch.testing.assert_close(without_labels, teacher_loss(soft, outputs, teacher))
 
 
 def test_the_teachers_own_outputs_have_no_distance() -> None:
