@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Samples, open_data
+from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Started
 from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import ModelLike, save_model
@@ -122,6 +123,8 @@ def quantize(
         OutputError: The output can't be written.
         VerificationError: The written model breaks the bound (nothing is written then).
     """
+    if config is not None and settings:
+        raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
     config = config or Config.create(**settings)
     float_model = prepare(model)
     gated = insert_gates(float_model, config)

@@ -193,7 +193,7 @@ class Learner:
                 total_steps=self._total,
                 phase=self._phase,
                 loss=value,
-                cost_ratio=self.guide.cost / self.guide.bound.limit,
+                cost_ratio=self.guide.cost / max(1, self.guide.bound.limit),
             )
         )
         return value
@@ -259,8 +259,9 @@ class Learner:
         return total / count, correct / count if has_accuracy else None
 
     def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
-        """Keeps the state if it is feasible and the best so far."""
-        if self.guide.satisfied and (loss < self.best.loss or self.best.state is None):
+        """Keeps the state if its widths are settled, within the bound, and it is the best so far."""
+        feasible = self._settled and self.guide.satisfied
+        if feasible and (loss < self.best.loss or self.best.state is None):
             state = {key: value.detach().clone() for key, value in self.mirror.state_dict().items()}
             self.best = Best(loss, accuracy, epoch, state)
 
