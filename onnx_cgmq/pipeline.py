@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.errors import ConfigError, OutputError
 from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Started
 from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import ModelLike, save_model
@@ -149,7 +149,7 @@ def quantize(
     guide = Guide(mirror, bound, direction=config.direction, steps=guided_steps(train, config))
     checkpoint = None
     if output is not None:
-        _check_outputs(Path(output), log, mirror)
+        _check_outputs(Path(output), log, model, mirror)
         checkpoint = Checkpoint(
             checkpoint_path(Path(output)),
             _fingerprint(config, guide.bound.text, len(train), float_model),
@@ -207,8 +207,12 @@ def _split(
     return samples, open_data(validation, model)
 
 
-def _check_outputs(output: Path, log: str | os.PathLike[str] | None, mirror: Mirror) -> None:
+def _check_outputs(
+    output: Path, log: str | os.PathLike[str] | None, model: ModelLike, mirror: Mirror
+) -> None:
     """Finds a full disk or an unwritable folder before training, not after."""
+    if isinstance(model, (str, os.PathLike)) and output.exists() and output.samefile(model):
+        raise OutputError(f"{output} is the float model itself; write to another file")
     float_bytes = 4 * sum(parameter.numel() for parameter in mirror.value_parameters.values())
     # The model is at most as large as the float one; the checkpoint has weights, Adam's, the best.
     check_writable(output, 6 * float_bytes + (1 << 20))

@@ -101,7 +101,8 @@ class Learner:
         self._guided = guided_steps(self.train, self.config)
         self._optimizer, self._peaks = make_optimizer(self.mirror, self.config)
         self._step = 0
-        self._elapsed = 0.0
+        self._epochs = 0
+        self._loss_sum = 0.0  # of the steps made in this epoch
         self._settled = False
 
     def run(self, resume: bool = False) -> Outcome:
@@ -111,18 +112,21 @@ class Learner:
         """
         if resume and self.checkpoint is not None:
             self._restore(self.checkpoint.load())
-        self._started = time.monotonic() - self._elapsed
+        self._started = time.monotonic()
         reason = "complete"
         try:
-            for epoch in range(self._step // self._steps_per_epoch, self.config.epochs):
+            for epoch in range(self._epochs, self.config.epochs):
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
         except _TimeIsUpError:
             reason = "time limit"
-        if self.best.state is None or (reason != "complete" and not self._settled):
-            self._settle()
-            self._consider(self._step // self._steps_per_epoch + 1, *self.evaluate())
+        if reason != "complete":
+            self._save()
+        if reason != "complete" or self.best.state is None:
+            if not self._settled:
+                self._settle()
+            self._consider(min(self._epochs + 1, self.config.epochs), *self.evaluate())
         assert self.best.state is not None
         self.mirror.load_state_dict(self.best.state)
         self.guide.release()
@@ -139,23 +143,23 @@ class Learner:
 
     def _epoch(self, epoch: int) -> None:
         began = time.monotonic()
-        total = 0.0
         self.mirror.train()
         for batch in self._batches(epoch):
             if not self._settled and self._step >= self._guided:
                 self._settle()
-            total += self._train_step(batch)
+            self._train_step(batch)
             limit = self.config.time_limit
             if limit is not None and time.monotonic() - self._started > limit:
                 raise _TimeIsUpError
         loss, accuracy = self.evaluate()
         self._consider(epoch + 1, loss, accuracy)
-        self._elapsed = time.monotonic() - self._started
+        mean_loss = self._loss_sum / self._steps_per_epoch
+        self._epochs, self._loss_sum = epoch + 1, 0.0
         self.emit(
             EpochDone(
                 epoch=epoch + 1,
                 phase=self._phase,
-                loss=total / self._steps_per_epoch,
+                loss=mean_loss,
                 validation_loss=loss,
                 validation_accuracy=accuracy,
                 rbop=self.guide.cost_model.plan_cost(self.guide.widths).rbop,
@@ -167,15 +171,17 @@ class Learner:
                 seconds=time.monotonic() - began,
             )
         )
-        if self.checkpoint is not None:
-            self.checkpoint.save(self._state())
+        self._save()
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
         order = self.train.shuffled((self.config.seed, epoch))
-        return self.train.batches(self.config.batch_size, order=order)
+        size = self.train.fixed_batch or self.config.batch_size
+        # A run that stopped in the middle of an epoch has seen some of them.
+        done = (self._step - epoch * self._steps_per_epoch) * size
+        return self.train.batches(size, order=order[done:])
 
-    def _train_step(self, batch: Batch) -> float:
+    def _train_step(self, batch: Batch) -> None:
         self._set_learning_rates()
         self._optimizer.zero_grad(set_to_none=True)
         labels = None if batch.labels is None else torch.from_numpy(batch.labels)
@@ -187,6 +193,7 @@ class Learner:
             self.guide.step()
         self._step += 1
         value = float(loss.detach())
+        self._loss_sum += value
         self.emit(
             StepDone(
                 step=self._step,
@@ -196,7 +203,6 @@ class Learner:
                 cost_ratio=self.guide.cost / max(1, self.guide.bound.limit),
             )
         )
-        return value
 
     def _set_learning_rates(self) -> None:
         warm_up = min(1.0, (self._step + 1) / max(1.0, _WARM_UP_SHARE * self._total))
@@ -259,7 +265,7 @@ class Learner:
         return total / count, correct / count if has_accuracy else None
 
     def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
-        """Keeps the state if its widths are settled, within the bound, and it is the best so far."""
+        """Keeps the state if it is settled, within the bound, and the best so far."""
         feasible = self._settled and self.guide.satisfied
         if feasible and (loss < self.best.loss or self.best.state is None):
             state = {key: value.detach().clone() for key, value in self.mirror.state_dict().items()}
@@ -267,10 +273,15 @@ class Learner:
 
     # -- checkpoints ----------------------------------------------------------------------------
 
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint.save(self._state())
+
     def _state(self) -> dict[str, Any]:
         return {
             "step": self._step,
-            "elapsed": self._elapsed,
+            "epochs": self._epochs,
+            "loss_sum": self._loss_sum,
             "settled": self._settled,
             "mirror": self.mirror.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -281,8 +292,8 @@ class Learner:
     def _restore(self, state: dict[str, Any] | None) -> None:
         if state is None:
             return
-        self._step, self._elapsed = state["step"], state["elapsed"]
-        self._settled = state["settled"]
+        self._step, self._epochs = state["step"], state["epochs"]
+        self._loss_sum, self._settled = state["loss_sum"], state["settled"]
         self.mirror.load_state_dict(state["mirror"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.guide.load_state_dict(state["guide"])

@@ -34,7 +34,7 @@ def test_another_run_is_refused(tmp_path) -> None:
 
 def test_another_version_is_refused(tmp_path, monkeypatch) -> None:
     Checkpoint(tmp_path / "c", "settings").save(STATE)
-    monkeypatch.setattr(checkpoints, "_VERSION", 2)
+    monkeypatch.setattr(checkpoints, "_VERSION", 99)
     with pytest.raises(ConfigError):
         Checkpoint(tmp_path / "c", "settings").load()
 
