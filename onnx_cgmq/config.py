@@ -86,7 +86,14 @@ class Config(BaseModel):
             return cls(**settings)
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}"
+                ": ".join(
+                    part
+                    for part in (
+                        ".".join(map(str, item["loc"])),
+                        item["msg"].removeprefix("Value error, "),
+                    )
+                    if part
+                )
                 for item in error.errors()
             )
             raise ConfigError(f"invalid settings: {problems}") from error

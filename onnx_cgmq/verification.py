@@ -173,10 +173,11 @@ class _Tally:
 
 
 def _class_output(outputs: Outputs) -> str | None:
-    """The first output, if it holds one score for each class."""
-    name, array = next(iter(outputs.items()))
-    scores = array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f"
-    return name if scores else None
+    """The first float output with one score for each class: the one that learning takes too."""
+    for name, array in outputs.items():
+        if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f":
+            return name
+    return None
 
 
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:

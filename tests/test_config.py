@@ -56,6 +56,11 @@ def test_bad_settings(settings, reason):
         Config.create(**settings)
 
 
+def test_messages_are_plain():
+    with pytest.raises(ConfigError, match=r"^invalid settings: prune=True with"):
+        Config.create(prune=True)
+
+
 def test_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Config().epochs = 3

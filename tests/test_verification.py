@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_cgmq.errors import BoundError, ModelError, VerificationError
+from onnx_cgmq.errors import BoundError, DataError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.verification import verify
 
@@ -68,6 +68,26 @@ def test_without_classes():
     check = verify(linear(one), linear(2 * one), IMAGES)
     assert check.class_agreement is None
     assert check.max_abs_difference == 1.0
+
+
+def test_scores_need_not_be_the_first_output():
+    model = linear(IDENTITY)
+    argmax = onnx.helper.make_node("ArgMax", ["scores"], ["class"], axis=1, keepdims=0)
+    model.graph.node.append(argmax)
+    model.graph.output.insert(
+        0, onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"])
+    )
+    check = verify(model, model, (IMAGES, LABELS))
+    assert check.accuracy == check.class_agreement == 1.0
+    with pytest.raises(DataError, match="label 7 of sample 0"):
+        verify(with_classes(model), model, (IMAGES, LABELS + 7))
+
+
+def with_classes(model):
+    """The same, saying how many classes there are."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
+    return model
 
 
 def test_samples_that_fill_a_fixed_batch_do_not_count():

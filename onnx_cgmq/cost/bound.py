@@ -214,15 +214,18 @@ class CostModel:
         if self.kind is CostKind.SIZE:
             shares = tensor_bytes(self.specs, widths)
             whole = float_bytes(self.specs)
-            least = f"{smallest} bytes ('size:{_percent_above(smallest, whole)}')"
-            what = "tensors"
+            least = f"{smallest:,} bytes ('size:{_percent_above(smallest, whole)}')"
+            what, details = "tensors", dict.fromkeys(shares, "")
         else:
             shares = bops(self.ops, widths)
             whole = FLOAT_BOPS_PER_MAC * self.macs
-            least = f"{smallest} bit operations ('{_percent_above(smallest, whole)}')"
+            least = f"{smallest:,} bit operations ('{_percent_above(smallest, whole)}')"
             what = "nodes"
+            details = {op.node: f": {op.a.name} x {op.b.name}" for op in self.ops}
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
-        names = ", ".join(f"{name} ({share / smallest:.0%})" for name, share in largest)
+        names = ", ".join(
+            f"{name} ({share / smallest:.0%}{details[name]})" for name, share in largest
+        )
         raise BoundError(
             f"bound {bound.text!r} is below what is possible: the smallest is {least}, mostly "
             f"by the {what} {names}; raise the bound, or allow narrower widths or pruning"

@@ -42,7 +42,9 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
-        raise DataError(f"{path}: not a readable .npz file of plain arrays ({error})") from error
+        # What numpy says of any other file advises to unpickle it.
+        reason = error if zipfile.is_zipfile(path) else "no zip archive, or truncated"
+        raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
     raise DataError(
         f"{path}: a single array without a name; "
         f"save with numpy.savez(file, **{{{input_names[0]!r}: array}})"

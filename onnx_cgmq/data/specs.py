@@ -70,13 +70,15 @@ def fixed_batch(specs: tuple[InputSpec, ...]) -> int | None:
 
 
 def class_count(model: ir.Model) -> int | None:
-    """Number of classes: the last size of the first output, if that is ``[batch, classes]``."""
-    if not model.graph.outputs:
-        return None
-    shape = model.graph.outputs[0].shape
-    if shape is None or len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 2:
-        return None
-    return shape[1]
+    """Number of classes: the last size of the first float output ``[batch, classes]``."""
+    for output in model.graph.outputs:
+        shape = output.shape
+        if output.dtype is None or not output.dtype.is_floating_point():
+            continue  # such as the class itself, which classifiers of scikit-learn give first
+        if shape is None or len(shape) != 2 or shape[1] == 1:
+            continue
+        return shape[1] if isinstance(shape[1], int) else None
+    return None
 
 
 def _input_spec(value: ir.Value) -> InputSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 from rich.console import Group
 from rich.table import Table
 
@@ -35,6 +37,9 @@ class TensorReport:
         widths: Bits, int64; broadcasts to the tensor.
         counts: Number of elements of every width (activations: of widths), ascending.
         mean_bits: Mean width.
+        range: Smallest start and largest end of its ranges, as the embedded plan has them, or
+            ``None``.
+        share: Part of the model's bit operations that the nodes have which multiply it.
         stored: Type of the codes in the file, as ONNX names it.
         stored_bytes: Bytes that a weight or bias takes in the file.
     """
@@ -46,6 +51,8 @@ class TensorReport:
     widths: npt.NDArray[np.int64] = field(repr=False)
     counts: Mapping[int, int]
     mean_bits: float
+    range: tuple[float, float] | None
+    share: float
     stored: str
     stored_bytes: int
 
@@ -101,6 +108,8 @@ class Report:
                 "shape": tensor.shape,
                 "widths": {str(width): count for width, count in tensor.counts.items()},
                 "mean_bits": tensor.mean_bits,
+                "range": tensor.range,
+                "share": tensor.share,
                 "stored": tensor.stored,
                 "stored_bytes": tensor.stored_bytes,
             }
@@ -112,21 +121,24 @@ class Report:
 
     def table(self) -> Group:
         """The report as tables for a terminal (a rich renderable)."""
-        tensors = Table("tensor", "role", "shape", "bits", "stored as", title="Tensors")
+        tensors = Table("tensor", "role", "shape", "bits", "range", "stored as", title="Tensors")
         tensors.add_column("bytes", justify="right")
+        tensors.add_column("BOPs", justify="right")
         for tensor in self.tensors.values():
             shape = "x".join(str(size or "?") for size in tensor.shape) or "scalar"
             size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
-            bits = _bits_text(tensor)
-            tensors.add_row(tensor.name, tensor.role.value, shape, bits, tensor.stored, size)
+            bits, ends = _bits_text(tensor), _range_text(tensor)
+            role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
+            tensors.add_row(tensor.name, role, shape, bits, ends, tensor.stored, size, share)
         nodes = Table("node", "operator", title="Cost for one sample")
-        for column in ("MACs", "BOPs", "RBOP"):
+        for column in ("MACs", "BOPs", "share", "RBOP"):
             nodes.add_column(column, justify="right")
         for node in self.nodes:
-            cost = (f"{node.macs:,}", f"{node.bops:,}", f"{node.rbop:.3%}")
+            share = f"{node.bops / max(1, self.bops):.1%}"
+            cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
             nodes.add_row(node.name, node.op_type, *cost)
         nodes.add_section()
-        nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", f"{self.rbop:.3%}")
+        nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
         return Group(tensors, nodes, f"weights and biases: {self.weight_bytes:,} bytes")
 
 
@@ -149,6 +161,7 @@ def inspect(model: ModelLike) -> Report:
     graph = load_model(model)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
+    _infer_missing_shapes(graph)
     claims = embedded_tensors(graph)
     readings: dict[str, Reading] = {}
 
@@ -175,10 +188,16 @@ def inspect(model: ModelLike) -> Report:
         )
         for op in ops
     )
-    tensors = {name: _tensor_report(reading) for name, reading in readings.items()}
     for bias in _biases(graph, claims):
-        tensors.setdefault(bias.name, bias)
+        readings.setdefault(bias.name, bias)
     macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
+    multiplied: Counter[str] = Counter()
+    for node in nodes:
+        multiplied.update(dict.fromkeys(node.operands, node.bops))
+    tensors = {
+        name: _tensor_report(reading, claims.get(name, {}), multiplied[name] / max(1, total))
+        for name, reading in readings.items()
+    }
     return Report(
         tensors=tensors,
         nodes=nodes,
@@ -189,7 +208,16 @@ def inspect(model: ModelLike) -> Report:
     )
 
 
-def _tensor_report(reading: Reading) -> TensorReport:
+def _infer_missing_shapes(model: ir.Model) -> None:
+    """Files of other tools may have no shapes but those of inputs and outputs."""
+    operands = (
+        value for node in model.graph.all_nodes() if mac_spec(node) for value in node.inputs
+    )
+    if any(value is not None and value.shape is None for value in operands):
+        ShapeInferencePass(strict_mode=False)(model)
+
+
+def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:
     weight = reading.role is not Role.ACTIVATION
     widths = np.broadcast_to(reading.widths, reading.shape) if weight else reading.widths
     distinct, counts = np.unique(widths, return_counts=True)
@@ -201,12 +229,22 @@ def _tensor_report(reading: Reading) -> TensorReport:
         widths=reading.widths,
         counts={int(width): int(count) for width, count in zip(distinct, counts, strict=True)},
         mean_bits=float(widths.mean()),
+        range=_claimed_range(claim),
+        share=share,
         stored=reading.stored.name,
         stored_bytes=-(-reading.stored_bits // 8),
     )
 
 
-def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[TensorReport]:
+def _claimed_range(claim: Mapping[str, Any]) -> tuple[float, float] | None:
+    """A plan leaves out the starts of symmetric ranges."""
+    if "high" not in claim:
+        return None
+    high = claim["high"]
+    return float(np.min(claim.get("low", -high))), float(np.max(high))
+
+
+def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[Reading]:
     """Biases of MAC nodes; they cost no bit operations, so the plan is taken at its word."""
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
@@ -219,8 +257,14 @@ def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterato
         shape = tuple(int(size) for size in stored.shape.numpy())
         bits = int(stored.size) * int(stored.dtype.bitwidth)
         granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR
-        reading = Reading(name, Role.BIAS, granularity, widths, shape, stored.dtype, bits)
-        yield _tensor_report(reading)
+        yield Reading(name, Role.BIAS, granularity, widths, shape, stored.dtype, bits)
+
+
+def _range_text(tensor: TensorReport) -> str:
+    if tensor.range is None or set(tensor.counts) == {FLOAT_BITS}:
+        return ""
+    low, high = tensor.range
+    return f"{low:.3g} .. {high:.3g}"
 
 
 def _bits_text(tensor: TensorReport) -> str:

@@ -68,6 +68,27 @@ def test_report_of_a_written_model() -> None:
     assert report.weight_bytes == 12 + 24 + 12
 
 
+def test_ranges_and_shares() -> None:
+    tensors = inspect(written(WIDTHS)).tensors
+    low, high = tensors["w"].range
+    assert low == -high < 0
+    assert tensors["r"].range[0] == 0
+    total = 24 * 32 + 12 * 16
+    assert tensors["x"].share == tensors["w"].share == 24 * 32 / total
+    assert tensors["r"].share == 12 * 16 / total
+    assert tensors["b"].share == 0
+    assert inspect(mlp()).tensors["w"].range is None
+
+
+def test_shapes_that_a_file_lacks_are_inferred() -> None:
+    model = written(WIDTHS)
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+    assert inspect(model).bops == inspect(written(WIDTHS)).bops
+
+
 def test_without_metadata_the_codes_alone_decide() -> None:
     model = written(WIDTHS)
     del model.metadata_props[PLAN_KEY]
@@ -127,3 +148,6 @@ def test_json_and_table() -> None:
     text = console.export_text()
     assert "fc0" in text
     assert "INT4" in text
+    low, high = report.tensors["w"].range
+    assert f"{low:.3g} .. {high:.3g}" in text
+    assert "80.0%" in text  # of the bit operations
