@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
@@ -121,16 +122,19 @@ class Report:
 
     def table(self) -> Group:
         """The report as tables for a terminal (a rich renderable)."""
-        tensors = Table("tensor", "role", "shape", "bits", "range", "stored as", title="Tensors")
-        tensors.add_column("bytes", justify="right")
-        tensors.add_column("BOPs", justify="right")
+        tensors = Table(title="Tensors", box=SIMPLE_HEAD, padding=0, pad_edge=False)
+        tensors.add_column("tensor", overflow="fold")  # the only one that may break words
+        for column in ("role", "shape", "bits", "range", "stored as"):
+            tensors.add_column(column, no_wrap=column != "bits")
+        for column in ("bytes", "BOPs"):
+            tensors.add_column(column, justify="right", no_wrap=True)
         for tensor in self.tensors.values():
             shape = "x".join(str(size or "?") for size in tensor.shape) or "scalar"
             size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
             bits, ends = _bits_text(tensor), _range_text(tensor)
             role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
             tensors.add_row(tensor.name, role, shape, bits, ends, tensor.stored, size, share)
-        nodes = Table("node", "operator", title="Cost for one sample")
+        nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
         for column in ("MACs", "BOPs", "share", "RBOP"):
             nodes.add_column(column, justify="right")
         for node in self.nodes:
@@ -264,12 +268,12 @@ def _range_text(tensor: TensorReport) -> str:
     if tensor.range is None or set(tensor.counts) == {FLOAT_BITS}:
         return ""
     low, high = tensor.range
-    return f"{low:.3g} .. {high:.3g}"
+    return f"\u00b1{high:.3g}" if low == -high else f"{low:.3g} .. {high:.3g}"
 
 
 def _bits_text(tensor: TensorReport) -> str:
     if len(tensor.counts) == 1:
         return str(next(iter(tensor.counts)))
     total = sum(tensor.counts.values())
-    shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in tensor.counts.items())
-    return f"{tensor.mean_bits:.2f} ({shares})"
+    shares = " ".join(f"{width}:{count / total:.0%}" for width, count in tensor.counts.items())
+    return f"{tensor.mean_bits:.2f} = {shares}"

@@ -148,6 +148,6 @@ def test_json_and_table() -> None:
     text = console.export_text()
     assert "fc0" in text
     assert "INT4" in text
-    low, high = report.tensors["w"].range
-    assert f"{low:.3g} .. {high:.3g}" in text
+    assert f"±{report.tensors['w'].range[1]:.3g}" in text
+    assert f"0 .. {report.tensors['r'].range[1]:.3g}" in text
     assert "80.0%" in text  # of the bit operations
