@@ -113,6 +113,7 @@ def _moved(images: Images, seed: int) -> Images:
 def run_one(run: Run, digits: Digits, files: Path) -> dict[str, Any]:
     """Quantizes under one bound and measures the written file on the test digits."""
     output = files / f"{run.name}.onnx"
+    resumed = output.with_suffix(".checkpoint").exists()
     started = time.perf_counter()
     result = cgmq.quantize(
         MODEL,
@@ -142,6 +143,7 @@ def run_one(run: Run, digits: Digits, files: Path) -> dict[str, Any]:
         "epochs": result.outcome.epochs * (1 + COPIES),
         "best_epoch": result.outcome.best_epoch,
         "seconds": round(seconds, 1),
+        "resumed": resumed,
         "threads": torch.get_num_threads(),
         "file_bytes": output.stat().st_size,
         "weight_bytes": report.weight_bytes,
@@ -253,7 +255,7 @@ def _row(run: Run, record: dict[str, Any], milliseconds: float, float_ms: float)
     return (
         f"| {bound} | {run.granularity} | {run.direction} | {run.seed} "
         f"| {record['accuracy']:.2%} | {record['rbop']:.4%} | {record['epochs']:g} "
-        f"| {record['seconds'] / 60:.1f} | {record['file_bytes']:,} "
+        f"| {record['seconds'] / 60:.1f}{'*' if record.get('resumed') else ''} | {record['file_bytes']:,} "
         f"| {milliseconds / float_ms:.2f} | {same:,} of 10,000 |"
     ).replace("%", "")
 
@@ -293,6 +295,7 @@ def _head(base: float, float_ms: float, records: dict[str, Any]) -> list[str]:
         f"torch {torch.__version__}; {'/'.join(map(str, threads))} training thread(s) a run.",
         "Accuracy: onnxruntime with default optimizations on the written file, all test digits. "
         "RBOP: counted from the file alone. Epochs: passes over 55,000 images. "
+        "Minutes: wall time of the run; * resumed, so of its last part alone. "
         "Latency: medians of interleaved rounds in one process, "
         "one thread, batch 1, as a ratio to the float file (below 1 is faster).",
         "",

@@ -16,6 +16,14 @@ GRAPHS = {
         "y = Conv<pads=[0,1,1,1]>(x, w, b)",
     ),
     "grouped Conv": ("double[1,4,5,5] x, double[4,2,2,2] w", "y = Conv<group=2>(x, w)"),
+    "strided 1x1 Conv": (
+        "double[2,2,6,5] x, double[4,1,1,1] w, double[4] b",
+        "y = Conv<strides=[2,3], pads=[1,0,1,1], group=2>(x, w, b)",
+    ),
+    "strided 1x1 ConvTranspose": (
+        "double[2,2,3,2] x, double[2,3,1,1] w, double[3] b",
+        "y = ConvTranspose<strides=[2,3], pads=[1,0,0,0], output_padding=[1,0]>(x, w, b)",
+    ),
     "ConvTranspose": (
         "double[1,3,4,4] x, double[3,2,3,3] w, double[2] b",
         "y = ConvTranspose<strides=[2,2], pads=[1,0,0,1]>(x, w, b)",

@@ -27,7 +27,7 @@ SETTINGS = list(itertools.product(PADDINGS, STRIDES))
 SIZES = [(7, 8), (10, 9)]
 
 
-def _compare(op_type: str, inputs: dict[str, np.ndarray], outputs: int = 1, **attributes) -> None:
+def _model(op_type: str, inputs: dict[str, np.ndarray], outputs: int = 1, **attributes):
     names = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op_type, list(inputs), names, name="n", **attributes)
     graph = helper.make_graph(
@@ -39,7 +39,11 @@ def _compare(op_type: str, inputs: dict[str, np.ndarray], outputs: int = 1, **at
             for n, t in zip(names, (TensorProto.FLOAT, TensorProto.INT64), strict=False)
         ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _compare(op_type: str, inputs: dict[str, np.ndarray], outputs: int = 1, **attributes) -> None:
+    model = _model(op_type, inputs, outputs, **attributes)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -69,6 +73,25 @@ def test_dilated_conv(padding: dict[str, object]) -> None:
     _compare("Conv", inputs, dilations=[2, 1], **padding)
 
 
+@pytest.mark.parametrize("padding", [*PADDINGS, {"pads": [2, 0, 1, 3]}])
+def test_strided_conv_with_one_tap(padding: dict[str, object]) -> None:
+    for size in SIZES:
+        inputs = {"x": _random(2, 2, *size), "w": _random(4, 2, 1, 1), "b": _random(4)}
+        _compare("Conv", inputs, strides=[2, 3], **padding)
+
+
+def test_weight_gradient_of_a_strided_conv_with_one_tap() -> None:
+    """With few channels oneDNN's own writes past its buffer."""
+    x, w = torch.from_numpy(_random(64, 2, 6, 6)), torch.from_numpy(_random(2, 2, 1, 1))
+    proto = _model("Conv", {"x": x.numpy(), "w": w.numpy()}, strides=[2, 2])
+    w.requires_grad_()
+    Mirror(ir.from_proto(proto))({"x": x, "w": w})["y0"].square().sum().backward()
+    picked = x[:, :, ::2, ::2]
+    y = torch.einsum("nchw,kc->nkhw", picked, w.detach()[:, :, 0, 0])
+    expected = 2 * torch.einsum("nkhw,nchw->kc", y, picked)
+    torch.testing.assert_close(w.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("rank", [1, 3])
 def test_conv_of_other_ranks(rank: int) -> None:
     inputs = {"x": _random(2, 3, *(6,) * rank), "w": _random(4, 3, *(3,) * rank), "b": _random(4)}
@@ -88,8 +111,10 @@ def test_conv_of_other_ranks(rank: int) -> None:
     ],
 )
 @pytest.mark.parametrize("group", [1, 2])
-def test_conv_transpose(attributes: dict[str, object], group: int) -> None:
-    inputs = {"x": _random(2, 4, 6, 5), "w": _random(4, 3, 3, 3), "b": _random(3 * group)}
+@pytest.mark.parametrize("taps", [1, 3])
+def test_conv_transpose(attributes: dict[str, object], taps: int, group: int) -> None:
+    weight = _random(4, 3, taps, taps)
+    inputs = {"x": _random(2, 4, 6, 5), "w": weight, "b": _random(3 * group)}
     _compare("ConvTranspose", inputs, strides=[2, 3], group=group, **attributes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -48,12 +50,30 @@ def conv(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     """Convolution; the weight may be any tensor."""
     run = _CONV[_spatial_rank(weight)]
     window: Window = window_of(ctx, x.shape[2:], ctx.integers("kernel_shape") or weight.shape[2:])
-    padding = window.begin
-    if not window.symmetric:
+    padding, stride = window.begin, window.stride
+    sparse = _is_strided_point(weight, stride)
+    if sparse or not window.symmetric:
         x = functional.pad(x, window.pads)
         padding = (0,) * len(padding)
+    if sparse:
+        x = x[_every(stride)]
+        stride = (1,) * len(stride)
     x, weight = channels_last(x), channels_last(weight)
-    return run(x, weight, bias, window.stride, padding, window.dilation, ctx.integer("group", 1))
+    return run(x, weight, bias, stride, padding, window.dilation, ctx.integer("group", 1))
+
+
+def _is_strided_point(weight: Tensor, stride: tuple[int, ...]) -> bool:
+    """Whether a kernel has one tap and a stride; such kernels are computed without the stride.
+
+    With few channels in ``channels_last``, oneDNN's weight gradient of a strided 1x1 kernel writes
+    past its buffer: wrong results or a crash (uxlfoundation/oneDNN issue 6035).
+    """
+    return all(size == 1 for size in weight.shape[2:]) and any(step > 1 for step in stride)
+
+
+def _every(stride: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of every ``stride``-th element of the spatial axes."""
+    return (..., *(slice(None, None, step) for step in stride))
 
 
 @onnx_op("ConvTranspose", check=_check_rank)
@@ -68,7 +88,13 @@ def conv_transpose(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None 
     full = [(n - 1) * s + r for n, s, r in zip(x.shape[2:], stride, reach, strict=True)]
     begin, size = _transposed_crop(ctx, tuple(x.shape[2:]), stride, full, extra)
     x, weight = channels_last(x), channels_last(weight)
-    y = _CONV_TRANSPOSE[rank](x, weight, None, stride, 0, 0, ctx.integer("group", 1), dilation)
+    sparse = _is_strided_point(weight, stride)
+    apart = 1 if sparse else stride
+    y = _CONV_TRANSPOSE[rank](x, weight, None, apart, 0, 0, ctx.integer("group", 1), dilation)
+    if sparse:
+        spread = y.new_zeros((*y.shape[:2], *full))
+        spread[_every(stride)] = y
+        y = spread
     crop = [
         amount
         for b, n, f in reversed(list(zip(begin, size, full, strict=True)))
