@@ -251,11 +251,12 @@ _HEADER = [
 
 def _row(run: Run, record: dict[str, Any], milliseconds: float, float_ms: float) -> str:
     same = round(record["class_agreement"] * 10_000)
+    minutes = f"{record['seconds'] / 60:.1f}" + ("*" if record.get("resumed") else "")
     bound = run.bound.rstrip("%") + (" (pruning)" if run.prune else "")
     return (
         f"| {bound} | {run.granularity} | {run.direction} | {run.seed} "
         f"| {record['accuracy']:.2%} | {record['rbop']:.4%} | {record['epochs']:g} "
-        f"| {record['seconds'] / 60:.1f}{'*' if record.get('resumed') else ''} | {record['file_bytes']:,} "
+        f"| {minutes} | {record['file_bytes']:,} "
         f"| {milliseconds / float_ms:.2f} | {same:,} of 10,000 |"
     ).replace("%", "")
 
