@@ -111,11 +111,17 @@ def test_conv_of_other_ranks(rank: int) -> None:
     ],
 )
 @pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("taps", [1, 3])
-def test_conv_transpose(attributes: dict[str, object], taps: int, group: int) -> None:
-    weight = _random(4, 3, taps, taps)
-    inputs = {"x": _random(2, 4, 6, 5), "w": weight, "b": _random(3 * group)}
+def test_conv_transpose(attributes: dict[str, object], group: int) -> None:
+    inputs = {"x": _random(2, 4, 6, 5), "w": _random(4, 3, 3, 3), "b": _random(3 * group)}
     _compare("ConvTranspose", inputs, strides=[2, 3], group=group, **attributes)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"pads": [1, 0, 0, 1]}, {"output_padding": [1, 1]}, {"group": 2}]
+)
+def test_strided_conv_transpose_with_one_tap(attributes: dict[str, object]) -> None:
+    inputs = {"x": _random(2, 4, 6, 5), "w": _random(4, 3, 1, 1)}
+    _compare("ConvTranspose", inputs, strides=[2, 3], **attributes)
 
 
 @pytest.mark.parametrize(("padding", "strides"), SETTINGS)
