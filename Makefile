@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-EPOCHS ?= 4
+EPOCHS ?= 12
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format clean
