@@ -45,7 +45,7 @@ class Guide:
         *,
         direction: Direction | str = Direction.FISHER,
         steps: int = 1000,
-        interval: int = 5,
+        interval: int | None = None,
     ) -> None:
         """Prepares to guide.
 
@@ -54,7 +54,9 @@ class Guide:
             bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
-            interval: Gates move at every ``interval``-th call; statistics are kept at each.
+            interval: Gates move at every ``interval``-th call; statistics are kept at each. By
+                default every 5th, in short runs more often: with few moves each must be so large
+                that gates fall far below the bound, important ones too.
 
         Raises:
             BoundError: The bound can't be parsed, or is below the smallest possible cost.
@@ -70,7 +72,7 @@ class Guide:
             name: RunningStatistics(spec, wanted_statistics(self._direction, spec.ladder.prunes))
             for name, spec in specs.items()
         }
-        self._interval = interval
+        self._interval = interval = interval or max(1, min(5, steps // 50))
         self._speed = 5.0 * interval / (0.4 * steps)
         self._cost = 0
         self._costed: tuple[int, ...] = ()  # revisions of the widths that have this cost

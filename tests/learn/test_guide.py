@@ -76,6 +76,14 @@ def test_gates_move_at_every_interval_th_call_only() -> None:
         assert moved == (call % 3 == 0)
 
 
+def test_gates_of_a_short_run_move_more_often() -> None:
+    _, mirror, data = gated_mirror(mlp())
+    guide = Guide(mirror, "5%", steps=20)
+    kept = guided_steps(mirror, guide, data, 20)
+    assert any(kept)
+    assert guide.cost > guide.bound.limit / 4  # not fallen to the bottom
+
+
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_the_bound_is_reached_within_the_steps_given(granularity, direction) -> None:
