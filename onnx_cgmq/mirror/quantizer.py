@@ -109,6 +109,9 @@ class GatedQuantizer(nn.Module):
         with torch.no_grad():
             self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
         self._refresh()
+        if self._sample is not None and not self._is_float:
+            # Now, not at the next forward pass: a plan may be made before that.
+            self.fit(self._sample)
         return self.revision != before
 
     def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
@@ -175,6 +178,7 @@ class GatedQuantizer(nn.Module):
                 self.log_low.zero_()
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
+        self._sample = None
 
     def _remember(self, x: Tensor) -> None:
         """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
@@ -202,8 +206,7 @@ class GatedQuantizer(nn.Module):
             if self._is_float:
                 self._remember(x)
             else:
-                self.fit(x if self._sample is None else self._sample)
-                self._sample = None
+                self.fit(x)
         observer = self.observer if torch.is_grad_enabled() else None
         if self._is_float:
             seen = x if observer is None else observe(x, observer)

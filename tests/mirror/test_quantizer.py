@@ -101,6 +101,17 @@ def test_an_uncalibrated_activation_is_fitted_when_its_gate_first_falls() -> Non
     assert 35 < float(quantizer.high[2].detach()) < 41
 
 
+def test_a_plan_needs_no_forward_pass_after_the_gate_fell() -> None:
+    quantizer = _quantizer(role=Role.ACTIVATION, form=GridForm.UNSIGNED)
+    x = 5 * torch.rand(8, 6)
+    quantizer(x)
+    quantizer.set_gate(quantizer.gate_for(np.array(4)))
+    plan = tensor_plan(quantizer, None)
+    y, _ = quantizer(x)
+    assert 4 < plan.high < 6
+    torch.testing.assert_close(y.max(), torch.tensor(15 * plan.step))
+
+
 def test_a_loaded_state_has_the_loaded_widths() -> None:
     source, target = _quantizer(), _quantizer()
     source.set_gate(torch.tensor(1.5))
