@@ -154,7 +154,7 @@ def _check(gated, mirror, guide: Guide, data) -> None:
     size=st.booleans(),
     integer_kernels=st.booleans(),
 )
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=14, deadline=None, derandomize=True)
 def test_the_file_keeps_any_feasible_bound(model, config, share, size, integer_kernels) -> None:
     gated, mirror, data = _gated(model, config)
     kind = "size:" if size else ""
@@ -170,7 +170,7 @@ def test_the_file_keeps_any_feasible_bound(model, config, share, size, integer_k
 
 
 @given(model=networks(), config=configs(), size=st.booleans())
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 def test_the_stated_minimum_is_possible_and_less_is_not(model, config, size) -> None:
     gated, mirror, data = _gated(model, config)
     kind = "size:" if size else ""
