@@ -34,7 +34,8 @@ class Config(BaseModel):
             onnxruntime runs them on integer kernels; ``False`` keeps what was learned.
         epochs: Passes over the training data.
         batch_size: Samples in a training step.
-        learning_rate: Peak Adam learning rate of weights and biases.
+        learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
+            model's depth (:func:`~onnx_cgmq.learn.loop.default_learning_rate`).
         range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
         validation_share: Part of the data held out to choose the best state.
         loss: ``auto`` (cross-entropy where there are labels, always the float model as teacher),
@@ -54,7 +55,7 @@ class Config(BaseModel):
     integer_kernels: bool = True
     epochs: int = Field(default=12, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
     range_learning_rate: float = Field(default=3e-3, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     loss: str = "auto"

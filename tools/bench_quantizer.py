@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.config import Direction
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.allocator import keep_freed_memory
+from onnx_cgmq.learn.directions import wanted_statistics
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 
@@ -96,7 +98,7 @@ def compare(granularity: Granularity, width: int, count: int, rounds: int) -> Ti
     )
     gate = torch.full(spec.gate_shape, spec.ladder.gate_of(width))
     ours = GatedQuantizer(spec, None, torch.full(spec.range_shape, 3.0), gate)
-    ours.observer = RunningStatistics(spec)
+    ours.observer = RunningStatistics(spec, wanted_statistics(Direction.FISHER, prunes=False))
     residual = ResidualQuantizer(3.0, spec.gate_shape)
 
     def run_ours() -> None:

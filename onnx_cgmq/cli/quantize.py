@@ -91,7 +91,7 @@ def quantize_command(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", help=_help("Peak learning rate of weights.", "learning_rate")
+            "--learning-rate", help="Peak learning rate of weights (default: by the model's depth)."
         ),
     ] = None,
     validation: Annotated[

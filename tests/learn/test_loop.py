@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 from toys import make_model, mlp, toy_data
 
+from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import OutputError
@@ -19,7 +20,7 @@ from onnx_cgmq.graph.prepare import prepare
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.loop import Learner, guided_steps, make_optimizer
+from onnx_cgmq.learn.loop import Learner, default_learning_rate, guided_steps, make_optimizer
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
@@ -191,3 +192,13 @@ def test_only_quantized_tensors_and_ranges_learn() -> None:
 def test_gates_move_in_a_quarter_of_the_steps(epochs, batch_size, steps) -> None:
     data = open_data(toy_data(mlp()), prepare(mlp()))
     assert guided_steps(data, Config(epochs=epochs, batch_size=batch_size)) == steps
+
+
+def test_the_default_learning_rate_falls_with_depth() -> None:
+    def rate(weights: int) -> float:
+        spec = SimpleNamespace(role=Role.WEIGHT)
+        quantizers = {str(index): SimpleNamespace(spec=spec) for index in range(weights)}
+        return default_learning_rate(SimpleNamespace(quantizers=quantizers))
+
+    assert rate(1) == rate(4) == 2e-3
+    assert rate(20) == pytest.approx(4e-4)
