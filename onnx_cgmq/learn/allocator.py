@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Asks glibc not to hand large freed buffers back to the kernel.
 
     Each training step frees and takes the same few large buffers. By default glibc unmaps them, and
-    the kernel's page faults on the next use cost up to half of a step (docs/benchmarks/lenet5.md).
+    the kernel's page faults on the next use are a large part of a step.
 
     Returns:
         Whether the allocator took the settings; false where it isn't glibc's.
