@@ -35,7 +35,7 @@ class Config(BaseModel):
         epochs: Passes over the training data.
         batch_size: Samples in a training step.
         learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
-            model's depth (:func:`~onnx_cgmq.learn.loop.default_learning_rate`).
+            model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).
         range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
         validation_share: Part of the data held out to choose the best state.
         loss: ``auto`` (cross-entropy where there are labels, always the float model as teacher),

@@ -107,12 +107,25 @@ class EpochDone(Event):
 
 
 @dataclass(frozen=True)
+class Notice(Event):
+    """Something the user should know, though the run goes on.
+
+    Attributes:
+        message: What it is, in a sentence.
+    """
+
+    kind: ClassVar[str] = "notice"
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The run ended and its model is verified (and written, if it has an output).
 
     Attributes:
         complete: Whether it went to its planned end.
-        reason: ``complete``, ``interrupted`` or ``time limit``.
+        reason: ``complete``, ``interrupted``, ``time limit`` or ``diverged``.
     """
 
     kind: ClassVar[str] = "finished"

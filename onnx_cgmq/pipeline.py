@@ -136,6 +136,7 @@ def quantize(
     from onnx_cgmq.learn.allocator import keep_freed_memory
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.checkpoint import Checkpoint
+    from onnx_cgmq.learn.evaluation import Evaluator
     from onnx_cgmq.learn.guide import Guide
     from onnx_cgmq.learn.loop import Learner, guided_steps
     from onnx_cgmq.learn.losses import class_output, make_loss
@@ -162,24 +163,18 @@ def quantize(
     train_teacher = Teacher(teacher, len(train))
     first = next(train.batches(config.batch_size))
     classes = class_output(train_teacher.outputs(first))
+    loss = make_loss(config.loss, classes, train.has_labels)
+    evaluator = Evaluator(
+        held_out, Teacher(teacher, len(held_out)), loss, classes, config.batch_size
+    )
     learner = Learner(
-        mirror=mirror,
-        guide=guide,
-        teacher=train_teacher,
-        validation_teacher=Teacher(teacher, len(held_out)),
-        train=train,
-        validation=held_out,
-        loss=make_loss(config.loss, classes, train.has_labels),
-        classes=classes,
-        config=config,
-        emit=emit,
-        checkpoint=checkpoint,
+        mirror, guide, train, train_teacher, loss, evaluator, config, emit, checkpoint
     )
     emit(
         Started(
             total_steps=learner.total_steps,
             epochs=config.epochs,
-            float_accuracy=learner.teacher_accuracy(),
+            float_accuracy=evaluator.teacher_accuracy(),
             bound=guide.bound.text,
             limit=guide.bound.limit,
         )

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from onnx_cgmq.events import EpochDone, Event, Finished, Started, StepDone
+from onnx_cgmq.events import EpochDone, Event, Finished, Notice, Started, StepDone
 
 
 class ProgressDisplay:
@@ -52,6 +52,8 @@ class ProgressDisplay:
             self._show_epoch(event)
         elif isinstance(event, Started):
             self._show_start(event)
+        elif isinstance(event, Notice):
+            self._print(f"note: {event.message}")
         elif isinstance(event, Finished):
             self._progress.update(self._task, visible=False)
 

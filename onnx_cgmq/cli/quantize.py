@@ -195,9 +195,14 @@ def _run(
     if as_json:
         typer.echo(result_json(result, display.started, files, model))
     if not result.complete:
+        advice = (
+            "a smaller --learning-rate may help"
+            if result.outcome.reason == "diverged"
+            else "--resume goes on"
+        )
         typer.echo(
             f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "
-            f"{output} is the best model so far that keeps the bound; --resume goes on",
+            f"{output} is the best model so far that keeps the bound; {advice}",
             err=True,
         )
     if result.outcome.reason == "interrupted":

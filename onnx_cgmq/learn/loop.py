@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Batch, Samples
-from onnx_cgmq.events import EpochDone, Event, StepDone
+from onnx_cgmq.errors import OutputError
+from onnx_cgmq.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
+from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.losses import ClassOutput, LossFunction
+from onnx_cgmq.learn.losses import LossFunction
+from onnx_cgmq.learn.optimizer import Optimizer, schedule
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 
 GUIDE_SHARE = 0.25
 """Part of the steps in which gates move; in the rest the widths are fixed and all else learns."""
 
-_WARM_UP_SHARE = 0.02
+_MOST_LOST_STEPS = 50
+"""After so many steps in a row without a finite gradient there is nothing more to learn."""
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Outcome:
 
     Attributes:
         complete: Whether all epochs were run.
-        reason: ``"complete"``, ``"interrupted"`` or ``"time limit"``.
+        reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``.
         epochs: Epochs that the run went through.
         best_epoch: Epoch of the state that was kept.
         validation_loss: Its loss on held-out data.
@@ -60,8 +63,8 @@ class Outcome:
     validation_accuracy: float | None
 
 
-class _TimeIsUpError(Exception):
-    pass
+class _StopError(Exception):
+    """Ends learning early, for the reason given."""
 
 
 @dataclass
@@ -71,12 +74,10 @@ class Learner:
     Attributes:
         mirror: The gated mirror; holds the best feasible state after :meth:`run`.
         guide: Its guide.
-        teacher: The float model's outputs on the training data.
-        validation_teacher: The same on the held-out data.
         train: Training data.
-        validation: Held-out data.
+        teacher: The float model's outputs on it.
         loss: The loss.
-        classes: The output with class scores, if any.
+        evaluator: Held-out data, which the best state is chosen on.
         config: Settings.
         emit: Takes progress events.
         checkpoint: Where to save after each epoch, if anywhere.
@@ -84,12 +85,10 @@ class Learner:
 
     mirror: Mirror
     guide: Guide
-    teacher: Teacher
-    validation_teacher: Teacher
     train: Samples
-    validation: Samples
+    teacher: Teacher
     loss: LossFunction
-    classes: ClassOutput | None
+    evaluator: Evaluator
     config: Config
     emit: Callable[[Event], None]
     checkpoint: Checkpoint | None = None
@@ -99,8 +98,9 @@ class Learner:
         self._steps_per_epoch = self.train.batch_count(self.config.batch_size)
         self._total = self._steps_per_epoch * self.config.epochs
         self._guided = guided_steps(self.train, self.config)
-        self._optimizer, self._peaks = make_optimizer(self.mirror, self.config)
+        self._optimizer = Optimizer(self.mirror, self.config)
         self._step = 0
+        self._lost_steps = 0  # in a row
         self._epochs = 0
         self._loss_sum = 0.0  # of the steps made in this epoch
         self._settled = False
@@ -108,7 +108,8 @@ class Learner:
     def run(self, resume: bool = False) -> Outcome:
         """Learns; leaves the best feasible state in the mirror.
 
-        Ctrl-C and the time limit end it early, with the best feasible state so far: never nothing.
+        Ctrl-C, the time limit and divergence end it early, with the best feasible state so far:
+        never nothing.
         """
         if resume and self.checkpoint is not None:
             self._restore(self.checkpoint.load())
@@ -119,14 +120,16 @@ class Learner:
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
-        except _TimeIsUpError:
-            reason = "time limit"
+        except _StopError as stop:
+            reason = str(stop)
         if reason != "complete":
             self._save()
         if reason != "complete" or self.best.state is None:
             if not self._settled:
                 self._settle()
-            self._consider(min(self._epochs + 1, self.config.epochs), *self.evaluate())
+            self._consider(
+                min(self._epochs + 1, self.config.epochs), *self.evaluator.evaluate(self.mirror)
+            )
         assert self.best.state is not None
         self.mirror.load_state_dict(self.best.state)
         self.guide.release()
@@ -150,8 +153,8 @@ class Learner:
             self._train_step(batch)
             limit = self.config.time_limit
             if limit is not None and time.monotonic() - self._started > limit:
-                raise _TimeIsUpError
-        loss, accuracy = self.evaluate()
+                raise _StopError("time limit")
+        loss, accuracy = self.evaluator.evaluate(self.mirror)
         self._consider(epoch + 1, loss, accuracy)
         mean_loss = self._loss_sum / self._steps_per_epoch
         self._epochs, self._loss_sum = epoch + 1, 0.0
@@ -182,14 +185,13 @@ class Learner:
         return self.train.batches(size, order=order[done:])
 
     def _train_step(self, batch: Batch) -> None:
-        self._set_learning_rates()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.clear()
         labels = None if batch.labels is None else torch.from_numpy(batch.labels)
         outputs = self.mirror(tensors(batch.inputs))
         loss = self.loss(outputs, labels, self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        if not self._settled:
+        learned = self._optimizer.step(schedule(self._step, self._guided, self._total))
+        if learned and not self._settled:
             self.guide.step()
         self._step += 1
         value = float(loss.detach())
@@ -203,13 +205,15 @@ class Learner:
                 cost_ratio=self.guide.cost / max(1, self.guide.bound.limit),
             )
         )
+        self._watch(learned)
 
-    def _set_learning_rates(self) -> None:
-        warm_up = min(1.0, (self._step + 1) / max(1.0, _WARM_UP_SHARE * self._total))
-        after = max(0, self._step - self._guided) / max(1, self._total - self._guided)
-        factor = warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
-        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * factor
+    def _watch(self, learned: bool) -> None:
+        """Counts steps that taught nothing; says so at the first, stops after many."""
+        self._lost_steps = 0 if learned else self._lost_steps + 1
+        if self._lost_steps == 1:
+            self.emit(Notice(f"step {self._step}: a gradient is not finite; the step is left out"))
+        if self._lost_steps >= _MOST_LOST_STEPS:
+            raise _StopError("diverged")
 
     @property
     def _phase(self) -> str:
@@ -228,44 +232,16 @@ class Learner:
                 count += size
         return bits / max(1, count)
 
-    # -- held-out data --------------------------------------------------------------------------
+    # -- the best state -------------------------------------------------------------------------
 
     @property
     def total_steps(self) -> int:
         """Training steps of the whole run."""
         return self._total
 
-    def teacher_accuracy(self) -> float | None:
-        """Accuracy of the float model on held-out data, if there are labels and class scores."""
-        if self.classes is None or not self.validation.has_labels:
-            return None
-        correct = 0
-        for batch in self._held_out():
-            outputs = _counted(self.validation_teacher.outputs(batch), batch)
-            correct += _correct(self.classes, outputs, _labels(batch))
-        return correct / len(self.validation)
-
-    def _held_out(self) -> Iterator[Batch]:
-        return self.validation.batches(max(256, self.config.batch_size))
-
-    @torch.no_grad()
-    def evaluate(self) -> tuple[float, float | None]:
-        """Loss and accuracy (with labels) on held-out data."""
-        self.mirror.eval()
-        total, correct, count = 0.0, 0, 0
-        for batch in self._held_out():
-            outputs = _counted(self.mirror(tensors(batch.inputs)), batch)
-            teacher = _counted(self.validation_teacher.outputs(batch), batch)
-            labels = _labels(batch)
-            total += float(self.loss(outputs, labels, teacher)) * batch.size
-            correct += _correct(self.classes, outputs, labels)
-            count += batch.size
-        self.mirror.train()
-        has_accuracy = self.classes is not None and self.validation.has_labels
-        return total / count, correct / count if has_accuracy else None
-
     def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Keeps the state if it is settled, within the bound, and the best so far."""
+        loss = math.inf if math.isnan(loss) else loss
         feasible = self._settled and self.guide.satisfied
         if feasible and (loss < self.best.loss or self.best.state is None):
             state = {key: value.detach().clone() for key, value in self.mirror.state_dict().items()}
@@ -274,8 +250,12 @@ class Learner:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.checkpoint is not None:
+        if self.checkpoint is None:
+            return
+        try:
             self.checkpoint.save(self._state())
+        except OutputError as error:  # what was learned is worth more than a way to resume
+            self.emit(Notice(f"{error}; learning goes on, but can't be resumed from here"))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -284,7 +264,7 @@ class Learner:
             "loss_sum": self._loss_sum,
             "settled": self._settled,
             "mirror": self.mirror.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": self._optimizer.adam.state_dict(),
             "guide": self.guide.state_dict(),
             "best": vars(self.best),
         }
@@ -295,7 +275,7 @@ class Learner:
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._settled = state["loss_sum"], state["settled"]
         self.mirror.load_state_dict(state["mirror"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.adam.load_state_dict(state["optimizer"])
         self.guide.load_state_dict(state["guide"])
         self.best = Best(**state["best"])
         if self._settled:
@@ -305,58 +285,3 @@ class Learner:
 def guided_steps(samples: Samples, config: Config) -> int:
     """Number of training steps in which gates move."""
     return max(1, int(GUIDE_SHARE * samples.batch_count(config.batch_size) * config.epochs))
-
-
-def make_optimizer(mirror: Mirror, config: Config) -> tuple[torch.optim.Optimizer, list[float]]:
-    """Adam for weights, biases and ranges.
-
-    Adam, since graphs arrive with normalisation folded away and diverge under momentum SGD. Only
-    tensors with a quantizer learn: other constants of a graph (epsilons, masks) are not weights.
-
-    Returns:
-        The optimizer, and the peak learning rate of each of its groups.
-    """
-    weights, ranges = [], []
-    for name, parameter in mirror.value_parameters.items():
-        parameter.requires_grad_(name in mirror.quantizers)
-        if name in mirror.quantizers:
-            weights.append(parameter)
-    for quantizer in mirror.quantizers.values():
-        ranges += list(quantizer.parameters())
-    rate = config.learning_rate or default_learning_rate(mirror)
-    groups = [{"params": weights}, {"params": ranges}]
-    return torch.optim.Adam(groups, lr=rate, fused=True), [rate, config.range_learning_rate]
-
-
-def default_learning_rate(mirror: Mirror) -> float:
-    """Peak learning rate of weights: 8e-3 over the number of weight tensors, at most 2e-3.
-
-    Adam moves every weight by about the learning rate, whatever its gradient, so what one step does
-    to the output adds up over the layers. Measured: 2e-3 is best for LeNet-5 (4 weights) and ruins
-    a ResNet-20 with folded normalisation (22 weights) within an epoch, which trains well at 3e-4.
-    """
-    roles = [quantizer.spec.role for quantizer in mirror.quantizers.values()]
-    return min(2e-3, 8e-3 / max(1, roles.count(Role.WEIGHT)))
-
-
-def _labels(batch: Batch) -> Tensor | None:
-    return None if batch.labels is None else torch.from_numpy(batch.labels[: batch.size])
-
-
-def _counted(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Outputs without the entries that only fill up a batch size which the model fixes."""
-    rows = len(batch.indices)
-    if rows == batch.size:
-        return dict(outputs)
-    return {n: v[: batch.size] if v.dim() and len(v) == rows else v for n, v in outputs.items()}
-
-
-def _correct(
-    classes: ClassOutput | None,
-    outputs: Mapping[str, Tensor],
-    labels: Tensor | None,
-) -> int:
-    """Number of right classes."""
-    if classes is None or labels is None:
-        return 0
-    return int((outputs[classes.name].argmax(dim=1) == labels).sum())

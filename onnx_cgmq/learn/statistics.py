@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from onnx_cgmq.bits import Role
@@ -71,6 +72,8 @@ class RunningStatistics:
             setattr(self, name, None if value is None else value.clone())
 
     def _mix(self, past: Tensor | None, new: Tensor) -> Tensor:
+        if not torch.isfinite(new).all():  # of a step that is left out; it would stay for ever
+            return torch.zeros_like(new) if past is None else past
         if past is None:
             return new
         # A plain mean at first, so that the first batch does not weigh too much.

@@ -7,20 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
-from toys import make_model, mlp, toy_data
+import torch
+from toys import mlp, toy_data
 
-from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import OutputError
-from onnx_cgmq.events import EpochDone, StepDone
+from onnx_cgmq.events import EpochDone, Notice, StepDone
 from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.prepare import prepare
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
+from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.loop import Learner, default_learning_rate, guided_steps, make_optimizer
+from onnx_cgmq.learn.loop import Learner, guided_steps
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
@@ -87,57 +87,25 @@ def test_what_was_learned_since_the_last_epoch_is_considered(tmp_path) -> None:
     assert result.outcome.validation_loss < before.validation_loss
 
 
-def _learner(batch="n", bound="3%", validation=None, **settings) -> Learner:
-    """A learner on 192 samples; the same are held out unless others are given."""
-    model = mlp(batch=batch)
+def _learner(bound="3%", **settings) -> Learner:
+    """A learner on 192 samples, which are held out too."""
+    model = mlp()
     config = Config(**{"epochs": 4, "batch_size": 32, **settings})
     data = open_data(toy_data(mlp()), prepare(model))
     mirror, teacher = Mirror(insert_gates(model, config)), Mirror(prepare(model))
     calibrate(mirror, data)
-    validation = data if validation is None else open_data(validation, prepare(model))
     classes = ClassOutput("y", is_probability=False)
+    known, loss = Teacher(teacher, len(data)), make_loss("auto", classes, data.has_labels)
     return Learner(
         mirror=mirror,
         guide=Guide(mirror, bound, steps=guided_steps(data, config)),
-        teacher=Teacher(teacher, len(data)),
-        validation_teacher=Teacher(teacher, len(validation)),
         train=data,
-        validation=validation,
-        loss=make_loss("auto", classes, data.has_labels),
-        classes=classes,
+        teacher=known,
+        loss=loss,
+        evaluator=Evaluator(data, known, loss, classes, config.batch_size),
         config=config,
         emit=lambda event: None,
     )
-
-
-def test_a_float_mirror_has_the_teachers_accuracy_and_no_distance_to_it() -> None:
-    learner = _learner()
-    learner.loss = make_loss("teacher", learner.classes, True)
-    loss, accuracy = learner.evaluate()
-    assert abs(loss) < 1e-5
-    assert accuracy == learner.teacher_accuracy() == 1
-
-
-def test_entries_that_only_fill_a_batch_are_not_counted() -> None:
-    """The last sample fills the last batch; its label is wrong here, so counting it would show."""
-    held_out = {name: array[:12] for name, array in toy_data(mlp()).items()}
-    held_out["label"] = held_out["label"].copy()
-    held_out["label"][-1] = (held_out["label"][-1] + 1) % 3
-    results = [
-        (learner.evaluate(), learner.teacher_accuracy())
-        for learner in (_learner(batch, validation=held_out) for batch in ("n", 8))
-    ]
-    (loss, accuracy), teacher_accuracy = results[0]
-    assert accuracy == teacher_accuracy == pytest.approx(11 / 12)
-    assert results[1][0] == pytest.approx((loss, accuracy))
-    assert results[1][1] == teacher_accuracy
-
-
-def test_without_labels_there_is_no_accuracy() -> None:
-    held_out = {"x": toy_data(mlp())["x"]}
-    learner = _learner(validation=held_out)
-    assert learner.teacher_accuracy() is None
-    assert learner.evaluate()[1] is None
 
 
 def test_the_best_settled_state_is_kept() -> None:
@@ -150,19 +118,20 @@ def test_the_best_settled_state_is_kept() -> None:
     assert outcome.validation_loss == best.validation_loss
     assert outcome.best_epoch == best.epoch
     assert outcome.validation_accuracy == best.validation_accuracy
-    assert learner.evaluate()[0] == pytest.approx(best.validation_loss)
+    assert learner.evaluator.evaluate(learner.mirror)[0] == pytest.approx(best.validation_loss)
     assert learner.guide.satisfied
 
 
 def test_learning_rates_warm_up_hold_and_fall_to_nearly_nothing() -> None:
     learner, rates = _learner(epochs=10, learning_rate=0.01), []
-    step = learner._optimizer.step
+    adam = learner._optimizer.adam
+    step = adam.step
 
     def watched() -> None:
-        rates.append([group["lr"] for group in learner._optimizer.param_groups])
+        rates.append([group["lr"] for group in adam.param_groups])
         step()
 
-    learner._optimizer.step = watched
+    adam.step = watched
     learner.run()
     weights, ranges = np.array(rates).T
     assert len(weights) == learner.total_steps == 10 * STEPS
@@ -173,32 +142,61 @@ def test_learning_rates_warm_up_hold_and_fall_to_nearly_nothing() -> None:
     assert weights[-1] < 1e-4
 
 
-def test_only_quantized_tensors_and_ranges_learn() -> None:
-    nodes = [
-        helper.make_node("Mul", ["x", "scale"], ["s"], name="mul"),
-        helper.make_node("MatMul", ["s", "w"], ["y"], name="matmul"),
-    ]
-    weights = {"scale": np.full(8, 2.0), "w": np.random.default_rng(0).normal(size=(8, 3))}
-    mirror = Mirror(insert_gates(make_model(nodes, weights, [8])))
-    optimizer, peaks = make_optimizer(mirror, Config(learning_rate=0.1, range_learning_rate=0.2))
-    learning = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    ranges = [p for quantizer in mirror.quantizers.values() for p in quantizer.parameters()]
-    assert learning == {id(mirror.value_parameters["w"]), *map(id, ranges)}
-    assert not mirror.value_parameters["scale"].requires_grad
-    assert peaks == [0.1, 0.2]
-
-
 @pytest.mark.parametrize(("epochs", "batch_size", "steps"), [(4, 32, 6), (1, 1000, 1), (12, 64, 9)])
 def test_gates_move_in_a_quarter_of_the_steps(epochs, batch_size, steps) -> None:
     data = open_data(toy_data(mlp()), prepare(mlp()))
     assert guided_steps(data, Config(epochs=epochs, batch_size=batch_size)) == steps
 
 
-def test_the_default_learning_rate_falls_with_depth() -> None:
-    def rate(weights: int) -> float:
-        spec = SimpleNamespace(role=Role.WEIGHT)
-        quantizers = {str(index): SimpleNamespace(spec=spec) for index in range(weights)}
-        return default_learning_rate(SimpleNamespace(quantizers=quantizers))
+def _poisoned(learner: Learner, steps: range) -> list[str]:
+    """Makes the loss of some steps NaN; returns the notices as they come."""
+    notices: list[str] = []
+    learner.emit = lambda event: (
+        notices.append(event.message) if isinstance(event, Notice) else None
+    )
+    loss = learner.loss
 
-    assert rate(1) == rate(4) == 2e-3
-    assert rate(20) == pytest.approx(4e-4)
+    def poisoned(outputs, labels, teacher):
+        value = loss(outputs, labels, teacher)
+        return value * float("nan") if learner._step in steps else value
+
+    learner.loss = poisoned
+    return notices
+
+
+def test_a_step_without_a_finite_gradient_is_left_out() -> None:
+    learner = _learner()
+    notices = _poisoned(learner, range(3, 5))
+    outcome = learner.run()
+    assert outcome.complete
+    assert notices == ["step 4: a gradient is not finite; the step is left out"]
+    assert all(torch.isfinite(p).all() for p in learner.mirror.parameters())
+    assert learner.guide.satisfied
+
+
+def test_divergence_ends_with_the_best_feasible_state(monkeypatch) -> None:
+    monkeypatch.setattr(loop, "_MOST_LOST_STEPS", 4)
+    learner = _learner()
+    _poisoned(learner, range(3 * STEPS, 4 * STEPS))
+    outcome = learner.run()
+    assert (outcome.complete, outcome.reason) == (False, "diverged")
+    assert outcome.best_epoch == 3
+    assert learner.guide.satisfied
+    assert np.isfinite(learner.evaluator.evaluate(learner.mirror)[0])
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch) -> None:
+    def full_disk(content, path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    notices = []
+    result = _run(
+        tmp_path / "out.onnx",
+        lambda event: notices.append(event.message) if isinstance(event, Notice) else None,
+        epochs=2,
+    )
+    assert result.complete
+    assert (tmp_path / "out.onnx").exists()
+    assert len(notices) == 2
+    assert all("No space left" in n and "learning goes on" in n for n in notices)

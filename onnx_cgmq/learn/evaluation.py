@@ -1,0 +1,85 @@
+"""How good a state is on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onnx_cgmq.data.source import Batch, Samples
+from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.losses import ClassOutput, LossFunction
+from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.module import Mirror
+
+_SMALLEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Held-out data, and what is measured on it.
+
+    Attributes:
+        samples: The held-out samples.
+        teacher: The float model's outputs on them.
+        loss: The loss that training has.
+        classes: The output with class scores, if any.
+        batch_size: Samples in a training step; larger batches are taken here.
+    """
+
+    samples: Samples
+    teacher: Teacher
+    loss: LossFunction
+    classes: ClassOutput | None
+    batch_size: int
+
+    @torch.no_grad()
+    def evaluate(self, mirror: Mirror) -> tuple[float, float | None]:
+        """Mean loss, and accuracy if there are labels and class scores."""
+        mirror.eval()
+        total, correct, count = 0.0, 0, 0
+        for batch in self._batches():
+            outputs = _counted(mirror(tensors(batch.inputs)), batch)
+            labels = _labels(batch)
+            loss = self.loss(outputs, labels, _counted(self.teacher.outputs(batch), batch))
+            total += float(loss) * batch.size
+            correct += self._correct(outputs, labels)
+            count += batch.size
+        mirror.train()
+        return total / count, correct / count if self._has_accuracy else None
+
+    def teacher_accuracy(self) -> float | None:
+        """Accuracy of the float model, if there are labels and class scores."""
+        if not self._has_accuracy:
+            return None
+        correct = 0
+        for batch in self._batches():
+            correct += self._correct(_counted(self.teacher.outputs(batch), batch), _labels(batch))
+        return correct / len(self.samples)
+
+    @property
+    def _has_accuracy(self) -> bool:
+        return self.classes is not None and self.samples.has_labels
+
+    def _batches(self) -> Iterator[Batch]:
+        return self.samples.batches(max(_SMALLEST_BATCH, self.batch_size))
+
+    def _correct(self, outputs: Mapping[str, Tensor], labels: Tensor | None) -> int:
+        """Number of right classes."""
+        if self.classes is None or labels is None:
+            return 0
+        return int((outputs[self.classes.name].argmax(dim=1) == labels).sum())
+
+
+def _labels(batch: Batch) -> Tensor | None:
+    return None if batch.labels is None else torch.from_numpy(batch.labels[: batch.size])
+
+
+def _counted(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Outputs without the entries that only fill up a batch size which the model fixes."""
+    rows = len(batch.indices)
+    if rows == batch.size:
+        return dict(outputs)
+    return {n: v[: batch.size] if v.dim() and len(v) == rows else v for n, v in outputs.items()}
