@@ -13,6 +13,7 @@ from onnx_cgmq.mirror.ops import (  # noqa: F401
     pad,
     pool,
     quantize,
+    recurrent,
     reduction,
     shape,
     softmax,
