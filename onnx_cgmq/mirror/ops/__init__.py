@@ -2,6 +2,7 @@
 
 from onnx_cgmq.mirror.ops import (  # noqa: F401
     activation,
+    attention,
     cast,
     constant,
     convolution,
