@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
@@ -20,6 +19,7 @@ from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, bops
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
@@ -218,7 +218,7 @@ def _infer_missing_shapes(model: ir.Model) -> None:
         value for node in model.graph.all_nodes() if mac_spec(node) for value in node.inputs
     )
     if any(value is not None and value.shape is None for value in operands):
-        ShapeInferencePass(strict_mode=False)(model)
+        infer_shapes(model)
 
 
 def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:

@@ -1,0 +1,79 @@
+"""Shape inference in time and memory linear in the nodes, whatever the size of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+
+_LARGE: Final = 1000  # bytes: shapes, axes and pads are smaller, and inference reads their values
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Sets the shapes and types that onnx can infer, in place; subgraphs included.
+
+    Where the graph contradicts itself, nothing changes. The pass of ``onnx_ir`` gives the same, but
+    its time is quadratic in the number of initializers.
+    """
+    with contextlib.suppress(Exception):  # whatever the C++ part meets: shapes stay unknown
+        inferred = onnx.shape_inference.infer_shapes(
+            skeleton(model), check_type=True, data_prop=True
+        )
+        _merge(model.graph, inferred.graph)
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """A proto for the C++ parts of onnx: initializers are inputs, and large ones nothing else.
+
+    Args:
+        model: The model; it is left as it was.
+
+    Returns:
+        The model with all its nodes; an initializer of more than a kilobyte is an input only.
+    """
+    graph = model.graph
+    inputs, initializers = list(graph.inputs), list(graph.initializers.values())
+    known = set(inputs)
+    for value in initializers:
+        _describe(value)
+    try:
+        graph.inputs.extend([value for value in initializers if value not in known])
+        for value in initializers:
+            if value.const_value is None or value.const_value.nbytes > _LARGE:
+                del graph.initializers[str(value.name)]
+        return ir.serde.serialize_model(model)
+    finally:
+        graph.inputs.clear()
+        graph.inputs.extend(inputs)
+        graph.initializers.clear()  # and again, so that they keep their order
+        for value in initializers:
+            graph.initializers.add(value)
+
+
+def _describe(value: ir.Value) -> None:
+    """Gives an initializer the type and shape of its tensor."""
+    if value.const_value is not None:
+        value.type = value.type or ir.TensorType(value.const_value.dtype)
+        value.shape = value.shape or ir.Shape(value.const_value.shape.numpy())
+
+
+def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:
+    inferred = {info.name: info.type for info in (*proto.value_info, *proto.output)}
+    for node, node_proto in zip(graph, proto.node, strict=True):
+        for value in node.outputs:
+            if value.name in inferred:
+                _set_type(value, inferred[value.name])
+        for attribute in node_proto.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _merge(node.attributes[attribute.name].as_graph(), attribute.g)
+
+
+def _set_type(value: ir.Value, proto: onnx.TypeProto) -> None:
+    found = ir.serde.deserialize_type_proto_for_type(proto)
+    if found is not None and found.dtype is not ir.DataType.UNDEFINED:
+        value.type = found
+    shape = ir.serde.deserialize_type_proto_for_shape(proto)
+    if shape is not None:
+        value.shape = shape

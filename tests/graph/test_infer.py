@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from onnx_cgmq.graph.infer import infer_shapes, skeleton
+
+MODEL = """
+<ir_version: 8, opset_import: ["" : 18]>
+g (float[batch, 6] x, bool c, float[6, 300] w) => (y)
+<int64[2] shape = {-1, 100}>
+{
+    h = MatMul(x, w)
+    y = If (c) <
+        then_branch = t () => (t_out) { r = Reshape(h, shape) t_out = Abs(r) },
+        else_branch = e () => (e_out) { r = Relu(h) e_out = Reshape(r, shape) }
+    >
+}
+"""
+
+
+def _model() -> ir.Model:
+    model = ir.from_proto(onnx.parser.parse_model(MODEL))
+    large = model.graph.inputs.pop()
+    large.const_value = ir.tensor(np.zeros((6, 300), np.float32), name="w")
+    model.graph.register_initializer(large)
+    return model
+
+
+def _types(model: ir.Model) -> list[tuple[str | None, ir.Shape | None, ir.TypeProtocol | None]]:
+    values = [value for node in model.graph.all_nodes() for value in node.outputs]
+    return [(value.name, value.shape, value.type) for value in values]
+
+
+def test_infers_what_onnx_infers_in_subgraphs_too() -> None:
+    model, reference = _model(), _model()
+    infer_shapes(model)
+    ShapeInferencePass(strict_mode=False)(reference)
+    assert _types(model) == _types(reference)
+    shapes = {name: shape for name, shape, _ in _types(model)}
+    assert shapes["h"] == ir.Shape(["batch", 300])
+    assert shapes["t_out"] is not None
+    assert len(shapes["t_out"]) == 2
+
+
+def test_leaves_inputs_and_initializers_as_they_were() -> None:
+    model = _model()
+    infer_shapes(model)
+    assert [value.name for value in model.graph.inputs] == ["x", "c"]
+    assert list(model.graph.initializers) == ["shape", "w"]
+    assert all(value.is_initializer() for value in model.graph.initializers.values())
+    assert all(value.const_value is not None for value in model.graph.initializers.values())
+
+
+def test_skeleton_has_no_large_tensor() -> None:
+    proto = skeleton(_model())
+    assert [tensor.name for tensor in proto.graph.initializer] == ["shape"]
+    assert [value.name for value in proto.graph.input] == ["x", "c", "shape", "w"]
+
+
+def test_contradiction_changes_nothing() -> None:
+    model = _model()
+    model.graph.initializers["w"].const_value = ir.tensor(np.zeros((7, 300), np.float32), name="w")
+    model.graph.initializers["w"].shape = ir.Shape([7, 300])
+    before = _types(model)
+    infer_shapes(model)
+    assert [name for name, _, _ in _types(model)] == [name for name, _, _ in before]
+    assert list(model.graph.initializers) == ["shape", "w"]
