@@ -7,6 +7,7 @@ from onnx_cgmq.mirror.ops import (  # noqa: F401
     constant,
     convolution,
     elementwise,
+    incremental,
     indexing,
     linear,
     logic,
@@ -16,6 +17,8 @@ from onnx_cgmq.mirror.ops import (  # noqa: F401
     quantize,
     recurrent,
     reduction,
+    resize,
+    rotary,
     shape,
     softmax,
 )

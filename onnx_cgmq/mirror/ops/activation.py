@@ -82,6 +82,12 @@ def swish(ctx: Context, x: Tensor) -> Tensor:
     return x * torch.sigmoid(ctx.real("alpha", 1.0) * x)
 
 
+@onnx_op("SwiGLU", since=28)
+def swiglu(ctx: Context, gate: Tensor, x: Tensor) -> Tensor:
+    """``swish(gate) * x``."""
+    return swish(ctx, gate) * x
+
+
 @onnx_op("Gelu")
 def gelu(ctx: Context, x: Tensor) -> Tensor:
     """Gaussian error linear unit, exact or by tanh."""

@@ -36,3 +36,10 @@ def matmul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     if a.dtype in UNSIGNED_WIDE:
         return torch.matmul(computable(a), computable(b)).to(a.dtype)
     return torch.matmul(a, b)
+
+
+@onnx_op("Einsum", since=12)
+def einsum(ctx: Context, *operands: Tensor) -> Tensor:
+    """Einstein's sum; without ``->`` the result has the letters that occur once, sorted."""
+    result = torch.einsum(ctx.text("equation"), *(computable(x) for x in operands))
+    return result.to(operands[0].dtype)
