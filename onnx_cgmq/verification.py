@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 
+from onnx_cgmq.agreement import Agreement
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bound import Bound, CostKind, parse_bound
 from onnx_cgmq.data import Batch, open_data
-from onnx_cgmq.errors import ModelError, VerificationError
+from onnx_cgmq.errors import VerificationError
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.runtime import Outputs, counted, open_session, run_batch
@@ -98,86 +98,24 @@ def verify(
     samples = open_data(data, load_model(deployed))
     session = open_session(deployed)
     run_reference = _runner(reference)
-    tally = _Tally()
+    agreement = Agreement()
     for batch in samples.batches(_BATCH_SIZE):
-        tally.add(run_batch(session, batch), run_reference(batch), batch)
+        agreement.add(run_batch(session, batch), run_reference(batch), batch)
     return Check(
         samples=len(samples),
-        class_agreement=tally.share(tally.agreeing),
-        max_abs_difference=tally.largest,
-        mean_abs_difference=tally.total / max(1, tally.values),
-        accuracy=tally.share(tally.correct) if samples.has_labels else None,
-        reference_accuracy=tally.share(tally.reference_correct) if samples.has_labels else None,
+        class_agreement=agreement.share(agreement.agreeing),
+        max_abs_difference=agreement.largest,
+        mean_abs_difference=agreement.mean,
+        accuracy=agreement.share(agreement.correct) if samples.has_labels else None,
+        reference_accuracy=agreement.share(agreement.reference_correct)
+        if samples.has_labels
+        else None,
         bops=report.bops,
         rbop=report.rbop,
         weight_bytes=report.weight_bytes,
         bound=None if limit is None else limit.text,
         within_bound=None if limit is None else True,
     )
-
-
-@dataclass
-class _Tally:
-    """Sums over batches."""
-
-    samples: int = 0
-    classified: int = 0
-    agreeing: int = 0
-    correct: int = 0
-    reference_correct: int = 0
-    largest: float = 0.0
-    total: float = 0.0
-    values: int = 0
-
-    def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
-        if deployed.keys() != reference.keys():
-            raise ModelError(
-                f"the models have different outputs: {sorted(deployed)} and {sorted(reference)}; "
-                "give the model that the deployed one was made from"
-            )
-        for name, array in deployed.items():
-            other = reference[name]
-            if array.shape != other.shape:
-                raise ModelError(
-                    f"output {name!r} has shape {list(array.shape)} in the deployed model and "
-                    f"{list(other.shape)} in the reference; give the model that it was made from"
-                )
-            self._add_difference(array, other)
-        self.samples += batch.size
-        scores = _class_output(deployed)
-        if scores is not None:
-            self._add_classes(deployed[scores].argmax(1), reference[scores].argmax(1), batch)
-
-    def share(self, count: int) -> float | None:
-        """``count`` as a share of the samples that have a class, or ``None`` if none has."""
-        return count / self.classified if self.classified else None
-
-    def _add_difference(self, array: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
-        difference = np.abs(array.astype(np.float64) - other.astype(np.float64))
-        # Equal infinities (masked scores) do not differ.
-        difference = np.where(array == other, 0.0, difference)
-        if difference.size:
-            self.largest = float(np.maximum(self.largest, difference.max()))
-        self.total += float(difference.sum())
-        self.values += difference.size
-
-    def _add_classes(
-        self, deployed: npt.NDArray[Any], reference: npt.NDArray[Any], batch: Batch
-    ) -> None:
-        self.classified += batch.size
-        self.agreeing += int((deployed == reference).sum())
-        if batch.labels is not None:
-            labels = batch.labels[: batch.size]
-            self.correct += int((deployed == labels).sum())
-            self.reference_correct += int((reference == labels).sum())
-
-
-def _class_output(outputs: Outputs) -> str | None:
-    """The first float output with one score for each class: the one that learning takes too."""
-    for name, array in outputs.items():
-        if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f":
-            return name
-    return None
 
 
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:

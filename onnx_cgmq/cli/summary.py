@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 from rich.table import Table
 
-from onnx_cgmq.graph.load import load_model, tensors_of
+from onnx_cgmq.graph.load import file_size
 
 if TYPE_CHECKING:
     from onnx_cgmq.events import Started
@@ -95,16 +94,6 @@ def result_json(
         ],
     }
     return json.dumps(document, indent=2)
-
-
-def file_size(path: Path) -> int:
-    """Bytes of a model with its external data."""
-    external = {
-        Path(tensor.path)
-        for _, tensor in tensors_of(load_model(path))
-        if isinstance(tensor, ir.ExternalTensor)
-    }
-    return path.stat().st_size + sum(data.stat().st_size for data in external)
 
 
 def _figures() -> Table:

@@ -102,6 +102,20 @@ def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
+def file_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a model's file and of its external data.
+
+    Raises:
+        ModelError: It can't be read.
+    """
+    external = {
+        Path(tensor.path)
+        for _, tensor in tensors_of(load_model(path))
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+    return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
+
+
 def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | None) -> ir.Model:
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError(f"{label} is not an ONNX model: it has no graph; export it again")
