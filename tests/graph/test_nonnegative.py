@@ -63,5 +63,5 @@ def test_not_proven(body):
 
 
 def test_deep_graph():
-    steps = " ".join(f"v{i + 1} = Identity(v{i})" for i in range(3000)
+    steps = " ".join(f"v{i + 1} = Identity(v{i})" for i in range(3000))
     assert proven(f"v0 = Relu(x) {steps} v = Identity(v3000)")
