@@ -16,8 +16,9 @@ from onnxscript import optimizer
 from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.fuse import fold_batch_norm, fuse_matmul_add
+from onnx_cgmq.graph.fuse import fold_affine
 from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
+from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, mac_spec, standard_op
 
@@ -51,10 +52,11 @@ _QUANTIZED_OPS: Final = frozenset(
 def prepare(model: ModelLike) -> ir.Model:
     """Brings a float model into the form that the other steps expect.
 
-    Functions are inlined, ``Constant`` nodes and constant expressions become initializers,
-    BatchNormalization is folded into the operator before it, MatMul + Add of matrices becomes Gemm,
-    dead code goes, shapes are inferred, every node has a name, and the opset is the newest one
-    (up to 25) that the installed onnxruntime loads. The result computes the same.
+    Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
+    scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
+    them, a product of matrices with a bias becomes Gemm, dead code goes, shapes are inferred, every
+    node has a name, and the opset is the newest one (up to 25) that the installed onnxruntime
+    loads. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
@@ -132,11 +134,9 @@ def _simplify(model: ir.Model) -> None:
         common.RemoveUnusedNodesPass(),
     )(model)
     _upgrade(model)
-    common.ShapeInferencePass(strict_mode=False)(model)
+    infer_shapes(model)
     _fold(model)
-    fold_batch_norm(model)
-    fuse_matmul_add(model)
-    fold_batch_norm(model)  # behind the new Gemm nodes
+    fold_affine(model)
     ir.passes.Sequential(
         common.IdentityEliminationPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -147,7 +147,7 @@ def _simplify(model: ir.Model) -> None:
     )(model)
     _name_nodes(model)
     common.NameFixPass()(model)
-    common.ShapeInferencePass(strict_mode=False)(model)
+    infer_shapes(model)
 
 
 def _upgrade(model: ir.Model) -> None:

@@ -227,7 +227,7 @@ def test_matmul_add_becomes_gemm_only_where_it_is_one(x_shape, bias_shape, out_s
     weights = [tensor("w", 3, 4), tensor("b", *bias_shape)]
     model = make(nodes, [floats("x", *x_shape)], [floats("y", *out_shape)], weights)
     prepared = prepare(model)
-    gemm = len(x_shape) == 2 and bias_shape in ((4,), (1, 4))
+    gemm = len(x_shape) == 2 and bias_shape in ((4,), (1, 4), (1,))
     assert ops(prepared) == (["Gemm"] if gemm else ["MatMul", "Add"])
     check_same(model, prepared, *x_shape)
 
