@@ -59,6 +59,7 @@ NO_GRADIENT = frozenset(
         "DynamicQuantizeLinear",
         "EyeLike",
         "Hardmax",
+        "MelWeightMatrix",
         "NonMaxSuppression",
         "QuantizeLinear",
         "Shape",

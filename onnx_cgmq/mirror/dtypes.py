@@ -88,6 +88,40 @@ def computable(tensor: Tensor) -> Tensor:
     return tensor.to(torch.int64) if tensor.dtype in UNSIGNED_WIDE else tensor
 
 
+_SIGNED: Final = MappingProxyType(
+    {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+)
+_SIGN_BIT: Final = -(2**63)
+
+
+def movable(tensor: Tensor) -> Tensor:
+    """The tensor, without a copy, in a type whose elements torch picks and places.
+
+    :func:`from_movable` undoes it.
+    """
+    return tensor.view(_SIGNED[tensor.dtype]) if tensor.dtype in UNSIGNED_WIDE else tensor
+
+
+def from_movable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Elements of what :func:`movable` was given, of type ``dtype``."""
+    return tensor.view(dtype) if dtype in UNSIGNED_WIDE else tensor
+
+
+def comparable(tensor: Tensor) -> Tensor:
+    """The tensor in a type in which torch compares right: int64 for uint16, uint32 and uint64.
+
+    The sign bit of uint64 is flipped, which keeps the order; :func:`from_comparable` undoes it.
+    """
+    if tensor.dtype is torch.uint64:
+        return tensor.view(torch.int64) ^ _SIGN_BIT
+    return computable(tensor)
+
+
+def from_comparable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """What :func:`comparable` was given, of type ``dtype``."""
+    return (tensor ^ _SIGN_BIT).view(dtype) if dtype is torch.uint64 else tensor.to(dtype)
+
+
 def to_torch(tensor: ir.TensorProtocol) -> Tensor:
     """Copies an ONNX tensor to a torch tensor of the same shape.
 

@@ -39,3 +39,18 @@ def cast(ctx: Context, x: Tensor) -> Tensor:
 def cast_like(ctx: Context, x: Tensor, target: Tensor) -> Tensor:
     """Converts to the type of the second input."""
     return convert(x, ctx.input_type(1) or unambiguous_type(target, ctx.opset))
+
+
+def _check_width(ctx: Context) -> str | None:
+    source, target = ctx.input_type(0), ir.DataType(ctx.integer("to"))
+    if source is not None and source.bitwidth != target.bitwidth:
+        return f"{source.name} and {target.name} differ in width"
+    return _check_target(ctx)
+
+
+@onnx_op("BitCast", since=26, check=_check_width)
+def bit_cast(ctx: Context, x: Tensor) -> Tensor:
+    """The same bits as another type of the same width."""
+    target = ir.DataType(ctx.integer("to"))
+    # Codes of less than 8 bits are held in bytes: their low bits are all there is.
+    return convert(x, target) if target.bitwidth < 8 else x.view(TORCH_DTYPES[target])

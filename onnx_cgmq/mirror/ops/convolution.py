@@ -19,7 +19,8 @@ _CONV_TRANSPOSE = {
 }
 
 
-def _check_rank(ctx: Context) -> str | None:
+def check_rank(ctx: Context) -> str | None:
+    """Refuses kernels with more spatial axes than torch convolves over."""
     for name in ("kernel_shape", "strides", "dilations"):
         rank = len(ctx.integers(name) or (1,))
         if rank not in _CONV:
@@ -45,7 +46,7 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-@onnx_op("Conv", check=_check_rank)
+@onnx_op("Conv", check=check_rank)
 def conv(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolution; the weight may be any tensor."""
     run = _CONV[_spatial_rank(weight)]
@@ -76,7 +77,7 @@ def _every(stride: tuple[int, ...]) -> tuple[Any, ...]:
     return (..., *(slice(None, None, step) for step in stride))
 
 
-@onnx_op("ConvTranspose", check=_check_rank)
+@onnx_op("ConvTranspose", check=check_rank)
 def conv_transpose(ctx: Context, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Transposed convolution; pads are cropped from, ``output_padding`` is added to the result."""
     rank = _spatial_rank(weight)

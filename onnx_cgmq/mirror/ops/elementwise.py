@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.ops.host import Number, number
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -137,12 +138,25 @@ def where(ctx: Context, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 @onnx_op("CumSum", since=11, host=(1,))
-def cumulative_sum(ctx: Context, x: Tensor, axis: int | list[int]) -> Tensor:
+def cumulative_sum(ctx: Context, x: Tensor, axis: Number) -> Tensor:
     """Running sum along an axis."""
-    along = axis[0] if isinstance(axis, list) else axis
-    ordered = x.flip(along) if ctx.flag("reverse") else x
-    sums = ordered.cumsum(along).to(x.dtype)
-    if ctx.flag("exclusive"):
-        first = torch.zeros_like(sums.narrow(along, 0, 1))
-        sums = torch.cat([first, sums.narrow(along, 0, sums.shape[along] - 1)], dim=along)
-    return sums.flip(along) if ctx.flag("reverse") else sums
+    return _running(ctx, x, int(number(axis)), torch.cumsum, 0)
+
+
+@onnx_op("CumProd", since=26, host=(1,))
+def cumulative_product(ctx: Context, x: Tensor, axis: Number) -> Tensor:
+    """Running product along an axis."""
+    return _running(ctx, x, int(number(axis)), torch.cumprod, 1)
+
+
+def _running(
+    ctx: Context, x: Tensor, axis: int, run: Callable[[Tensor, int], Tensor], start: int
+) -> Tensor:
+    """Results up to every element, without the element itself if ``exclusive``."""
+    values = computable(x)
+    values = values.flip(axis) if ctx.flag("reverse") else values
+    y = run(values, axis)
+    if ctx.flag("exclusive") and y.shape[axis]:
+        first = torch.full_like(y.narrow(axis, 0, 1), start)
+        y = torch.cat([first, y.narrow(axis, 0, y.shape[axis] - 1)], dim=axis)
+    return (y.flip(axis) if ctx.flag("reverse") else y).to(x.dtype)

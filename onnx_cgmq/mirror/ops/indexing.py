@@ -73,12 +73,13 @@ def slice_(
 def gather(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     """Slices along an axis at the indices; negative ones count from the end."""
     axis = ctx.integer("axis") % x.dim()
-    flat = _positive(indices, x.shape[axis]).reshape(-1)
+    flat = positive(indices, x.shape[axis]).reshape(-1)
     y = x.index_select(axis, flat)
     return y.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
-def _positive(indices: Tensor, size: int) -> Tensor:
+def positive(indices: Tensor, size: int) -> Tensor:
+    """Indices along an axis as int64; negative ones count from the end."""
     indices = indices.to(torch.int64)
     return torch.where(indices < 0, indices + size, indices)
 
@@ -87,7 +88,7 @@ def _positive(indices: Tensor, size: int) -> Tensor:
 def gather_elements(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     """Elements along an axis, one index for each."""
     axis = ctx.integer("axis")
-    return x.gather(axis, _positive(indices, x.shape[axis]))
+    return x.gather(axis, positive(indices, x.shape[axis]))
 
 
 @onnx_op("GatherND", since=11)
@@ -101,7 +102,7 @@ def gather_nd(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
         shape = [1] * (indices.dim() - 1)
         shape[axis] = size
         index.append(torch.arange(size, device=x.device).reshape(shape))
-    index += [_positive(indices[..., i], x.shape[batch + i]) for i in range(depth)]
+    index += [positive(indices[..., i], x.shape[batch + i]) for i in range(depth)]
     return x[tuple(index)]
 
 

@@ -43,3 +43,11 @@ def einsum(ctx: Context, *operands: Tensor) -> Tensor:
     """Einstein's sum; without ``->`` the result has the letters that occur once, sorted."""
     result = torch.einsum(ctx.text("equation"), *(computable(x) for x in operands))
     return result.to(operands[0].dtype)
+
+
+@onnx_op("Det", since=11)
+def determinant(ctx: Context, x: Tensor) -> Tensor:
+    """Determinants of square matrices."""
+    wide = x if x.dtype is torch.float64 else x.to(torch.float32)
+    result: Tensor = torch.linalg.det(wide)
+    return result.to(x.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.dtypes import comparable, computable
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _Binary = Callable[[Tensor, Tensor], Tensor]
@@ -29,16 +29,13 @@ _BITWISE: dict[str, _Binary] = {
     "BitwiseOr": torch.bitwise_or,
     "BitwiseXor": torch.bitwise_xor,
 }
-_SIGN_BIT = -(2**63)
+_LARGEST = 2**63 - 1
 
 
 @onnx_op(*_COMPARISONS)
 def compare(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     """Elementwise comparison."""
-    left, right = computable(a), computable(b)
-    if a.dtype is torch.uint64:  # flipping the sign bit keeps the order of unsigned numbers
-        left, right = left ^ _SIGN_BIT, right ^ _SIGN_BIT
-    return _COMPARISONS[ctx.op_type](left, right)
+    return _COMPARISONS[ctx.op_type](comparable(a), comparable(b))
 
 
 @onnx_op(*_LOGIC, since=7)
@@ -63,6 +60,23 @@ def bitwise(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
 def bitwise_not(ctx: Context, x: Tensor) -> Tensor:
     """Inverts all bits."""
     return torch.bitwise_not(computable(x)).to(x.dtype)
+
+
+@onnx_op("BitShift", since=11)
+def bit_shift(ctx: Context, x: Tensor, amount: Tensor) -> Tensor:
+    """Shifts bits; a right shift copies the sign of signed types.
+
+    Amounts that are negative or reach the width of the type leave zeros (or copies of the sign).
+    """
+    bits, by = x.to(torch.int64), amount.to(torch.int64)
+    width = 8 * x.element_size()
+    beyond, by = (by < 0) | (by >= width), by.clamp(0, width - 1)
+    if ctx.text("direction") == "LEFT":
+        return torch.where(beyond, 0, bits << by).to(x.dtype)
+    if x.dtype is torch.uint64:  # in int64 the first place would copy the sign
+        shifted = torch.where(by == 0, bits, (bits >> 1 & _LARGEST) >> (by - 1).clamp_min(0))
+        return torch.where(beyond, 0, shifted).to(x.dtype)
+    return torch.where(beyond, bits >> 63, bits >> by).to(x.dtype)
 
 
 @onnx_op("IsNaN", since=9)
