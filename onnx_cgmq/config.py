@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
-from onnx_cgmq.bits import Granularity, Ladder
+from onnx_cgmq.bits import FLOAT_BITS, Granularity, Ladder
 from onnx_cgmq.errors import ConfigError
 
 
@@ -29,6 +29,13 @@ class Config(BaseModel):
         widths: The widths a gate may choose, ascending.
         prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
+        keep_float: Names of tensors and nodes, patterns (``head/*``) and operator types that stay
+            float. An exact name goes before a pattern, a pattern before an operator type, all
+            before the other settings; a name that matches nothing is an error.
+        fix: Fixed widths, by the same.
+        widths_for: Widths to choose from, by the same.
+        shapes: Shapes of inputs, for one sample, at which cost is counted; by default sizes that
+            the model leaves open are those of the data.
         direction: Importance that moves the gates.
         integer_kernels: Narrow tensors left at 16 or 32 bits to 8 once gates settle, so that
             onnxruntime runs them on integer kernels; ``False`` keeps what was learned.
@@ -51,6 +58,10 @@ class Config(BaseModel):
     widths: tuple[int, ...] = (2, 4, 8, 16, 32)
     prune: bool = False
     input_width: int | None = None
+    keep_float: tuple[str, ...] = ()
+    fix: dict[str, int] = {}
+    widths_for: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
     epochs: int = Field(default=12, ge=1)
@@ -74,6 +85,10 @@ class Config(BaseModel):
             )
         if self.input_width is not None and self.input_width not in (2, 4, 8, 16, 32):
             raise ValueError("input_width must be 2, 4, 8, 16 or 32")
+        for pattern, widths in self.choices:
+            if 0 in widths:
+                raise ValueError(f"{pattern!r}: width 0 is chosen with prune=True")
+            Ladder(widths)
         return self
 
     @classmethod
@@ -98,6 +113,15 @@ class Config(BaseModel):
                 for item in error.errors()
             )
             raise ConfigError(f"invalid settings: {problems}") from error
+
+    @property
+    def choices(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Widths by name or pattern, from ``keep_float``, ``fix`` and ``widths_for``."""
+        return (
+            *((pattern, (FLOAT_BITS,)) for pattern in self.keep_float),
+            *((pattern, (width,)) for pattern, width in self.fix.items()),
+            *self.widths_for.items(),
+        )
 
     @property
     def ladder(self) -> Ladder:

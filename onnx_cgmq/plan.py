@@ -135,8 +135,8 @@ class PlanCost(BaseModel):
         bops: Bit operations for one sample: sum over MACs of weight bits x activation bits.
         rbop: ``bops`` as a share of the float model's (1024 per MAC).
         macs: Multiply-accumulates for one sample.
-        weight_bytes: Bytes of the stored weights and biases at their written widths.
-        bops_by_node: Bit operations of every MAC node.
+        weight_bytes: Bytes of the stored weights, biases and tables at their written widths.
+        bops_by_node: Bit operations of every MAC node (of each of its products, with a suffix).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

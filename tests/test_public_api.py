@@ -35,7 +35,7 @@ PARAMETERS = {
     "prepare": "model",
     "write_back": "gated plan",
     "calibrate": "mirror data *samples *batch_size",
-    "inspect": "model",
+    "inspect": "model shapes",
     "verify": "deployed reference data *bound",
     "Mirror": "model",
     "Guide": "mirror bound *direction *steps *interval",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from onnx_cgmq.bits import FLOAT_BITS
 from onnx_cgmq.cost.geometry import Array
-from onnx_cgmq.cost.macs import MacOp
+from onnx_cgmq.cost.macs import MacOp, Operand
 
 Widths = Mapping[str, npt.NDArray[np.int64]]
 """Bits by tensor name; each array broadcasts to its tensor. Missing tensors are float (32)."""
@@ -22,18 +22,21 @@ _FLOAT: Final[npt.NDArray[Any]] = np.array(FLOAT_BITS, dtype=np.int64)
 
 
 def bops(ops: Iterable[MacOp], widths: Widths) -> dict[str, int]:
-    """Bit operations of every node for one sample.
+    """Bit operations of every product for one sample, by the name of its node.
 
     Each multiply-accumulate counts the product of the widths of its own two elements.
     """
-    return {
-        op.node: op.bops(widths.get(op.a.name, _FLOAT), widths.get(op.b.name, _FLOAT)) for op in ops
-    }
+    return {op.node: op_bops(op, widths) for op in ops}
+
+
+def op_bops(op: MacOp, widths: Widths) -> int:
+    """Bit operations of one product for one sample."""
+    return op.bops(_bits(widths, op.a), _bits(widths, op.b))
 
 
 def total_bops(ops: Iterable[MacOp], widths: Widths) -> int:
     """Bit operations of the whole graph for one sample."""
-    return sum(bops(ops, widths).values())
+    return sum(op_bops(op, widths) for op in ops)
 
 
 def total_macs(ops: Iterable[MacOp]) -> int:
@@ -51,11 +54,13 @@ def marginal_bops(ops: Iterable[MacOp], widths: Widths) -> dict[str, Array]:
     marginal: dict[str, Array] = {}
     for op in ops:
         if op.a.name in widths:
-            taps = op.taps_b(widths.get(op.b.name, _FLOAT))
-            add = op.spread_a(taps, np.shape(widths[op.a.name]))
-            marginal[op.a.name] = marginal.get(op.a.name, 0.0) + add
+            add = op.spread_a(op.taps_b(_bits(widths, op.b)), np.shape(widths[op.a.name]))
+            marginal[op.a.name] = marginal.get(op.a.name, 0.0) + add / op.samples
         if op.b.name in widths:
-            taps = op.taps_a(widths.get(op.a.name, _FLOAT))
-            add = op.spread_b(taps, np.shape(widths[op.b.name]))
-            marginal[op.b.name] = marginal.get(op.b.name, 0.0) + add
+            add = op.spread_b(op.taps_a(_bits(widths, op.a)), np.shape(widths[op.b.name]))
+            marginal[op.b.name] = marginal.get(op.b.name, 0.0) + add / op.samples
     return marginal
+
+
+def _bits(widths: Widths, operand: Operand) -> npt.NDArray[Any]:
+    return widths.get(operand.name, _FLOAT)

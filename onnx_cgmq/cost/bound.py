@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_cgmq.bits import Role
-from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, Widths, bops, marginal_bops, total_macs
+from onnx_cgmq.cost.bops import (
+    FLOAT_BOPS_PER_MAC,
+    Widths,
+    bops,
+    marginal_bops,
+    total_bops,
+    total_macs,
+)
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp
 from onnx_cgmq.cost.size import float_bytes, tensor_bytes, weight_bytes
@@ -116,15 +123,21 @@ class CostModel:
         ops: The MAC operators.
         specs: The gated tensors by name.
         kind: What is counted.
+        ungated: Bytes of weights that have no quantizer.
         macs: Multiply-accumulates for one sample.
     """
 
     def __init__(
-        self, ops: Sequence[MacOp], specs: Mapping[str, QuantizerSpec], kind: CostKind
+        self,
+        ops: Sequence[MacOp],
+        specs: Mapping[str, QuantizerSpec],
+        kind: CostKind,
+        ungated: int = 0,
     ) -> None:
         self.ops = tuple(ops)
         self.specs = dict(specs)
         self.kind = kind
+        self.ungated = ungated
         self.macs = total_macs(self.ops)
 
     @classmethod
@@ -133,20 +146,21 @@ class CostModel:
         ops: Sequence[MacOp],
         specs: Mapping[str, QuantizerSpec],
         bound: str | float | Bound,
+        ungated: int = 0,
     ) -> tuple[CostModel, Bound]:
         """The cost model that a bound needs, and the bound, parsed.
 
         Raises:
             BoundError: The bound can't be parsed.
         """
-        parsed = parse_bound(bound, total_macs(ops), float_bytes(specs))
-        return cls(ops, specs, parsed.kind), parsed
+        parsed = parse_bound(bound, total_macs(ops), float_bytes(specs) + ungated)
+        return cls(ops, specs, parsed.kind, ungated), parsed
 
     def cost(self, widths: Widths) -> int:
         """Bit operations for one sample, or bytes of weights and biases."""
         if self.kind is CostKind.SIZE:
-            return weight_bytes(self.specs, widths)
-        return sum(bops(self.ops, widths).values())
+            return weight_bytes(self.specs, widths) + self.ungated
+        return total_bops(self.ops, widths)
 
     def marginal(self, widths: Widths) -> dict[str, Array]:
         """What one bit more of each width costs; tensors without cost are missing.
@@ -213,7 +227,7 @@ class CostModel:
             return
         if self.kind is CostKind.SIZE:
             shares = tensor_bytes(self.specs, widths)
-            whole = float_bytes(self.specs)
+            whole = float_bytes(self.specs) + self.ungated
             least = f"{smallest:,} bytes ('size:{_percent_above(smallest, whole)}')"
             what, details = "tensors", dict.fromkeys(shares, "")
         else:
@@ -221,7 +235,9 @@ class CostModel:
             whole = FLOAT_BOPS_PER_MAC * self.macs
             least = f"{smallest:,} bit operations ('{_percent_above(smallest, whole)}')"
             what = "nodes"
-            details = {op.node: f": {op.a.name} x {op.b.name}" for op in self.ops}
+            details = {
+                op.node: f": {op.a.name or 'inside'} x {op.b.name or 'inside'}" for op in self.ops
+            }
         largest = sorted(shares.items(), key=lambda item: -item[1])[:3]
         names = ", ".join(
             f"{name} ({share / smallest:.0%}{details[name]})" for name, share in largest
@@ -239,7 +255,7 @@ class CostModel:
             bops=total,
             rbop=total / (FLOAT_BOPS_PER_MAC * self.macs) if self.macs else 0.0,
             macs=self.macs,
-            weight_bytes=weight_bytes(self.specs, widths),
+            weight_bytes=weight_bytes(self.specs, widths) + self.ungated,
             bops_by_node=by_node,
         )
 

@@ -8,6 +8,7 @@ listing the multiply-accumulates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,49 +195,40 @@ def _window(size: int, kernel: int, stride: int, dilation: int, begin: int, end:
     return matrix
 
 
-def transposed_convolution(a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> tuple[Side, Side]:
-    """ConvTranspose: ``a`` is ``[1, C, spatial..]``, ``b`` is ``[C, M/group, kernel..]``.
+Axis = tuple[tuple[str, int], ...]
+"""Labels and sizes of one axis, outermost first: more than one where an axis joins several."""
 
-    Every input element meets every weight of its channel; those whose output is cropped count too.
+
+def contraction(a: Sequence[Axis], b: Sequence[Axis]) -> tuple[Side, Side]:
+    """A sum of products over labelled axes, as einsum writes it.
+
+    A label that both operands have is a tap; a size of 1 is broadcast to the other's. All other
+    labels are summed by their own operand.
+
+    Args:
+        a: Axes of the first operand, each label once.
+        b: Axes of the second operand.
+
+    Raises:
+        ValueError: The sizes of a label differ.
     """
-    tap_shape = (b_shape[0],)
-    a_axes = (
-        (Part(a_shape[0], None),),
-        (Part(a_shape[1], 0),),
-        *((Part(size, None),) for size in a_shape[2:]),
-    )
-    b_axes = ((Part(b_shape[0], 0),), *((Part(size, None),) for size in b_shape[1:]))
-    return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
+    sizes_a, sizes_b = (dict(part for axis in axes for part in axis) for axes in (a, b))
+    taps = [label for label in sizes_a if label in sizes_b]
+    for label in taps:
+        smaller, larger = sorted((sizes_a[label], sizes_b[label]))
+        if smaller not in (1, larger):
+            raise ValueError(f"sizes {smaller} and {larger} of axis {label} differ")
+    tap_shape = tuple(_broadcast(sizes_a[label], sizes_b[label]) for label in taps)
+
+    def side(axes: Sequence[Axis]) -> Side:
+        parts = (
+            tuple(Part(size, taps.index(label) if label in taps else None) for label, size in axis)
+            for axis in axes
+        )
+        return Side(tuple(parts), tap_shape)
+
+    return side(a), side(b)
 
 
-def matrix_product(
-    a_shape: tuple[int, ...],
-    b_shape: tuple[int, ...],
-    transpose_a: bool = False,
-    transpose_b: bool = False,
-) -> tuple[Side, Side]:
-    """MatMul and Gemm: ``[.., M, K] x [.., K, N]``, leading axes broadcast."""
-    a_lead, b_lead = a_shape[:-2], b_shape[:-2]
-    lead = np.broadcast_shapes(a_lead, b_lead)
-    inner_a = a_shape[-2] if transpose_a else a_shape[-1]
-    inner_b = b_shape[-1] if transpose_b or len(b_shape) == 1 else b_shape[-2]
-    inner = max(inner_a, inner_b)
-    if min(inner_a, inner_b) not in (1, inner):  # 1: a size that is unknown
-        raise ValueError(f"inner sizes {inner_a} and {inner_b} differ")
-    tap_shape = (*lead, inner)
-    inner_tap = len(lead)
-
-    def leading(shape: tuple[int, ...]) -> tuple[tuple[Part, ...], ...]:
-        start = len(lead) - len(shape)
-        return tuple((Part(size, start + i),) for i, size in enumerate(shape))
-
-    def matrix(shape: tuple[int, ...], inner_first: bool) -> tuple[tuple[Part, ...], ...]:
-        if len(shape) == 1:
-            return ((Part(shape[0], inner_tap),),)
-        outer_size = shape[-1] if inner_first else shape[-2]
-        parts = ((Part(inner, inner_tap),), (Part(outer_size, None),))
-        return parts if inner_first else parts[::-1]
-
-    a_axes = (*leading(a_lead), *matrix(a_shape, transpose_a))
-    b_axes = (*leading(b_lead), *matrix(b_shape, not transpose_b))
-    return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
+def _broadcast(one: int, other: int) -> int:
+    return other if one == 1 else one

@@ -1,10 +1,9 @@
-"""The multiply-accumulates of a graph: one :class:`MacOp` for every MAC operator."""
+"""The multiply-accumulates of a graph: one :class:`MacOp` for every product of a MAC operator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +11,22 @@ import onnx_ir as ir
 
 from onnx_cgmq.cost import geometry
 from onnx_cgmq.cost.geometry import Array, Side
+from onnx_cgmq.cost.products import Product, products
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.opspec import int_attribute, mac_spec
+from onnx_cgmq.graph.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.layouts import permutation, transposes_above
+from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.graph.sizes import Sizes
 
 
 @dataclass(frozen=True)
 class Operand:
-    """One operand of a MAC operator.
+    """One operand of a product.
 
     Attributes:
-        name: Name of the float tensor (of the value before its quantizer).
-        shape: Its shape; activations have their batch (axis 0) as 1.
+        name: Name of the float tensor (of the value before its quantizer); empty for a value inside
+            of the operator, which is float.
+        shape: Its shape for one sample, or for the batch that the model fixes.
     """
 
     name: str
@@ -31,17 +35,18 @@ class Operand:
 
 @dataclass(frozen=True, eq=False)
 class MacOp:
-    """The multiply-accumulates of one node, for one sample.
+    """The multiply-accumulates of one product, for one sample.
 
-    ``BOPs = sum(taps_a(widths of a) * taps_b(widths of b))``.
+    ``BOPs = sum(taps_a(widths of a) * taps_b(widths of b)) / samples``.
 
     Attributes:
-        node: Name of the node.
+        node: Name of the node; the products of one node have a suffix each (``lstm.state``).
         op_type: Its operator.
         a: First operand.
         b: Second operand.
         side_a: Map of ``a`` onto taps.
         side_b: Map of ``b`` onto taps.
+        samples: Samples that the shapes hold.
     """
 
     node: str
@@ -50,6 +55,7 @@ class MacOp:
     b: Operand
     side_a: Side
     side_b: Side
+    samples: int = 1
 
     @property
     def tap_shape(self) -> tuple[int, ...]:
@@ -79,135 +85,113 @@ class MacOp:
 
     def bops(self, widths_a: npt.ArrayLike, widths_b: npt.ArrayLike) -> int:
         """Bit operations: sum over multiply-accumulates of the product of both widths."""
-        return geometry.tap_product(self.taps_a(widths_a), self.taps_b(widths_b), self.tap_shape)
+        taps_a, taps_b = self.taps_a(widths_a), self.taps_b(widths_b)
+        return geometry.tap_product(taps_a, taps_b, self.tap_shape) // self.samples
+
+
+@dataclass(frozen=True)
+class Source:
+    """The tensor that an operand stands for.
+
+    Attributes:
+        name: Its name in the float model.
+        path: Transpose nodes between it and the operand, nearest to the operand first.
+    """
+
+    name: str
+    path: tuple[ir.Node, ...] = ()
 
 
 def mac_ops(
-    model: ir.Model, float_value: Callable[[ir.Value], ir.Value] | None = None
+    model: ir.Model, source_of: Callable[[ir.Value], Source] | None = None
 ) -> tuple[MacOp, ...]:
-    """Finds the MAC operators of a prepared, gated or written graph, in graph order.
+    """Finds the multiply-accumulates of a prepared, gated or written graph, in graph order.
+
+    Sizes that the model leaves open are those noted for its inputs (:mod:`~onnx_cgmq.graph.sizes`);
+    what depends on the data counts as 1. Subgraphs count once.
 
     Args:
-        model: The model; shapes are inferred.
-        float_value: Maps an operand as the node reads it to the float tensor it stands for;
-            by default the input of its gated quantizer, if it has one.
+        model: The model.
+        source_of: Finds the float tensor that an operand, as the node reads it, stands for; by
+            default the input of its gated quantizer, if it has one.
 
     Returns:
-        One entry for every MAC operator, those in subgraphs included.
+        One entry for every product of every MAC operator.
 
     Raises:
         ModelError: An operand has no known rank or a shape that its operator does not allow.
     """
-    source = float_value or ungated
+    sizes, source_of = Sizes(model), source_of or _before_gates(model)
     found = []
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        spec = mac_spec(node)
-        if spec is None:
+        if mac_spec(node) is None:
             continue
-        build = _GEOMETRY[spec.op_type]
-        read = [node.inputs[index] for index in spec.operands]
-        values = [source(value) for value in read if value is not None]
         name = node.name or str(node.outputs[0].name)
-        shapes = tuple(_operand_shape(node, value, index) for index, value in enumerate(values))
-        try:
-            side_a, side_b = build(node, shapes[0], shapes[1])
-        except (ValueError, IndexError) as error:
-            raise ModelError(
-                f"node {name!r} ({node.op_type}): shapes {shapes[0]} and {shapes[1]} do not fit; "
-                "check the model with onnx.checker and infer its shapes"
-            ) from error
-        a, b = (
-            Operand(str(value.name), side.shape)
-            for value, side in zip(values, (side_a, side_b), strict=True)
-        )
-        found.append(MacOp(name, node.op_type, a, b, side_a, side_b))
+        for product in _products(node, sizes):
+            label = f"{name}.{product.label}" if product.label else name
+            (a, side_a), (b, side_b) = (
+                _operand(node, index, side, source_of)
+                for index, side in zip((product.a, product.b), product.sides, strict=True)
+            )
+            found.append(MacOp(label, node.op_type, a, b, side_a, side_b, sizes.samples))
     return tuple(found)
 
 
-def ungated(value: ir.Value) -> ir.Value:
-    """The value before its gated quantizer, or the value itself."""
-    producer = value.producer()
-    if producer is not None and producer.domain == "onnx_cgmq" and producer.inputs[0] is not None:
-        return producer.inputs[0]
-    return value
-
-
-def _operand_shape(node: ir.Node, value: ir.Value, index: int) -> tuple[int, ...]:
-    """Shape for one sample: unknown sizes are 1, and so is the batch of an activation."""
-    if value.shape is None and value.const_value is None:
+def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
+    spec = mac_spec(node)
+    assert spec is not None
+    shapes = [
+        None if value is None or not value.name else sizes.shape(value) for value in node.inputs
+    ]
+    for index, value in spec.operand_values(node):
+        if shapes[index] is None:
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
+                "infer the model's shapes first"
+            )
+    known = [
+        None if shape is None else tuple(1 if n is None else n for n in shape) for shape in shapes
+    ]
+    try:
+        return products(node, known)
+    except (ValueError, IndexError) as error:
+        operands = " and ".join(str(known[index]) for index, _ in spec.operand_values(node))
         raise ModelError(
-            f"node {node.name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
-            "infer the model's shapes first"
-        )
-    dims = value.const_value.shape if value.const_value is not None else value.shape
-    assert dims is not None
-    shape = [dim if isinstance(dim, int) else 1 for dim in dims]
-    if value.const_value is None and len(shape) > 1 and not _contracts_axis_0(node, shape, index):
-        shape[0] = 1
-    return tuple(shape)
+            f"node {node.name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "
+            "check the model with onnx.checker and infer its shapes"
+        ) from error
 
 
-def _contracts_axis_0(node: ir.Node, shape: list[int], index: int) -> bool:
-    """Whether axis 0 of an operand is not the batch but an axis of the matrix product."""
-    if node.op_type == "Gemm":
-        return index == 1 or bool(int_attribute(node, "transA", 0))
-    return node.op_type == "MatMul" and index == 1 and len(shape) == 2
+def _operand(
+    node: ir.Node, index: int | None, side: Side, source_of: Callable[[ir.Value], Source]
+) -> tuple[Operand, Side]:
+    """An operand, and its map onto taps, both in the layout of the tensor it stands for."""
+    value = None if index is None else node.inputs[index]
+    if value is None:
+        return Operand("", side.shape), side
+    source = source_of(value)
+    if source.path:
+        axes = dict(zip(permutation(source.path, len(side.axes)), side.axes, strict=True))
+        side = Side(tuple(axes[axis] for axis in range(len(axes))), side.tap_shape)
+    return Operand(source.name, side.shape), side
 
 
-def _attribute_ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else tuple(attribute.as_ints())
+def _before_gates(model: ir.Model) -> Callable[[ir.Value], Source]:
+    """Operands by the tensor before their quantizer; who reads such a tensor as it is, is told."""
+    sources = {node.outputs[0]: node.inputs[0] for node in model.graph if is_gated_quantizer(node)}
+    gated = set(sources.values())
+
+    def source_of(value: ir.Value) -> Source:
+        path = transposes_above(value)
+        top = (path[-1].inputs[0] if path else value) or value
+        tensor = sources.get(top)
+        if tensor is not None and (tensor.const_value is not None or not path):
+            return Source(str(tensor.name), path)
+        return Source(float_name(str(value.name)) if value in gated else str(value.name))
+
+    return source_of
 
 
-def _conv(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, Side]:
-    rank = len(a) - 2
-    ones = (1,) * rank
-    strides = _attribute_ints(node, "strides", ones)
-    dilations = _attribute_ints(node, "dilations", ones)
-    pads = _attribute_ints(node, "pads", (0,) * (2 * rank))
-    auto_pad = node.attributes.get("auto_pad")
-    mode = "NOTSET" if auto_pad is None else auto_pad.as_string()
-    if mode == "VALID":
-        pads = (0,) * (2 * rank)
-    elif mode in ("SAME_UPPER", "SAME_LOWER"):
-        pads = _same_pads(a[2:], b[2:], strides, dilations, upper=mode == "SAME_UPPER")
-    return geometry.convolution(a, b, strides, dilations, pads, int_attribute(node, "group", 1))
-
-
-def _same_pads(
-    spatial: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    upper: bool,
-) -> tuple[int, ...]:
-    """Explicit pads of ``SAME_UPPER`` and ``SAME_LOWER``: ``ceil(size / stride)`` positions."""
-    small, large = [], []
-    for size, k, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
-        total = max(0, (-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size)
-        small.append(total // 2)
-        large.append(total - total // 2)
-    return (*small, *large) if upper else (*large, *small)
-
-
-def _conv_transpose(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, Side]:
-    return geometry.transposed_convolution(a, b)
-
-
-def _matmul(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, Side]:
-    return geometry.matrix_product(a, b)
-
-
-def _gemm(node: ir.Node, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Side, Side]:
-    transpose_a, transpose_b = int_attribute(node, "transA", 0), int_attribute(node, "transB", 0)
-    return geometry.matrix_product(a, b, bool(transpose_a), bool(transpose_b))
-
-
-_Build = Callable[[ir.Node, tuple[int, ...], tuple[int, ...]], tuple[Side, Side]]
-
-_GEOMETRY: Final[dict[str, _Build]] = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-}
+def float_name(tensor: str) -> str:
+    """What a quantized tensor is called where an operator reads its float values."""
+    return f"{tensor} (float)"

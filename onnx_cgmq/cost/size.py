@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bops import Widths
+from onnx_cgmq.graph.layouts import constants_read
 from onnx_cgmq.graph.lower.storage import NEWEST_OPSET, weight_type
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
@@ -51,3 +53,10 @@ def weight_bytes(specs: Mapping[str, QuantizerSpec], widths: Widths) -> int:
 def float_bytes(specs: Mapping[str, QuantizerSpec]) -> int:
     """Bytes of all weights and biases of the float model."""
     return weight_bytes(specs, {})
+
+
+def ungated_bytes(model: ir.Model) -> int:
+    """Bytes of the weights, biases and tables of a gated graph that have no quantizer."""
+    constants = (value.const_value for value in constants_read(model))
+    bits = (tensor.size * int(tensor.dtype.bitwidth) for tensor in constants if tensor is not None)
+    return sum(-(-count // 8) for count in bits)

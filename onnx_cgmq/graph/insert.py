@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_cgmq.bits import Granularity, GridForm, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
+from onnx_cgmq.graph.choices import Choices
 from onnx_cgmq.graph.gated_qdq import (
     ACCUMULATOR_OP,
     GATED_DOMAIN,
@@ -28,11 +29,19 @@ from onnx_cgmq.graph.gates import (
     quantizer_nodes,
     set_form,
 )
+from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.load import ModelLike, load_model
-from onnx_cgmq.graph.opspec import MAC_OP_TYPES, OpSpec, mac_spec
-from onnx_cgmq.graph.placement import bias_spec, operand_spec, weights_with_two_axes
+from onnx_cgmq.graph.opspec import MAC_OP_TYPES, OpSpec
+from onnx_cgmq.graph.placement import (
+    activation_spec,
+    bias_spec,
+    channel_axes,
+    quantized_nodes,
+    weight_spec,
+)
 from onnx_cgmq.graph.prepare import is_prepared, prepare_in_place
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.sizes import set_input_shapes
 
 __all__ = ["insert_gates", "quantizer_nodes", "set_form"]
 
@@ -42,11 +51,11 @@ _SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not
 def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any) -> ir.Model:
     """Puts a gated quantizer on every tensor that multiply-accumulates read.
 
-    These are the constant weights, the activations (on the value that the operator reads) and the
-    constant biases. A tensor has one quantizer however many such operators read it; all others go
-    on reading the float value. Every gate starts at the widest width, so that the result equals the
-    float model exactly if 32 bits are allowed. A bias of an operator with an integer kernel is then
-    rounded to the INT32 codes which that kernel adds.
+    These are the constant weights (those of lookups too), the activations (on the value that the
+    operator reads) and the constant biases. A tensor has one quantizer however many such operators
+    read it; all others go on reading the float value. Every gate starts at the widest width, so
+    that the result equals the float model exactly if 32 bits are allowed. A bias of an operator
+    with an integer kernel is then rounded to the INT32 codes which that kernel adds.
 
     Operators inside of subgraphs (``If``, ``Loop``, ``Scan``) stay float.
 
@@ -64,7 +73,7 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
     Raises:
         ModelError: The model can't be read or prepared, has nothing to quantize or has gates
             already; or a size that a ``channel`` or ``element`` gate needs is not fixed.
-        ConfigError: A setting is invalid.
+        ConfigError: A setting is invalid, or names a tensor, node or operator that isn't there.
     """
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
@@ -74,11 +83,11 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
         prepare_in_place(gated)
     if any(is_gated_quantizer(node) for node in gated.graph):
         raise ModelError("the model has gates already; insert them into the float model")
-    inserter = _Inserter(gated, config)
-    for node in list(gated.graph):
-        spec = mac_spec(node)
-        if spec is not None and _reads_float32(node, spec):
-            inserter.visit(node, spec)
+    set_input_shapes(gated, config.shapes)
+    nodes = quantized_nodes(gated.graph)
+    inserter = _Inserter(gated, config, nodes)
+    for node, spec in nodes:
+        inserter.visit(node, spec)
     if not inserter.quantized:
         raise ModelError(
             f"nothing to quantize: none of {', '.join(MAC_OP_TYPES)} on float32 tensors outside "
@@ -90,34 +99,77 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
 class _Inserter:
     """Quantizers inserted so far, one for every tensor."""
 
-    def __init__(self, model: ir.Model, config: Config) -> None:
+    def __init__(
+        self, model: ir.Model, config: Config, nodes: list[tuple[ir.Node, OpSpec]]
+    ) -> None:
         self.model = model
         self.graph = model.graph
         self.config = config
         self.quantized: dict[ir.Value, tuple[ir.Node, QuantizerSpec]] = {}
-        self.tied = weights_with_two_axes(model.graph)
+        self.axes = channel_axes(nodes)
+        self.choices = _choices(config, nodes)
+        self.transposed: dict[ir.Value, ir.Value] = {}
         model.opset_imports[GATED_DOMAIN] = GATED_VERSION
 
     def visit(self, node: ir.Node, op: OpSpec) -> None:
         operands = []
-        for index in op.operands:
-            value = node.inputs[index]
-            assert value is not None
-            if value not in self.quantized:
-                tied = value in self.tied
-                spec = operand_spec(self.config, node, op, index, value, tied)
-                self._quantize(value, spec, node)
-            operands.append(self.quantized[value])
-            node.replace_input_with(index, operands[-1][0].outputs[0])
+        for index, value in op.operand_values(node):
+            source, path = stored_weight(value)
+            quantizer = self._quantizer(source, node, op)
+            if quantizer is None:
+                continue
+            quantized = quantizer[0].outputs[0]
+            if path:
+                quantized = self._transposed(value, path, quantized, node)
+            else:
+                operands.append(quantizer)
+            node.replace_input_with(index, quantized)
         bias = op.bias_value(node)
         if op.bias is None or bias is None or bias.const_value is None:
             return
         if bias not in self.quantized:
-            self._quantize(bias, bias_spec(self.config, bias), node)
+            chosen = self.choices.ladder(str(bias.name), activation=False)
+            self._quantize(bias, bias_spec(self.config, bias, chosen), node)
         source = self.quantized[bias][0].outputs[0]
         if op.integer_kernel(node) and _has_one_accumulator_step(operands):
             source = self._accumulator(node, bias, source, operands)
         node.replace_input_with(op.bias, source)
+
+    def _quantizer(
+        self, value: ir.Value, node: ir.Node, op: OpSpec
+    ) -> tuple[ir.Node, QuantizerSpec] | None:
+        """The quantizer of an operand, made if there is none; ``None`` if the node stays float."""
+        name, weight = str(value.name), value.const_value is not None
+        if not weight and self.choices.reads_float(node, name):
+            return None
+        if value not in self.quantized:
+            chosen = self.choices.ladder(name, activation=not weight)
+            if weight:
+                spec = weight_spec(self.config, value, self.axes[value], chosen)
+            else:
+                spec = activation_spec(self.config, node, op, value, chosen)
+            self._quantize(value, spec, node)
+        return self.quantized[value]
+
+    def _transposed(
+        self, value: ir.Value, path: tuple[ir.Node, ...], quantized: ir.Value, before: ir.Node
+    ) -> ir.Value:
+        """What Transpose nodes make of a quantized weight, in place of what they made of it."""
+        if value not in self.transposed:
+            for mover in reversed(path):
+                name = f"{mover.outputs[0].name}.quantized"
+                copy = ir.Node(
+                    "",
+                    "Transpose",
+                    [quantized],
+                    mover.attributes.values(),
+                    outputs=[_float_value(name, _shape_of(mover.outputs[0]))],
+                    name=name,
+                )
+                self.graph.insert_before(before, copy)
+                quantized = copy.outputs[0]
+            self.transposed[value] = quantized
+        return self.transposed[value]
 
     def _quantize(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
         """Inserts the quantizer of a value before a node."""
@@ -167,29 +219,29 @@ class _Inserter:
         return accumulator.outputs[0]
 
 
-def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
-    """Whether a node multiplies float32 tensors: integer arithmetic is not quantized.
+def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
+    """The user's choices, checked to name what there is.
 
     Raises:
-        ModelError: It multiplies another float type.
+        ConfigError: One names nothing.
     """
-    for index in op.operands:
-        value = node.inputs[index]
-        assert value is not None
-        dtype = value.dtype if value.const_value is None else value.const_value.dtype
-        if dtype is None or dtype is ir.DataType.FLOAT:
-            continue
-        if dtype.is_floating_point():
-            raise ModelError(
-                f"node '{node.name}' ({node.op_type}) works on {dtype.name}; only float32 models "
-                "can be quantized: convert the model to float32 first"
-            )
-        return False
-    return True
+    readers: dict[str, list[ir.Node]] = {}
+    biases = set()
+    for node, op in nodes:
+        for _, value in op.operand_values(node):
+            readers.setdefault(str(stored_weight(value)[0].name), []).append(node)
+        bias = op.bias_value(node)
+        if bias is not None and bias.const_value is not None:
+            biases.add(str(bias.name))
+    choices = Choices(config.choices, readers, biases)
+    choices.check_used()
+    return choices
 
 
 def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> bool:
     """Whether a kernel can accumulate at ``step_x * step_w``, one per output channel."""
+    if len(operands) != 2:
+        return False
     (_, a), (_, b) = operands
     uniform = a.granularity is Granularity.TENSOR and a.role is Role.ACTIVATION
     return uniform and (b.role is Role.WEIGHT or b.granularity is Granularity.TENSOR)

@@ -1,7 +1,7 @@
 """The one registry of operators that multiply and accumulate, and of those that only move codes.
 
 Placement, channel axes, cost and kernels all read it, so that they can't disagree. A new operator
-is one more :class:`OpSpec` in ``_MAC_OPS`` (and one geometry in ``cost/macs.py``).
+is one more :class:`OpSpec` in ``_MAC_OPS`` and its products in ``cost/products.py``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_cgmq.graph import einsum
+
 _STANDARD_DOMAINS: Final = ("", "ai.onnx")
 
 
 def standard_op(node: ir.Node) -> str | None:
     """Operator type of a node of the standard domain, else ``None``."""
     return node.op_type if node.domain in _STANDARD_DOMAINS else None
+
+
+def operator_key(node: ir.Node) -> str:
+    """``Conv`` for operators of the standard domain, ``com.microsoft.QGemm`` for others."""
+    return standard_op(node) or f"{node.domain}.{node.op_type}"
 
 
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
@@ -32,34 +39,8 @@ def float_attribute(node: ir.Node, name: str, default: float) -> float:
     return default if attribute is None else attribute.as_float()
 
 
-@dataclass(frozen=True)
-class OpSpec:
-    """What the quantizer placement must know of an operator that multiplies and accumulates.
-
-    Attributes:
-        op_type: Operator of the standard domain.
-        bias: Index of its bias input, or ``None``.
-        output_axis: ``(node, operand index, rank) -> axis`` of that operand which counts output
-            channels (``None``: there is none); the channel axis if the operand is a weight.
-        activation_axis: Channel axis of an activation operand; negative counts from the end.
-        integer_kernel: Whether onnxruntime's CPU provider has an integer kernel for a node, whose
-            bias then is INT32 at the product of both steps.
-        operands: Indices of the two inputs that are multiplied.
-    """
-
-    op_type: str
-    bias: int | None
-    output_axis: Callable[[ir.Node, int, int], int | None]
-    activation_axis: int
-    integer_kernel: Callable[[ir.Node], bool]
-    operands: tuple[int, int] = (0, 1)
-
-    def bias_value(self, node: ir.Node) -> ir.Value | None:
-        """The bias that a node reads, if any."""
-        if self.bias is None or len(node.inputs) <= self.bias:
-            return None
-        value = node.inputs[self.bias]
-        return value if value is not None and value.name else None
+def _no_axis(node: ir.Node, operand: int, rank: int) -> int | None:
+    return None
 
 
 def _always(node: ir.Node) -> bool:
@@ -68,6 +49,43 @@ def _always(node: ir.Node) -> bool:
 
 def _never(node: ir.Node) -> bool:
     return False
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """What placement, cost and writing must know of an operator whose operands are quantized.
+
+    Attributes:
+        op_type: The operator, as :func:`operator_key` names it.
+        bias: Index of its bias input, or ``None``.
+        output_axis: ``(node, operand index, rank) -> axis`` of that operand which counts output
+            channels (``None``: there is none); the channel axis if the operand is a weight.
+        activation_axis: Channel axis of an activation operand; negative counts from the end.
+        integer_kernel: Whether onnxruntime's CPU provider has an integer kernel for a node, whose
+            bias then is INT32 at the product of both steps.
+        operands: Indices of the inputs that get quantizers; of two that multiply, activation first.
+        quantizable: Whether a node's operands get quantizers; it is counted in any case.
+    """
+
+    op_type: str
+    bias: int | None = None
+    output_axis: Callable[[ir.Node, int, int], int | None] = _no_axis
+    activation_axis: int = -1
+    integer_kernel: Callable[[ir.Node], bool] = _never
+    operands: tuple[int, ...] = (0, 1)
+    quantizable: Callable[[ir.Node], bool] = _always
+
+    def bias_value(self, node: ir.Node) -> ir.Value | None:
+        """The bias that a node reads, if any."""
+        if self.bias is None or len(node.inputs) <= self.bias:
+            return None
+        value = node.inputs[self.bias]
+        return value if value is not None and value.name else None
+
+    def operand_values(self, node: ir.Node) -> tuple[tuple[int, ir.Value], ...]:
+        """Index and value of every operand that a node reads; optional ones may be missing."""
+        found = ((i, node.inputs[i]) for i in self.operands if i < len(node.inputs))
+        return tuple((i, value) for i, value in found if value is not None and value.name)
 
 
 def _conv_axis(node: ir.Node, operand: int, rank: int) -> int | None:
@@ -90,24 +108,54 @@ def _matmul_axis(node: ir.Node, operand: int, rank: int) -> int | None:
     return rank - 1 if operand == 1 else rank - 2
 
 
+def _recurrent_axis(node: ir.Node, operand: int, rank: int) -> int | None:
+    return 1 if operand in (1, 2) else None  # [directions, gates, in]
+
+
+def _table_axis(node: ir.Node, operand: int, rank: int) -> int | None:
+    return int_attribute(node, "axis", 0) % rank
+
+
 def _plain_gemm(node: ir.Node) -> bool:
     """QGemm adds the bias at the product of both steps: only right without alpha and beta."""
     factors = (float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0))
     return factors == (1.0, 1.0)
 
 
+def _is_float_table(node: ir.Node) -> bool:
+    """Whether a Gather looks rows up in a constant table, as embeddings do."""
+    table = node.inputs[0].const_value if node.inputs and node.inputs[0] is not None else None
+    return table is not None and table.dtype is ir.DataType.FLOAT and len(table.shape) > 1
+
+
 _MAC_OPS: Final = {
     spec.op_type: spec
     for spec in (
+        OpSpec("Attention", operands=(0, 1, 2)),
         OpSpec("Conv", 2, _conv_axis, 1, _always),
-        OpSpec("ConvTranspose", 2, _conv_transpose_axis, 1, _never),
+        OpSpec("ConvInteger", quantizable=_never),
+        OpSpec("ConvTranspose", 2, _conv_transpose_axis, 1),
+        OpSpec("DeformConv", 3, _conv_axis, operands=(1,)),
+        OpSpec("Einsum", None, einsum.output_axis, quantizable=einsum.is_plain_einsum),
+        OpSpec("GRU", 3, _recurrent_axis, operands=(0, 1, 2)),
         OpSpec("Gemm", 2, _gemm_axis, -1, _plain_gemm),
+        OpSpec("LSTM", 3, _recurrent_axis, operands=(0, 1, 2)),
         OpSpec("MatMul", None, _matmul_axis, -1, _always),
+        OpSpec("MatMulInteger", quantizable=_never),
+        OpSpec("QLinearConv", 8, operands=(0, 3), quantizable=_never),
+        OpSpec("QLinearMatMul", operands=(0, 3), quantizable=_never),
+        OpSpec("RNN", 3, _recurrent_axis, operands=(0, 1, 2)),
+        OpSpec("com.microsoft.QGemm", 6, operands=(0, 3), quantizable=_never),
     )
 }
 
-MAC_OP_TYPES: Final = tuple(_MAC_OPS)
-"""Operators that multiply and accumulate."""
+_LOOKUP: Final = OpSpec("Gather", None, _table_axis, operands=(0,), quantizable=_is_float_table)
+"""An embedding: no multiply-accumulates, but often most of a model's size."""
+
+MAC_OP_TYPES: Final = tuple(
+    op_type for op_type, spec in _MAC_OPS.items() if spec.quantizable is not _never
+)
+"""Operators that multiply and accumulate and whose operands can be quantized."""
 
 CODE_TRANSPARENT_OPS: Final = frozenset(
     {
@@ -134,7 +182,18 @@ CODE_TRANSPARENT_OPS: Final = frozenset(
 
 def mac_spec(node: ir.Node) -> OpSpec | None:
     """Entry of a node that multiplies and accumulates, else ``None``."""
-    return _MAC_OPS.get(standard_op(node) or "")
+    return _MAC_OPS.get(operator_key(node))
+
+
+def lookup_spec(node: ir.Node) -> OpSpec | None:
+    """Entry of a node that may look rows up in a table, else ``None``."""
+    return _LOOKUP if standard_op(node) == _LOOKUP.op_type else None
+
+
+def quantized_spec(node: ir.Node) -> OpSpec | None:
+    """Entry of a node whose operands get quantizers (MACs and lookups in tables), else ``None``."""
+    spec = lookup_spec(node) or mac_spec(node)
+    return spec if spec is not None and spec.quantizable(node) else None
 
 
 def moves_codes(node: ir.Node) -> bool:

@@ -2,46 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.layouts import permutation, stored_weight
 from onnx_cgmq.graph.nonnegative import is_nonnegative
-from onnx_cgmq.graph.opspec import OpSpec, mac_spec, moves_codes
+from onnx_cgmq.graph.opspec import OpSpec, mac_spec, moves_codes, quantized_spec
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
 
-def operand_spec(
-    config: Config, node: ir.Node, op: OpSpec, index: int, value: ir.Value, tied: bool
-) -> QuantizerSpec:
-    """Describes the quantizer of an operand.
+def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
+    """The nodes of a graph whose operands get quantizers, in order.
 
-    Args:
-        config: Granularities, widths, input width.
-        node: The node that reads it.
-        op: Registry entry of the node.
-        index: Index of the input.
-        value: The operand: a weight if it is constant.
-        tied: Whether readers of a weight disagree on its channel axis: then it has one range.
+    These multiply and accumulate float32 tensors, or look up rows for one that does: tables behind
+    the last of them belong to post-processing.
 
     Raises:
-        ModelError: A rank is unknown, or a size that a gate needs is not fixed.
+        ModelError: A node multiplies another float type.
     """
-    if value.const_value is None:
-        return _activation_spec(config, node, op, value)
-    shape = tuple(value.const_value.shape.numpy())
-    axis = op.output_axis(node, index, len(shape))
+    found: list[tuple[ir.Node, OpSpec]] = []
+    wanted: set[ir.Value] = set()
+    for node in reversed(graph):
+        op = quantized_spec(node)
+        if op is not None and mac_spec(node) is None and wanted.isdisjoint(node.outputs):
+            op = None
+        if op is not None and _reads_float32(node, op):
+            found.append((node, op))
+        elif wanted.isdisjoint(node.outputs):
+            continue
+        wanted.update(value for value in _values_read(node) if value is not None)
+    return found[::-1]
+
+
+def _values_read(node: ir.Node) -> Iterator[ir.Value | None]:
+    """Inputs of a node, and of all nodes inside of it."""
+    yield from node.inputs
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph().all_nodes():
+                yield from inner.inputs
+
+
+def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
+    """Whether a node multiplies float32 tensors: integer arithmetic is not quantized.
+
+    Raises:
+        ModelError: It multiplies another float type.
+    """
+    for _, value in op.operand_values(node):
+        dtype = value.dtype if value.const_value is None else value.const_value.dtype
+        if dtype is None or dtype is ir.DataType.FLOAT:
+            continue
+        if dtype.is_floating_point():
+            raise ModelError(
+                f"node '{node.name}' ({node.op_type}) works on {dtype.name}; only float32 models "
+                "can be quantized: convert the model to float32 first"
+            )
+        return False
+    return True
+
+
+def weight_spec(
+    config: Config, weight: ir.Value, axis: int | None, chosen: Ladder | None
+) -> QuantizerSpec:
+    """Describes the quantizer of a weight.
+
+    Args:
+        config: Granularity, widths.
+        weight: The constant.
+        axis: Its channel axis; ``None`` gives it one range.
+        chosen: The widths that the user chose for it, if any.
+    """
+    assert weight.const_value is not None
     granularity = config.granularity
-    if granularity is Granularity.CHANNEL and (axis is None or tied):
+    if granularity is Granularity.CHANNEL and axis is None:
         granularity = Granularity.TENSOR
     return QuantizerSpec(
-        tensor=str(value.name),
+        tensor=str(weight.name),
         role=Role.WEIGHT,
         form=GridForm.SYMMETRIC,
         granularity=granularity,
-        ladder=_weight_ladder(config, granularity),
-        shape=shape,
+        ladder=chosen or _weight_ladder(config, granularity),
+        shape=tuple(weight.const_value.shape.numpy()),
         axis=axis if granularity is Granularity.CHANNEL else None,
     )
 
@@ -52,7 +98,7 @@ def _weight_ladder(config: Config, granularity: Granularity) -> Ladder:
     return config.weight_ladder if pruned else config.ladder
 
 
-def bias_spec(config: Config, bias: ir.Value) -> QuantizerSpec:
+def bias_spec(config: Config, bias: ir.Value, chosen: Ladder | None) -> QuantizerSpec:
     """Describes the quantizer of a constant bias."""
     assert bias.const_value is not None
     shape = tuple(bias.const_value.shape.numpy())
@@ -62,13 +108,27 @@ def bias_spec(config: Config, bias: ir.Value) -> QuantizerSpec:
         role=Role.BIAS,
         form=GridForm.SYMMETRIC,
         granularity=granularity,
-        ladder=config.ladder,
+        ladder=chosen or config.ladder,
         shape=shape,
         axis=len(shape) - 1 if granularity is Granularity.CHANNEL else None,
     )
 
 
-def _activation_spec(config: Config, node: ir.Node, op: OpSpec, value: ir.Value) -> QuantizerSpec:
+def activation_spec(
+    config: Config, node: ir.Node, op: OpSpec, value: ir.Value, chosen: Ladder | None
+) -> QuantizerSpec:
+    """Describes the quantizer of an activation.
+
+    Args:
+        config: Granularity, widths, input width.
+        node: The node that reads it.
+        op: Registry entry of the node.
+        value: The activation.
+        chosen: The widths that the user chose for it, if any.
+
+    Raises:
+        ModelError: Its rank is unknown, or a size that a gate needs is not fixed.
+    """
     if value.shape is None:
         raise ModelError(
             f"node '{node.name}' ({node.op_type}): the rank of its input '{value.name}' is "
@@ -77,8 +137,8 @@ def _activation_spec(config: Config, node: ir.Node, op: OpSpec, value: ir.Value)
     rank = len(value.shape)
     granularity = config.activations if rank > 1 else Granularity.TENSOR
     axis = op.activation_axis % rank if granularity is Granularity.CHANNEL else None
-    ladder = config.ladder
-    if config.input_width is not None and _comes_from_input(value):
+    ladder = chosen or config.ladder
+    if chosen is None and config.input_width is not None and _comes_from_input(value):
         ladder = Ladder((config.input_width,))
     form = GridForm.UNSIGNED if is_nonnegative(value) else GridForm.AFFINE
     return QuantizerSpec(
@@ -92,17 +152,22 @@ def _activation_spec(config: Config, node: ir.Node, op: OpSpec, value: ir.Value)
     )
 
 
-def weights_with_two_axes(graph: ir.Graph) -> set[ir.Value]:
-    """Weights whose readers disagree on the channel axis (tied ``X @ W`` and ``Y @ W.T``)."""
+def channel_axes(nodes: list[tuple[ir.Node, OpSpec]]) -> dict[ir.Value, int | None]:
+    """Channel axis of every weight; ``None`` if it has none, or if its readers disagree on it.
+
+    They do where ``X @ W`` and ``Y @ W.T`` share a weight.
+    """
     axes: dict[ir.Value, set[int | None]] = {}
-    for node in graph:
-        op = mac_spec(node)
-        for index in op.operands if op is not None else ():
-            value = node.inputs[index]
-            if op is not None and value is not None and value.const_value is not None:
-                rank = len(value.const_value.shape)
-                axes.setdefault(value, set()).add(op.output_axis(node, index, rank))
-    return {value for value, found in axes.items() if len(found) > 1}
+    for node, op in nodes:
+        for index, value in op.operand_values(node):
+            weight, path = stored_weight(value)
+            if weight.const_value is None:
+                continue
+            rank = len(weight.const_value.shape)
+            axis = op.output_axis(node, index, rank)
+            source = None if axis is None else permutation(path, rank)[axis]
+            axes.setdefault(weight, set()).add(source)
+    return {weight: found.pop() if len(found) == 1 else None for weight, found in axes.items()}
 
 
 def _comes_from_input(value: ir.Value) -> bool:

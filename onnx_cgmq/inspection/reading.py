@@ -57,7 +57,10 @@ def read_operand(value: ir.Value, claims: Mapping[str, Mapping[str, Any]]) -> Re
         return _read_weight(name, value, codes, claim)
     constant = value.const_value
     if constant is not None:
-        widths = _claimed_on_grid(claim, np.asarray(constant.numpy()))
+        if constant.dtype.is_integer():
+            widths = np.array(constant.dtype.bitwidth, dtype=np.int64)
+        else:
+            widths = _claimed_on_grid(claim, np.asarray(constant.numpy()))
         granularity = _granularity(claim) if widths.ndim else Granularity.TENSOR
         shape = tuple(int(size) for size in constant.shape.numpy())
         return Reading(
@@ -194,6 +197,8 @@ def _activation_widths(value: ir.Value) -> tuple[npt.NDArray[np.int64], ir.DataT
     node = value.producer()
     if node is not None and standard_op(node) == "DequantizeLinear" and node.inputs[0] is not None:
         return _code_width(node.inputs[0])
+    if value.dtype is not None and value.dtype.is_integer():
+        return _code_width(value)
     by_entry = _float_quantizer_widths(value)
     if by_entry is not None:
         return by_entry, ir.DataType.FLOAT

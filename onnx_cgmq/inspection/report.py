@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,17 @@ from rich.console import Group
 from rich.table import Table
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
-from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, bops
-from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
+from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.inspection.reading import Reading, read_operand, stored_codes, tensor_name
+from onnx_cgmq.graph.sizes import set_input_shapes
+from onnx_cgmq.inspection.operands import Operands
+from onnx_cgmq.inspection.reading import Reading, stored_codes, tensor_name
+
+_INSIDE: Final = "(inside)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +63,12 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """One MAC node.
+    """One MAC node, or one product of a node that has several.
 
     Attributes:
-        name: Its name.
+        name: Its name, with a suffix for the product.
         op_type: Its operator.
-        operands: Names of the two tensors it multiplies.
+        operands: Names of the two tensors it multiplies; ``(inside)`` for a value inside of it.
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float node's.
@@ -89,7 +92,7 @@ class Report:
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float model's.
-        weight_bytes: Bytes of the stored weights and biases of MAC nodes.
+        weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of tables.
     """
 
     tensors: Mapping[str, TensorReport]
@@ -146,7 +149,7 @@ class Report:
         return Group(tensors, nodes, f"weights and biases: {self.weight_bytes:,} bytes")
 
 
-def inspect(model: ModelLike) -> Report:
+def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None) -> Report:
     """Reads the widths of a quantized model and counts its cost, from the file alone.
 
     Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
@@ -155,43 +158,28 @@ def inspect(model: ModelLike) -> Report:
 
     Args:
         model: A written model: path, ``ModelProto`` or ``onnx_ir.Model``.
+        shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
+            the model was written with, and 1 for any other size that it leaves open.
 
     Returns:
         The report.
 
     Raises:
         ModelError: The model can't be read, still has gates, or has no MAC operators.
+        ConfigError: The shapes are not for this model.
     """
     graph = load_model(model)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
-    _infer_missing_shapes(graph)
+    set_input_shapes(graph, shapes or {})
     claims = embedded_tensors(graph)
-    readings: dict[str, Reading] = {}
-
-    def float_value(value: ir.Value) -> ir.Value:
-        reading = read_operand(value, claims)
-        readings.setdefault(reading.name, reading)
-        if reading.role is Role.WEIGHT:
-            stored = stored_codes(value) or value.const_value
-            return ir.Value(name=reading.name, const_value=stored)
-        return ir.Value(name=reading.name, shape=value.shape)
-
-    ops = mac_ops(graph, float_value)
+    operands = Operands(graph, claims)
+    ops = mac_ops(graph, operands.source)
     if not ops:
         raise ModelError("the model has no MAC operators, so no widths to report")
-    by_node = bops(ops, {name: reading.widths for name, reading in readings.items()})
-    nodes = tuple(
-        NodeReport(
-            op.node,
-            op.op_type,
-            (op.a.name, op.b.name),
-            op.macs,
-            by_node[op.node],
-            by_node[op.node] / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0,
-        )
-        for op in ops
-    )
+    readings = dict(operands.readings)
+    widths = {name: reading.widths for name, reading in readings.items()}
+    nodes = tuple(_node_report(op, op_bops(op, widths)) for op in ops)
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
     macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
@@ -212,13 +200,10 @@ def inspect(model: ModelLike) -> Report:
     )
 
 
-def _infer_missing_shapes(model: ir.Model) -> None:
-    """Files of other tools may have no shapes but those of inputs and outputs."""
-    operands = (
-        value for node in model.graph.all_nodes() if mac_spec(node) for value in node.inputs
-    )
-    if any(value is not None and value.shape is None for value in operands):
-        infer_shapes(model)
+def _node_report(op: MacOp, bops: int) -> NodeReport:
+    names = (op.a.name or _INSIDE, op.b.name or _INSIDE)
+    rbop = bops / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0
+    return NodeReport(op.node, op.op_type, names, op.macs, bops, rbop)
 
 
 def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:

@@ -13,6 +13,7 @@ from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
 from onnx_cgmq.config import Direction
 from onnx_cgmq.cost.bound import Bound, CostModel
 from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.cost.size import ungated_bytes
 from onnx_cgmq.learn.directions import (
     gate_direction,
     importance,
@@ -64,7 +65,9 @@ class Guide:
         self.mirror = mirror
         mirror.guide = self
         specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
-        self.cost_model, self.bound = CostModel.for_bound(mac_ops(mirror.model), specs, bound)
+        self.cost_model, self.bound = CostModel.for_bound(
+            mac_ops(mirror.model), specs, bound, ungated_bytes(mirror.model)
+        )
         self.cost_model.check_feasible(self.bound)
         self._direction = Direction(direction)
         self._ladders = Ladders({name: spec.ladder.widths for name, spec in specs.items()})
@@ -144,8 +147,10 @@ class Guide:
                 mixed, since it is written as one integer tensor.
         """
         widths = self.widths
+        multiplied = {operand.name for op in self.cost_model.ops for operand in (op.a, op.b)}
         for name, quantizer in self.mirror.quantizers.items():
-            widths[name] = _for_one_integer_tensor(quantizer, widths[name], integer_kernels)
+            kernels = integer_kernels and name in multiplied
+            widths[name] = _for_one_integer_tensor(quantizer, widths[name], kernels)
         widths = narrow_until(self.cost_model, self._ladders, widths, self.bound.limit, self._score)
         widths = widen_within(
             self.cost_model,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.cost.size import ungated_bytes
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
@@ -207,7 +208,8 @@ class Mirror(nn.Module):
         }
         specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
         widths = {name: plan.widths for name, plan in tensors.items()}
-        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS)
+        ungated = ungated_bytes(self.model)
+        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS, ungated)
         return BitPlan(
             bound=None if self.guide is None else self.guide.bound.text,
             tensors=tensors,

@@ -368,7 +368,7 @@ def test_quantizer_without_description():
 def test_name_that_is_taken():
     model = dense(
         ("MatMul", ["x", "w"], ["h"], {}),
-        ("Add", ["h", "w.high"], ["y"], {}),
+        ("Max", ["h", "w.high"], ["y"], {}),
         weights=[tensor("w", 4, 4), tensor("w.high", 1, 1)],
     )
     with pytest.raises(ModelError, match=r"already has a tensor named 'w\.high'; rename it"):

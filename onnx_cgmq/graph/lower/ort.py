@@ -21,6 +21,7 @@ from onnx_cgmq.graph.lower.storage import ir_version
 from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.sizes import SHAPES_KEY
 from onnx_cgmq.plan import BitPlan, TensorPlan
 
 
@@ -55,8 +56,9 @@ def write_back(gated: ModelLike, plan: BitPlan) -> ir.Model:
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
     types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
     model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
-    for key in [key for key in model.metadata_props if key.startswith(f"{GATED_DOMAIN}.")]:
-        del model.metadata_props[key]
+    for key in list(model.metadata_props):
+        if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
+            del model.metadata_props[key]
     embed_plan(model, plan, {name: spec for name, (_, spec) in quantizers.items()})
     return model
 
