@@ -118,18 +118,3 @@ def shrink(ctx: Context, x: Tensor) -> Tensor:
     bias, lambd = ctx.real("bias", 0.0), ctx.real("lambd", 0.5)
     moved = torch.where(x < -lambd, x + bias, torch.zeros_like(x))
     return torch.where(x > lambd, x - bias, moved).to(x.dtype)
-
-
-@onnx_op("Dropout", since=7)
-@onnx_op("Dropout", since=12, host=(1, 2))
-def dropout(
-    ctx: Context, x: Tensor, ratio: float | None = None, training: bool | None = None
-) -> tuple[Tensor, Tensor]:
-    """The input itself, as in inference, and a mask that keeps everything.
-
-    Raises:
-        ValueError: If the graph asks for training mode with a ratio above 0.
-    """
-    if training and ratio != 0:
-        raise ValueError("training_mode is on; export the model for inference")
-    return x, torch.ones_like(x, dtype=torch.bool)

@@ -14,10 +14,8 @@ from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 def _check_inference(ctx: Context) -> str | None:
-    if ctx.flag("training_mode") or ctx.output_count > 1:
-        return "training mode; export the model for inference"
-    if not ctx.flag("spatial", True):
-        return "spatial=0"
+    if ctx.output_count > 1:
+        return "training mode before opset 14; upgrade the model, or export it for inference"
     return None
 
 
@@ -29,10 +27,32 @@ def _per_channel(values: Tensor, x: Tensor) -> Tensor:
 def batch_normalization(
     ctx: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
-    """``scale * (x - mean) / sqrt(variance + epsilon) + bias`` with the stored statistics."""
+    """``scale * (x - mean) / sqrt(variance + epsilon) + bias`` with the statistics given.
+
+    They are one per channel, or one per element of a sample with ``spatial=0`` (opset 7).
+    """
     factor = scale / torch.sqrt(variance + ctx.real("epsilon", 1e-5))
     shift = bias - mean * factor
-    return (x * _per_channel(factor, x) + _per_channel(shift, x)).to(x.dtype)
+    if ctx.flag("spatial", True):
+        factor, shift = _per_channel(factor, x), _per_channel(shift, x)
+    return (x * factor + shift).to(x.dtype)
+
+
+@onnx_op("BatchNormalization", since=14)
+def batch_normalization_modes(
+    ctx: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """The same; in training mode with the batch's statistics, which also update those given."""
+    if not ctx.flag("training_mode"):
+        return batch_normalization(ctx, x, scale, bias, mean, variance)
+    wide = x if x.dtype is torch.float64 else x.to(torch.float32)
+    channels = wide.transpose(0, 1).flatten(1) if x.dim() > 1 else wide.unsqueeze(0)
+    batch_mean, batch_variance = channels.mean(dim=1), channels.var(dim=1, correction=0)
+    y = batch_normalization(ctx, x, scale, bias, batch_mean, batch_variance)
+    momentum = ctx.real("momentum", 0.9)
+    running_mean = mean * momentum + batch_mean * (1 - momentum)
+    running_variance = variance * momentum + batch_variance * (1 - momentum)
+    return y, running_mean.to(mean.dtype), running_variance.to(variance.dtype)
 
 
 @onnx_op("InstanceNormalization", since=6)
@@ -51,28 +71,48 @@ def _stash(ctx: Context, x: Tensor) -> Tensor:
     return x if x.dtype is torch.float64 else x.to(stash)
 
 
-@onnx_op("LayerNormalization", since=17)
+@onnx_op("LayerNormalization")
 def layer_normalization(
     ctx: Context, x: Tensor, scale: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalizes over the axes from ``axis`` on; also mean and inverse standard deviation."""
+) -> tuple[Tensor, ...]:
+    """Normalizes over the axes from ``axis`` on; also mean and inverse standard deviation.
+
+    Of the standard since opset 17; onnxruntime writes the same into files of older ones.
+    """
     axes = tuple(range(ctx.integer("axis", -1) % x.dim(), x.dim()))
+    epsilon = ctx.real("epsilon", 1e-5)
     stashed = _stash(ctx, x)
+    size = x.shape[axes[0] :]
+    simple = stashed.dtype is x.dtype and not (ctx.wants(1) or ctx.wants(2))
+    if simple and scale.shape == size and (bias is None or bias.shape == size):
+        return (functional.layer_norm(x, size, scale, bias, epsilon),)
     mean = stashed.mean(dim=axes, keepdim=True)
     centred = stashed - mean
     variance = centred.square().mean(dim=axes, keepdim=True)
-    inverse = torch.rsqrt(variance + ctx.real("epsilon", 1e-5))
+    inverse = torch.rsqrt(variance + epsilon)
     y = (centred * inverse).to(x.dtype) * scale
     return y if bias is None else y + bias, mean, inverse
+
+
+def rms_statistics(ctx: Context, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The input over its root mean square over the axes from ``axis`` on, and what it is times."""
+    axes = tuple(range(ctx.integer("axis", -1) % x.dim(), x.dim()))
+    stashed = _stash(ctx, x)
+    inverse = torch.rsqrt(stashed.square().mean(dim=axes, keepdim=True) + epsilon)
+    return (stashed * inverse).to(x.dtype), inverse
 
 
 @onnx_op("RMSNormalization", since=23)
 def rms_normalization(ctx: Context, x: Tensor, scale: Tensor) -> Tensor:
     """Divides by the root mean square over the axes from ``axis`` on."""
-    axes = tuple(range(ctx.integer("axis", -1) % x.dim(), x.dim()))
-    stashed = _stash(ctx, x)
-    mean_square = stashed.square().mean(dim=axes, keepdim=True)
-    return (stashed * torch.rsqrt(mean_square + ctx.real("epsilon", 1e-5))).to(x.dtype) * scale
+    return rms_statistics(ctx, x, ctx.real("epsilon", 1e-5))[0] * scale
+
+
+@onnx_op("GroupNormalization", since=18)
+def group_normalization_per_group(ctx: Context, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Normalizes groups of channels of every sample; scale and bias per group."""
+    size = x.shape[1] // ctx.integer("num_groups")
+    return group_normalization(ctx, x, scale.repeat_interleave(size), bias.repeat_interleave(size))
 
 
 @onnx_op("GroupNormalization", since=21)
