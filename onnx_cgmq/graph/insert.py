@@ -13,6 +13,7 @@ from onnx_cgmq.bits import Granularity, GridForm, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.choices import Choices
+from onnx_cgmq.graph.external import reading
 from onnx_cgmq.graph.gated_qdq import (
     ACCUMULATOR_OP,
     GATED_DOMAIN,
@@ -31,6 +32,7 @@ from onnx_cgmq.graph.gates import (
 )
 from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.nonnegative import nonnegative_values
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, OpSpec
 from onnx_cgmq.graph.placement import (
     activation_spec,
@@ -107,6 +109,7 @@ class _Inserter:
         self.config = config
         self.quantized: dict[ir.Value, tuple[ir.Node, QuantizerSpec]] = {}
         self.axes = channel_axes(nodes)
+        self.nonnegative = nonnegative_values(model.graph)
         self.choices = _choices(config, nodes)
         self.transposed: dict[ir.Value, ir.Value] = {}
         model.opset_imports[GATED_DOMAIN] = GATED_VERSION
@@ -147,7 +150,8 @@ class _Inserter:
             if weight:
                 spec = weight_spec(self.config, value, self.axes[value], chosen)
             else:
-                spec = activation_spec(self.config, node, op, value, chosen)
+                nonnegative = value in self.nonnegative
+                spec = activation_spec(self.config, node, op, value, chosen, nonnegative)
             self._quantize(value, spec, node)
         return self.quantized[value]
 
@@ -251,10 +255,10 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
     """Largest magnitude of a constant for each range; 1 for activations, before calibration."""
     if value.const_value is None:
         return np.ones(spec.range_shape, dtype=np.float32)
-    magnitude = np.abs(value.const_value.numpy())
-    axes = tuple(i for i in range(magnitude.ndim) if i != spec.axis)
     per_channel = spec.granularity is Granularity.CHANNEL
-    largest = magnitude.max(axis=axes if per_channel else None, initial=0.0)
+    with reading(value.const_value) as array:
+        axes = tuple(i for i in range(array.ndim) if i != spec.axis) if per_channel else None
+        largest = np.maximum(array.max(axis=axes, initial=0.0), -array.min(axis=axes, initial=0.0))
     item = np.asarray(largest, dtype=np.float32).reshape(spec.range_item_shape)
     item = np.where(item > 0, item, np.float32(_SMALLEST_RANGE))
     return np.ascontiguousarray(np.broadcast_to(item, spec.range_shape), dtype=np.float32)

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.graph.external import reading
 from onnx_cgmq.graph.opspec import float_attribute, moves_codes, standard_op
 
 _ALWAYS: Final = frozenset(
@@ -93,10 +94,5 @@ def _input_at_least_0(node: ir.Node, index: int, known: dict[ir.Value, bool]) ->
 def _constant_at_least_0(value: ir.Value) -> bool:
     if value.const_value is None:
         return False
-    array = value.const_value.numpy()
-    return bool(np.issubdtype(array.dtype, np.number) and (array >= 0).all())
-
-
-def is_nonnegative(value: ir.Value | None) -> bool:
-    graph = value.graph if value is not None else None
-    return isinstance(graph, ir.Graph) and value in nonnegative_values(graph)
+    with reading(value.const_value) as array:
+        return bool(np.issubdtype(array.dtype, np.number) and (array >= 0).all())

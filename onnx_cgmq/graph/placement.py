@@ -10,7 +10,6 @@ from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.layouts import permutation, stored_weight
-from onnx_cgmq.graph.nonnegative import is_nonnegative
 from onnx_cgmq.graph.opspec import OpSpec, mac_spec, moves_codes, quantized_spec
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
@@ -115,7 +114,12 @@ def bias_spec(config: Config, bias: ir.Value, chosen: Ladder | None) -> Quantize
 
 
 def activation_spec(
-    config: Config, node: ir.Node, op: OpSpec, value: ir.Value, chosen: Ladder | None
+    config: Config,
+    node: ir.Node,
+    op: OpSpec,
+    value: ir.Value,
+    chosen: Ladder | None,
+    nonnegative: bool,
 ) -> QuantizerSpec:
     """Describes the quantizer of an activation.
 
@@ -125,6 +129,7 @@ def activation_spec(
         op: Registry entry of the node.
         value: The activation.
         chosen: The widths that the user chose for it, if any.
+        nonnegative: Whether it is never negative.
 
     Raises:
         ModelError: Its rank is unknown, or a size that a gate needs is not fixed.
@@ -140,7 +145,7 @@ def activation_spec(
     ladder = chosen or config.ladder
     if chosen is None and config.input_width is not None and _comes_from_input(value):
         ladder = Ladder((config.input_width,))
-    form = GridForm.UNSIGNED if is_nonnegative(value) else GridForm.AFFINE
+    form = GridForm.UNSIGNED if nonnegative else GridForm.AFFINE
     return QuantizerSpec(
         tensor=str(value.name),
         role=Role.ACTIVATION,
