@@ -5,28 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Final
 
-import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from onnx_ir.passes import common
 from onnxscript import optimizer
-from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.fuse import fold_affine
 from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.opset import convert
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, mac_spec, standard_op
-
-OLDEST_OPSET: Final = 21
-"""The gated functions need its 4- and 16-bit types."""
-
-NEWEST_OPSET: Final = 25
-"""The newest that the version converter reaches."""
+from onnx_cgmq.graph.upgrade import upgrade
 
 _PREPARED_KEY: Final = "onnx_cgmq.prepared"
 _METADATA_PREFIX: Final = "onnx_cgmq."
@@ -90,50 +82,17 @@ def prepare_in_place(model: ir.Model) -> None:
     model.metadata_props[_PREPARED_KEY] = "1"
 
 
-@lru_cache(maxsize=1)
-def target_opset() -> int:
-    """The newest opset, up to 25, that the installed onnxruntime loads.
-
-    Raises:
-        ModelError: It loads none that has the types needed.
-    """
-    for opset in range(NEWEST_OPSET, OLDEST_OPSET - 1, -1):
-        if _loads(opset):
-            return opset
-    raise ModelError(
-        f"onnxruntime {ort.__version__} does not load opset {OLDEST_OPSET}; upgrade onnxruntime"
-    )
-
-
-def _loads(opset: int) -> bool:
-    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
-    imports = [onnx.helper.make_opsetid("", opset)]
-    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=_ir_version(opset))
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    except Exception:  # onnxruntime has no common base for its load errors
-        return False
-    return True
-
-
-def _ir_version(opset: int) -> int:
-    imports = [onnx.helper.make_opsetid("", opset)]
-    return int(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
-
-
 def _simplify(model: ir.Model) -> None:
+    common.RemoveInitializersFromInputsPass()(model)
+    upgrade(model)
     ir.passes.Sequential(
-        common.RemoveInitializersFromInputsPass(),
         common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
-    _upgrade(model)
+    infer_shapes(model)
+    convert(model)
     infer_shapes(model)
     _fold(model)
     fold_affine(model)
@@ -148,32 +107,6 @@ def _simplify(model: ir.Model) -> None:
     _name_nodes(model)
     common.NameFixPass()(model)
     infer_shapes(model)
-
-
-def _upgrade(model: ir.Model) -> None:
-    """Brings the standard domain to the target opset; a newer one stays if it can be run."""
-    target = target_opset()
-    current = model.opset_imports.setdefault("", model.opset_imports.pop("ai.onnx", target))
-    if current > target and not _loads(current):
-        raise ModelError(
-            f"the model uses opset {current}, which onnxruntime {ort.__version__} does not load; "
-            f"upgrade onnxruntime or export the model with opset {target}"
-        )
-    if current < target:
-        try:
-            ConvertVersionPass(target, fallback=True)(model)
-        except Exception as error:  # the converters raise whatever they meet
-            raise ModelError(
-                f"the model can't be upgraded from opset {current} to {target}: "
-                f"{_innermost(error)}; export it with opset {target}"
-            ) from error
-        reached = model.opset_imports.get("", current)
-        if reached < OLDEST_OPSET:
-            raise ModelError(
-                f"the model can't be upgraded from opset {current} to {target} (only {reached}); "
-                f"export it with opset {OLDEST_OPSET} or newer"
-            )
-    model.ir_version = max(model.ir_version or 0, _ir_version(model.opset_imports[""]))
 
 
 def _fold(model: ir.Model) -> None:

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.load import load_model
-from onnx_cgmq.graph.prepare import is_prepared, prepare, target_opset
+from onnx_cgmq.graph.opset import newest_opset
+from onnx_cgmq.graph.prepare import is_prepared, prepare
 
 RNG = np.random.default_rng(0)
 
@@ -86,7 +87,7 @@ def test_old_and_new_opsets_compute_the_same(opset):
     model = lenet(opset)
     prepared = prepare(model)
     check_same(model, prepared, 3, 1, 8, 8)
-    assert prepared.opset_imports[""] == target_opset()
+    assert prepared.opset_imports[""] == newest_opset()
     assert "BatchNormalization" not in ops(prepared)
     assert "MatMul" not in ops(prepared)
     assert "Dropout" not in ops(prepared)
@@ -97,7 +98,7 @@ def test_standard_domain_by_its_long_name():
     model = lenet(17)
     model.opset_import[0].domain = "ai.onnx"
     prepared = prepare(model)
-    assert prepared.opset_imports[""] == target_opset()
+    assert prepared.opset_imports[""] == newest_opset()
     check_same(model, prepared, 3, 1, 8, 8)
 
 
@@ -326,8 +327,8 @@ def test_conversion_that_fails(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no adapter for Foo")
 
-    monkeypatch.setattr("onnx_cgmq.graph.prepare.ConvertVersionPass", broken)
-    with pytest.raises(ModelError, match=r"from opset 13 to \d+: no adapter for Foo; export it"):
+    monkeypatch.setattr("onnx_cgmq.graph.opset.ConvertVersionPass", broken)
+    with pytest.raises(ModelError, match=r"from opset 18 to \d+: no adapter for Foo; export it"):
         prepare(lenet(13))
 
 
