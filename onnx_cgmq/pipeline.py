@@ -21,6 +21,7 @@ from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import ModelLike, save_model
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.sizes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.output import check_writable, write_text
 from onnx_cgmq.plan import BitPlan
@@ -127,8 +128,9 @@ def quantize(
         raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
     config = config or Config.create(**settings)
     float_model = prepare(model)
-    gated = insert_gates(float_model, config)
     samples = open_data(data, float_model)
+    config = _at_sizes_of(samples, float_model, config)
+    gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
 
     import torch
@@ -200,6 +202,16 @@ def _split(
     if validation is None:
         return samples.split(config.validation_share, config.seed)
     return samples, open_data(validation, model)
+
+
+def _at_sizes_of(samples: Samples, model: ir.Model, config: Config) -> Config:
+    """Settings that count cost at the sizes of the first sample, where the user gave none."""
+    missing = [name for name in open_inputs(model) if name not in config.shapes]
+    if not missing:
+        return config
+    first = next(samples.batches(1)).inputs
+    shapes = {name: tuple(first[name].shape) for name in missing}
+    return config.model_copy(update={"shapes": {**shapes, **config.shapes}})
 
 
 def _check_outputs(

@@ -8,17 +8,28 @@ from typing import Annotated
 import typer
 
 from onnx_cgmq.cli.failures import reported
-from onnx_cgmq.cli.options import DataOption, DebugOption, JsonOption, ModelArgument, output_console
+from onnx_cgmq.cli.options import (
+    DataOption,
+    DebugOption,
+    JsonOption,
+    ModelArgument,
+    ShapeOption,
+    output_console,
+    parse_shapes,
+)
 
 
 def inspect_command(
-    model: ModelArgument, as_json: JsonOption = False, debug: DebugOption = False
+    model: ModelArgument,
+    shape: ShapeOption = None,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Show widths and cost of a quantized model, read from the file alone."""
     with reported(as_json=as_json, debug=debug):
         from onnx_cgmq.inspection import inspect
 
-        report = inspect(model)
+        report = inspect(model, parse_shapes(shape))
         if as_json:
             typer.echo(report.to_json())
         else:

@@ -25,7 +25,17 @@ JsonOption = Annotated[
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-def parse_widths(text: str | None) -> tuple[int, ...] | None:
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="INPUT=1x3x224x224",
+        help="Count cost at this shape of an input that leaves sizes open; may be repeated.",
+    ),
+]
+
+
+def parse_widths(text: str | None, option: str = "--widths") -> tuple[int, ...] | None:
     """``"2,4,8"`` as numbers.
 
     Raises:
@@ -37,8 +47,40 @@ def parse_widths(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text!r} is not a list of widths like 2,4,8", param_hint="--widths"
+            f"{text!r} is not a list of widths like 2,4,8", param_hint=option
         ) from error
+
+
+def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """``["image=1x3x224x224"]`` as shapes by name.
+
+    Raises:
+        typer.BadParameter: One is not of that form.
+    """
+    shapes = {}
+    for name, text in assignments(texts, "--shape").items():
+        try:
+            shapes[name] = tuple(int(size) for size in text.split("x"))
+        except ValueError as error:
+            raise typer.BadParameter(
+                f"{text!r} is not a shape like 1x3x224x224", param_hint="--shape"
+            ) from error
+    return shapes
+
+
+def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
+    """``["NAME=VALUE"]`` as a dict; a name may contain ``=``.
+
+    Raises:
+        typer.BadParameter: One is not of that form.
+    """
+    found = {}
+    for text in texts or ():
+        name, sign, value = text.rpartition("=")
+        if not (name and sign and value):
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+        found[name] = value
+    return found
 
 
 def output_console(*, stderr: bool = False) -> Console:

@@ -15,8 +15,20 @@ from onnx_cgmq.cli.options import (
     DebugOption,
     JsonOption,
     ModelArgument,
+    ShapeOption,
     output_console,
+    parse_shapes,
     parse_widths,
+)
+from onnx_cgmq.cli.settings import (
+    ConfigOption,
+    FixOption,
+    KeepFloatOption,
+    WidthsForOption,
+    merge,
+    parse_fixed,
+    parse_widths_for,
+    read_config,
 )
 from onnx_cgmq.config import Config, Direction
 
@@ -70,6 +82,11 @@ def quantize_command(
     input_width: Annotated[
         int | None, typer.Option("--input-width", help="Fix the width of the model's inputs.")
     ] = None,
+    keep_float: KeepFloatOption = None,
+    fix: FixOption = None,
+    widths_for: WidthsForOption = None,
+    shape: ShapeOption = None,
+    config_file: ConfigOption = None,
     direction: Annotated[
         Direction | None,
         typer.Option("--direction", help=_help("Importance that guides the widths.", "direction")),
@@ -133,7 +150,7 @@ def quantize_command(
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),
-        "prune": prune,
+        "prune": prune or None,
         "input_width": input_width,
         "direction": direction,
         "integer_kernels": integer_kernels,
@@ -144,11 +161,15 @@ def quantize_command(
         "seed": seed,
         "time_limit": time_limit,
     }
+    named: dict[str, dict[str, Any] | list[str]] = {
+        "keep_float": keep_float or [],
+        "fix": parse_fixed(fix),
+        "widths_for": parse_widths_for(widths_for),
+        "shapes": parse_shapes(shape),
+    }
     with reported(as_json=as_json, debug=debug):
         # What is not given stays out, so that the defaults have one home.
-        config = Config.create(
-            **{name: value for name, value in given.items() if value is not None}
-        )
+        config = Config.create(**merge(read_config(config_file), given, named))
         _run(model, data, bound, output, validation, config, resume, log, as_json, quiet)
 
 

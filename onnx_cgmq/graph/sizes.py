@@ -56,6 +56,15 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
         model.metadata_props[SHAPES_KEY] = json.dumps(known, separators=(",", ":"))
 
 
+def open_inputs(model: ir.Model) -> tuple[str, ...]:
+    """Names of the inputs that leave a size open besides the batch."""
+    return tuple(
+        name
+        for name, value in _inputs(model).items()
+        if value.shape is None or any(not isinstance(dim, int) for dim in value.shape[1:])
+    )
+
+
 def input_shapes(model: ir.Model) -> dict[str, Shape]:
     """The shapes that :func:`set_input_shapes` noted.
 
@@ -104,6 +113,9 @@ class Sizes:
 
     def shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
         """Shape of a value; ``None`` for sizes that the data decide, or if the rank is unknown."""
+        gated = value.producer()
+        if gated is not None and gated.domain == GATED_DOMAIN and gated.inputs[0] is not None:
+            value = gated.inputs[0]
         if value.const_value is not None:
             return tuple(int(size) for size in value.const_value.shape.numpy())
         if value.name in self._inputs:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.errors import ConfigError, ModelError
+from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.sizes import (
+    SHAPES_KEY,
+    Sizes,
+    input_shapes,
+    open_inputs,
+    set_input_shapes,
+)
+from onnx_cgmq.inspection import inspect
+
+
+def model(text: str) -> ir.Model:
+    """``HALVES`` stands for the values of a weight of 24 or 15 elements."""
+    count = 24 if "[4, 6]" in text else 15
+    header = '<ir_version: 10, opset_import: ["" : 21]>'
+    text = text.replace("HALVES", ", ".join(["0.5"] * count))
+    return ir.from_proto(onnx.parser.parse_model(f"{header}\n{text}"))
+
+
+def tokens() -> ir.Model:
+    """Rows of a sequence are merged with the batch, split again, and multiplied with each other."""
+    return model(
+        """
+        g (float[batch, seq, 4] x) => (float[batch, seq, s2] y)
+        <float[4, 6] w = {HALVES}, int64[2] flat = {-1, 4}, int64[1] six = {6}, int64[1] end = {2},
+         int64[1] start = {0}>
+        {
+            rows = Reshape (x, flat)
+            [project] h = MatMul (rows, w)
+            whole = Shape (x)
+            lead = Slice (whole, start, end)
+            split = Concat <axis = 0> (lead, six)
+            t = Reshape (h, split)
+            u = Transpose <perm = [0, 2, 1]> (t)
+            [scores] y = MatMul (t, u)
+        }
+        """
+    )
+
+
+def macs(graph: ir.Model) -> dict[str, int]:
+    return {op.node: op.macs for op in mac_ops(graph)}
+
+
+def with_shape(**shapes) -> ir.Model:
+    graph = tokens()
+    set_input_shapes(graph, shapes)
+    return graph
+
+
+def test_sizes_follow_from_the_inputs_through_the_graph() -> None:
+    assert macs(with_shape(x=(1, 5, 4))) == {"project": 5 * 4 * 6, "scores": 5 * 5 * 6}
+    assert macs(with_shape(x=(3, 5, 4))) == {"project": 3 * 5 * 4 * 6, "scores": 3 * 5 * 5 * 6}
+
+
+def test_open_sizes_count_as_1() -> None:
+    assert macs(with_shape()) == {"project": 4 * 6, "scores": 6}
+    assert open_inputs(tokens()) == ("x",)
+
+
+def test_the_written_and_the_gated_model_count_the_same() -> None:
+    float_model = prepare(ir.to_proto(with_shape()))
+    gated = insert_gates(float_model, shapes={"x": (1, 5, 4)})
+    assert macs(gated) == {"project": 120, "scores": 150}
+    assert SHAPES_KEY not in float_model.metadata_props
+    assert {n.name: n.macs for n in inspect(float_model, {"x": (1, 5, 4)}).nodes} == macs(gated)
+
+
+def test_a_fixed_batch_is_shared_out() -> None:
+    fixed = model(
+        """
+        g (float[6, 2, 3] x) => (float[12, 5] y) <int64[2] flat = {-1, 3}, float[3, 5] w = {HALVES}>
+        { rows = Reshape (x, flat)
+          [mac] y = MatMul (rows, w) }
+        """
+    )
+    assert macs(fixed) == {"mac": 2 * 3 * 5}
+    assert Sizes(fixed).samples == 6
+
+
+def test_names_and_sizes_are_checked() -> None:
+    graph = tokens()
+    with pytest.raises(ConfigError, match="'z': the model has no such input; it has x"):
+        set_input_shapes(graph, {"z": (1,)})
+    with pytest.raises(ConfigError, match=r"1x5x3 of input 'x' does not fit .*\[batch, seq, 4\]"):
+        set_input_shapes(graph, {"x": (1, 5, 3)})
+    with pytest.raises(ConfigError, match=r"1x5 of input 'x' does not fit"):
+        set_input_shapes(graph, {"x": (1, 5)})
+
+
+def test_one_dimension_has_one_size() -> None:
+    pair = model("g (float[n, s] a, float[n, s] b) => (float[n, s] y) { y = Add (a, b) }")
+    with pytest.raises(ConfigError, match="dimension 's' of input 'b' is 4, but 3"):
+        set_input_shapes(pair, {"a": (1, 3), "b": (1, 4)})
+
+
+def test_damaged_metadata() -> None:
+    graph = tokens()
+    graph.metadata_props[SHAPES_KEY] = "[1"
+    with pytest.raises(ModelError, match="damaged"):
+        input_shapes(graph)
