@@ -1,264 +1,308 @@
-"""Compiles an ONNX graph to a flat list of steps over numbered slots."""
+"""Compiles a model to a flat list of steps: functions are flattened, subgraphs become bodies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.standard import standard_function
+from onnx_cgmq.mirror.constants import Constant, constant_tensor, is_constant_node
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.host import HOST_OPS, LARGEST, SIZE_OPS, Operand, plan_host
+from onnx_cgmq.mirror.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.quantizer import accumulator_qdq
-from onnx_cgmq.mirror.registry import Operator
+from onnx_cgmq.mirror.registry import Context, Operator
+from onnx_cgmq.mirror.scope import NONE_SLOT, Frame, HostValue, Scope, is_omitted
 from onnx_cgmq.mirror.select import (
     GATED_DOMAIN,
-    choose_operators,
-    context_of,
-    is_quantizer,
-    opset_of,
+    NO_OPERATOR,
+    Problems,
+    choose_operator,
+    domain_of,
 )
 
-SPEC_KEY = "onnx_cgmq.quantizer"
-_NONE_SLOT = 0
-_CONSTANT_FORMS = {
-    "value_float": np.float32,
-    "value_floats": np.float32,
-    "value_int": np.int64,
-    "value_ints": np.int64,
-}
+_Attributes = Mapping[str, ir.Attr]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One node, ready to run.
-
-    Attributes:
-        call: Runs it on its inputs.
-        inputs: Slots of its inputs; slot 0 is always ``None``.
-        host: Positions of inputs to convert to Python values first.
-        outputs: Slots of its outputs.
-        free: Slots that nothing reads afterwards.
-        label: Operator, node and opset, for messages.
-    """
-
-    call: Callable[..., Any]
-    inputs: tuple[int, ...]
-    host: tuple[int, ...]
-    outputs: tuple[int, ...]
-    free: tuple[int, ...]
-    label: str
-
-
-@dataclass(frozen=True)
-class GatedNode:
-    """A quantizer node and its constants."""
-
-    spec: QuantizerSpec
-    low: ir.TensorProtocol | None
-    high: ir.TensorProtocol
-    gate: ir.TensorProtocol
-
-
-@dataclass(frozen=True)
-class Program:
-    """A compiled graph.
-
-    Attributes:
-        steps: Steps in order.
-        template: Initial slots: ``None``, or a Python value converted from a constant.
-        inputs: Slot of every graph input, by name.
-        outputs: Slot of every graph output, by name.
-        constants: Slot of every tensor that the module must hold, by value name.
-        trainable: Names of the constants that reach operators as float tensors.
-        slot_of: Slot of every named value.
-    """
-
-    steps: tuple[Step, ...]
-    template: tuple[Any, ...]
-    inputs: Mapping[str, int]
-    outputs: Mapping[str, int]
-    constants: Mapping[str, int]
-    trainable: frozenset[str]
-    slot_of: Mapping[str, int]
-
-
-def constants_of(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
-    """Initializers and ``Constant`` nodes, by value name, in graph order.
-
-    Raises:
-        ModelError: If the data of an initializer is not there.
-    """
-    constants: dict[str, ir.TensorProtocol] = {}
-    for name, value in graph.initializers.items():
-        if value.const_value is None:
-            raise ModelError(
-                f"initializer '{name}' has no data; load the model with its external data"
-            )
-        constants[name] = value.const_value
-    for node in graph:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            tensor, output = _constant_tensor(node), node.outputs[0].name
-            if tensor is not None and output:
-                constants[output] = tensor
-    return constants
-
-
-def _constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
-    """The tensor of a ``Constant`` node; ``None`` for strings and sparse tensors."""
-    for name, attribute in node.attributes.items():
-        if name == "value":
-            return attribute.as_tensor()
-        if name in _CONSTANT_FORMS:
-            return ir.tensor(np.array(attribute.value, dtype=_CONSTANT_FORMS[name]))
-    return None
-
-
-def gated_nodes(
-    graph: ir.Graph, constants: Mapping[str, ir.TensorProtocol]
-) -> dict[ir.Node, GatedNode]:
-    """The quantizer nodes in graph order.
-
-    Raises:
-        ModelError: If a quantizer lacks its description, or its ranges or gate are computed.
-    """
-    found = {}
-    for node in graph:
-        if not is_quantizer(node):
-            continue
-        if SPEC_KEY not in node.metadata_props:
-            raise ModelError(
-                f"quantizer node '{node.name}' has no '{SPEC_KEY}' in its metadata_props; "
-                "insert the gates again with insert_gates()"
-            )
-        names = [value.name or "" for value in node.inputs[1:] if value is not None]
-        missing = [name for name in names if name not in constants]
-        if missing or len(names) not in (2, 3):
-            raise ModelError(
-                f"quantizer node '{node.name}': its ranges and gate must be initializers; "
-                f"{', '.join(missing) or 'some are missing'}: insert the gates again"
-            )
-        *low, high, gate = (constants[name] for name in names)
-        spec = QuantizerSpec.from_json(node.metadata_props[SPEC_KEY])
-        found[node] = GatedNode(spec, low[0] if low else None, high, gate)
-    return found
-
-
-def compile_graph(
+def compile_model(
     model: ir.Model,
-    constants: Mapping[str, ir.TensorProtocol],
+    constants: Mapping[ir.Value, Constant],
     quantizers: Mapping[ir.Node, Callable[..., Any]],
 ) -> Program:
-    """Compiles a graph.
+    """Compiles a model.
 
     Args:
-        model: Its graph, with unique value names.
-        constants: From :func:`constants_of`.
+        model: The model, with unique value names in every graph.
+        constants: From :func:`~onnx_cgmq.mirror.constants.constants_of`.
         quantizers: What runs each quantizer node.
 
     Raises:
         UnsupportedOperatorError: If any node can't be run; names all of them.
+        ModelError: If a value is read before it is computed, or a function calls itself.
     """
-    graph = model.graph
-    operators = choose_operators(model)
-    slots: dict[ir.Value, int] = {}
-    template: list[Any] = [None]
+    return _Compiler(model, constants, quantizers).program()
 
-    def slot(value: ir.Value | None) -> int:
-        if value is None or (value.name == "" and value.producer() is None):
-            return _NONE_SLOT
-        if value not in slots:
-            slots[value] = len(template)
-            template.append(None)
-        return slots[value]
 
-    pending: list[tuple[ir.Node, Callable[..., Any], tuple[int, ...], tuple[int, ...]]] = []
-    tensor_uses = {value.name for value in graph.outputs}
-    host_values: dict[str, int] = {}
+class _Compiler:
+    def __init__(
+        self,
+        model: ir.Model,
+        constants: Mapping[ir.Value, Constant],
+        quantizers: Mapping[ir.Node, Callable[..., Any]],
+    ) -> None:
+        self._model = model
+        self._constants = constants
+        self._quantizers = quantizers
+        self._problems = Problems()
 
-    def host_slot(name: str) -> int:
-        if name not in host_values:
-            host_values[name] = len(template)
-            template.append(constants[name].numpy().tolist())
-        return host_values[name]
+    def program(self) -> Program:
+        """Compiles the main graph."""
+        graph = self._model.graph
+        frame = Frame()
+        scope = Scope(frame, self._constants, self._model.opset_imports)
+        inputs = {
+            str(value.name): scope.define(value)
+            for value in graph.inputs
+            if value not in self._constants
+        }
+        self._nodes(graph, scope)
+        self._problems.raise_if_any()
+        outputs = {str(value.name): scope.slot(value) for value in graph.outputs}
+        constants = self._held(frame)
+        slot_of = {name: held.slot for name, held in constants.items() if name}
+        host_types = {}
+        for value, found in scope.values.items():
+            if isinstance(found, HostValue):
+                host_types[found.slot] = TORCH_DTYPES[found.dtype]
+            if value.name and not isinstance(found, Constant):
+                slot_of[value.name] = found.slot if isinstance(found, HostValue) else found
+        return Program(
+            steps=frame.steps(kept=tuple(outputs.values())),
+            template=tuple(frame.template),
+            inputs=inputs,
+            outputs=outputs,
+            constants=constants,
+            slot_of=slot_of,
+            host_types=host_types,
+        )
 
-    for node in graph:
-        if node in quantizers:
-            pending.append((node, quantizers[node], (slot(node.inputs[0]),), ()))
-            tensor_uses.add(node.inputs[0].name if node.inputs[0] is not None else None)
-            continue
-        if node.outputs[0].name in constants:
-            continue
-        call, host = _bind(node, operators, model)
-        inputs, dynamic = [], []
-        for position, value in enumerate(node.inputs):
-            name = value.name if value is not None else None
-            if position in host and name is not None and name in constants:
-                inputs.append(host_slot(name))
-                continue
-            inputs.append(slot(value))
-            if name:
-                tensor_uses.add(name)
-            if position in host and inputs[-1] != _NONE_SLOT:
-                dynamic.append(position)
-        pending.append((node, call, tuple(inputs), tuple(dynamic)))
+    def _held(self, frame: Frame) -> dict[str, HeldConstant]:
+        """The constants that are used as tensors: the model's, then those of definitions."""
+        used = frame.constants
+        held = {
+            constant.name: HeldConstant(
+                used[constant], constant.tensor, constant.tensor.dtype.is_floating_point()
+            )
+            for constant in self._constants.values()
+            if constant in used
+        }
+        for constant, slot in used.items():
+            if not constant.is_learned:
+                held[f"{constant.name}#{len(held)}"] = HeldConstant(slot, constant.tensor, False)
+        return held
 
-    named_constants = {}
-    by_name = {value.name: value for value in _all_values(graph) if value.name}
-    for name in constants:
-        if name in tensor_uses:
-            named_constants[name] = slot(by_name[name])
-    for node, *_ in pending:
+    def _nodes(self, nodes: Iterable[ir.Node], scope: Scope) -> None:
+        for index, node in enumerate(nodes):
+            self._node(node, scope, f"{scope.path}{node.name or f'#{index}'}")
+
+    def _node(self, node: ir.Node, scope: Scope, name: str) -> None:
+        if node.outputs and node.outputs[0] in self._constants:
+            return
+        attributes = _resolved(node, scope)
+        domain, context = domain_of(node), _context(node, attributes, scope, name)
+        if node in self._quantizers:
+            _add(self._quantizers[node], node, scope, context, [scope.slot(node.inputs[0])])
+            return
+        if domain == GATED_DOMAIN:
+            _add(accumulator_qdq, node, scope, context, map(scope.slot, node.inputs))
+            return
+        function = self._model.functions.get(node.op_identifier())
+        if function is not None:
+            self._call(function, node, attributes, scope, name)
+            return
+        if is_constant_node(node):
+            tensor = constant_tensor(attributes)
+            if tensor is not None:  # part of a definition, with the attributes of this call
+                constant = Constant(f"{name}.{node.outputs[0].name}", tensor, is_learned=False)
+                scope.values[node.outputs[0]] = constant
+                return
+        if domain == "" and _on_host(node, context, scope):
+            return
+        types = [scope.type_of(value) for value in (*node.inputs, *node.outputs)]
+        operator = choose_operator(domain, context, types)
+        if isinstance(operator, Operator):
+            self._step(node, operator, context, attributes, scope)
+            return
+        if operator == NO_OPERATOR:
+            definition = standard_function(node, attributes, context.opset, context.input_types)
+            if definition is not None:
+                self._call(definition, node, attributes, scope, name)
+                return
+        self._problems.add(domain, context, operator)
         for value in node.outputs:
-            slot(value)
-    graph_inputs = {
-        str(value.name): slot(value) for value in graph.inputs if value.name not in constants
-    }
-    graph_outputs = {str(value.name): slot(value) for value in graph.outputs}
-    kept = {*graph_outputs.values(), *named_constants.values(), *host_values.values(), _NONE_SLOT}
-    return Program(
-        steps=_with_liveness(pending, slots, kept, model),
-        template=tuple(template),
-        inputs=graph_inputs,
-        outputs=graph_outputs,
-        constants=named_constants,
-        trainable=frozenset(
-            name for name in named_constants if constants[name].dtype.is_floating_point()
-        ),
-        slot_of={value.name: index for value, index in slots.items() if value.name},
+            scope.define(value)
+
+    def _step(
+        self,
+        node: ir.Node,
+        operator: Operator,
+        context: Context,
+        attributes: _Attributes,
+        scope: Scope,
+    ) -> None:
+        """A node that has a handler."""
+        inputs: list[int] = []
+        tensors: list[int] = []
+        for position, value in enumerate(node.inputs):
+            if position in operator.host:
+                slot, is_tensor = scope.host_slot(value)
+                if is_tensor:
+                    tensors.append(position)
+            else:
+                slot = scope.slot(value)
+            inputs.append(slot)
+        call: Callable[..., Any] = partial(operator.handler, context)
+        if operator.bodies:
+            count = len(inputs)
+            bodies: list[Body | None] = []
+            for key in operator.bodies:
+                body = None
+                if key in attributes:
+                    inner = scope.subgraph(f"{context.node}/{key}/")
+                    body = self._body(attributes[key].as_graph(), inner)
+                    inputs += inner.frame.captured
+                bodies.append(body)
+            call = partial(call_with_bodies, call, bodies, count)
+        _add(call, node, scope, context, inputs, tuple(tensors))
+
+    def _body(self, graph: ir.Graph, scope: Scope) -> Body:
+        """A subgraph, in a scope of its own."""
+        inputs = tuple(scope.define(value) for value in graph.inputs)
+        self._nodes(graph, scope)
+        outputs = tuple(scope.slot(value) for value in graph.outputs)
+        frame = scope.frame
+        return Body(
+            steps=frame.steps(kept=(*inputs, *outputs)),
+            template=tuple(frame.template),
+            inputs=inputs,
+            captures=tuple(frame.captured.values()),
+            outputs=outputs,
+            output_types=tuple((value.dtype, value.shape) for value in graph.outputs),
+        )
+
+    def _call(
+        self,
+        function: ir.Function,
+        node: ir.Node,
+        attributes: _Attributes,
+        scope: Scope,
+        name: str,
+    ) -> None:
+        """Flattens the body of a function into the frame of its caller."""
+        key = (domain_of(node), node.op_type, node.overload)
+        if key in scope.calls:
+            raise ModelError(f"node '{name}': function {node.op_type} calls itself; export again")
+        defaults = {k: a for k, a in function.attributes.items() if a.value is not None}
+        inner = Scope(
+            scope.frame,
+            self._constants,
+            {**self._model.opset_imports, **function.opset_imports},
+            f"{name}/",
+            {**defaults, **attributes},
+            calls=(*scope.calls, key),
+        )
+        if len(node.inputs) > len(function.inputs):
+            raise ModelError(f"node '{name}' gives function {node.op_type} too many inputs")
+        for parameter, argument in zip_longest(function.inputs, node.inputs):
+            inner.types[parameter] = scope.type_of(argument)
+            inner.values[parameter] = (
+                NONE_SLOT if argument is None or is_omitted(argument) else scope.find(argument)
+            )
+        self._nodes(function, inner)
+        for value, result in zip(node.outputs, function.outputs, strict=False):
+            scope.values[value] = inner.find(result)
+
+
+def _on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
+    """Compiles arithmetic on shapes to Python, if the node is that."""
+    if node.op_type not in HOST_OPS and node.op_type not in SIZE_OPS:
+        return False
+    given = [value for value in node.inputs if value is not None and not is_omitted(value)]
+    operands = [None if is_omitted(value) else _operand(value, scope) for value in node.inputs]
+    shapes = any(isinstance(scope.find(value), HostValue) for value in given)
+    known = sum(operand is not None for operand in operands) == len(given)
+    plan = plan_host(node.op_type, context, operands) if shapes and known else None
+    if plan is not None:
+        call, (shape, dtype) = HOST_OPS[node.op_type].run, plan
+        inputs = [scope.host_slot(value)[0] for value in node.inputs]
+    elif node.op_type in SIZE_OPS:
+        call, shape = SIZE_OPS[node.op_type]
+        inputs, dtype = [scope.slot(node.inputs[0])], ir.DataType.INT64
+    else:
+        return False
+    result = HostValue(scope.frame.new_slot(), shape, dtype)
+    scope.values[node.outputs[0]] = result
+    scope.frame.add(partial(call, context), inputs, [result.slot], _label(context))
+    return True
+
+
+def _operand(value: ir.Value | None, scope: Scope) -> Operand | None:
+    """A number or short list of numbers that is known or computed in Python."""
+    assert value is not None
+    found = scope.find(value)
+    if isinstance(found, HostValue):
+        return Operand(found.shape, found.dtype)
+    if not isinstance(found, Constant):
+        return None
+    tensor = found.tensor
+    if tensor.dtype.is_floating_point() or len(tensor.shape) > 1 or tensor.size > LARGEST:
+        return None
+    return Operand(tuple(tensor.shape.numpy()), tensor.dtype, tensor.numpy().tolist())
+
+
+def _add(
+    call: Callable[..., Any],
+    node: ir.Node,
+    scope: Scope,
+    context: Context,
+    inputs: Iterable[int],
+    host: tuple[int, ...] = (),
+) -> None:
+    slots = tuple(inputs)
+    outputs = [scope.define(value) for value in node.outputs]
+    scope.frame.add(call, slots, outputs, _label(context), host)
+
+
+def _label(context: Context) -> str:
+    return f"{context.op_type} node '{context.node}' (opset {context.opset})"
+
+
+def _resolved(node: ir.Node, scope: Scope) -> _Attributes:
+    """Attributes of a node; those that refer to the function's get the values of the call."""
+    found = {}
+    for name, attribute in node.attributes.items():
+        if not attribute.is_ref():
+            found[name] = attribute
+        elif given := scope.attributes.get(attribute.ref_attr_name or ""):
+            found[name] = ir.Attr(name, given.type, given.value)
+    return found
+
+
+def _context(node: ir.Node, attributes: _Attributes, scope: Scope, name: str) -> Context:
+    """What a handler learns of a node."""
+    named = [index for index, value in enumerate(node.outputs) if value.name]
+    read = (i for i in named if node.outputs[i].uses() or node.outputs[i].is_graph_output())
+    return Context(
+        node=name,
+        op_type=node.op_type,
+        opset=scope.opsets.get(domain_of(node), scope.opsets.get(node.domain, 1)),
+        attributes={key: attribute.value for key, attribute in attributes.items()},
+        input_types=tuple(scope.type_of(value) for value in node.inputs),
+        output_count=max(named, default=0) + 1,
+        wanted_outputs=frozenset(read),
     )
-
-
-def _all_values(graph: ir.Graph) -> list[ir.Value]:
-    values = [*graph.inputs, *graph.initializers.values()]
-    return values + [value for node in graph for value in node.outputs]
-
-
-def _with_liveness(
-    pending: list[tuple[ir.Node, Callable[..., Any], tuple[int, ...], tuple[int, ...]]],
-    slots: Mapping[ir.Value, int],
-    kept: set[int],
-    model: ir.Model,
-) -> tuple[Step, ...]:
-    """Steps that free every slot after its last use."""
-    steps: list[Step] = []
-    seen = set(kept)
-    for node, call, inputs, host in reversed(pending):
-        outputs = tuple(slots[value] for value in node.outputs)
-        free = tuple(dict.fromkeys(s for s in (*inputs, *outputs) if s not in seen))
-        seen.update(free)
-        label = f"{node.op_type} node '{node.name}' (opset {opset_of(node, model)})"
-        steps.append(Step(call, inputs, host, outputs, free, label))
-    return tuple(reversed(steps))
-
-
-def _bind(
-    node: ir.Node, operators: Mapping[ir.Node, Operator], model: ir.Model
-) -> tuple[Callable[..., Any], tuple[int, ...]]:
-    if node.domain == GATED_DOMAIN:
-        return accumulator_qdq, ()
-    operator = operators[node]
-    return partial(operator.handler, context_of(node, model)), operator.host

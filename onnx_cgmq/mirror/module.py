@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import torch
 from torch import Tensor, nn
 
 from onnx_cgmq.cost.bound import CostKind, CostModel
@@ -13,9 +14,11 @@ from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.cost.size import ungated_bytes
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
-from onnx_cgmq.mirror.build import Program, compile_graph, constants_of, gated_nodes
+from onnx_cgmq.mirror.build import compile_model
+from onnx_cgmq.mirror.constants import constants_of, gated_nodes, replace_constants
 from onnx_cgmq.mirror.dtypes import to_torch
 from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
+from onnx_cgmq.mirror.program import Program, run_steps
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import BitPlan
 
@@ -50,7 +53,7 @@ class Mirror(nn.Module):
         """
         super().__init__()
         self.model: ir.Model = load_model(model)
-        constants = constants_of(self.model.graph)
+        constants = constants_of(self.model)
         self.guide: Guide | None = None
         self._quantizer_keys: dict[str, str] = {}
         modules: dict[ir.Node, GatedQuantizer] = {}
@@ -61,16 +64,16 @@ class Mirror(nn.Module):
             self.add_module(key, module)
             self._quantizer_keys[gated.spec.tensor] = key
             modules[node] = module
-        self._program: Program = compile_graph(self.model, constants, modules)
+        self._program: Program = compile_model(self.model, constants, modules)
         self._parameter_keys: dict[str, str] = {}
         self._buffer_keys: dict[str, str] = {}
-        for name in self._program.constants:
+        for name, constant in self._program.constants.items():
             key = self._free_name(name)
-            if name in self._program.trainable:
-                self.register_parameter(key, nn.Parameter(to_torch(constants[name])))
+            if constant.is_parameter:
+                self.register_parameter(key, nn.Parameter(to_torch(constant.tensor)))
                 self._parameter_keys[name] = key
             else:
-                self.register_buffer(key, to_torch(constants[name]), persistent=False)
+                self.register_buffer(key, to_torch(constant.tensor), persistent=False)
                 self._buffer_keys[name] = key
         self.input_names: tuple[str, ...] = tuple(self._program.inputs)
         self.output_names: tuple[str, ...] = tuple(self._program.outputs)
@@ -141,33 +144,23 @@ class Mirror(nn.Module):
             raise ModelError(f"the graph computes no value named {', '.join(map(repr, unknown))}")
         kept = {self._program.slot_of[name] for name in values}
         slots = self._execute(inputs, kept)
-        return {name: slots[self._program.slot_of[name]] for name in values}
+        found = {}
+        for name in values:
+            slot = self._program.slot_of[name]
+            dtype = self._program.host_types.get(slot)
+            found[name] = slots[slot] if dtype is None else torch.tensor(slots[slot], dtype=dtype)
+        return found
 
     def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
         program = self._program
         slots: list[Any] = list(program.template)
         for name, key in self._parameter_keys.items():
-            slots[program.constants[name]] = self._parameters[key]
+            slots[program.constants[name].slot] = self._parameters[key]
         for name, key in self._buffer_keys.items():
-            slots[program.constants[name]] = self._buffers[key]
+            slots[program.constants[name].slot] = self._buffers[key]
         for name, tensor in self._named(inputs).items():
             slots[program.inputs[name]] = tensor
-        for step in program.steps:
-            arguments = [slots[index] for index in step.inputs]
-            for position in step.host:
-                arguments[position] = arguments[position].tolist()
-            try:
-                result = step.call(*arguments)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                raise ModelError(f"{step.label} failed: {error}") from error
-            if isinstance(result, tuple):
-                for index, value in zip(step.outputs, result, strict=False):
-                    slots[index] = value
-            else:
-                slots[step.outputs[0]] = result
-            for index in step.free:
-                if kept is None or index not in kept:
-                    slots[index] = None
+        run_steps(program.steps, slots, kept)
         return slots
 
     def _named(self, inputs: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
@@ -228,10 +221,10 @@ class Mirror(nn.Module):
             state[f"{tensor}.gate"] = quantizer.gate
             state[f"{tensor}.high"] = quantizer.high
             state[f"{tensor}.low"] = quantizer.low
-        for name, value in model.graph.initializers.items():
-            if name in state:
-                array = state[name].detach().numpy().copy()
-                value.const_value = ir.tensor(array, name=name)
+        replace_constants(
+            model,
+            lambda name: state[name].detach().numpy().copy() if name in state else None,
+        )
         return model
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import onnx_ir as ir
 
 Handler = Callable[..., Any]
-"""``handler(context, *inputs) -> Tensor | tuple[Tensor, ...]``; an omitted input is ``None``."""
+"""``handler(context, *bodies, *inputs) -> Tensor | tuple``; an omitted input is ``None``."""
 
 Check = Callable[["Context"], "str | None"]
 """``check(context) -> reason``: why this node can't be run exactly, or ``None``."""
@@ -18,7 +18,7 @@ Check = Callable[["Context"], "str | None"]
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 OLDEST_OPSET = 7
-"""Before opset 7 the standard operators broadcast by attributes; models are upgraded instead."""
+"""Before opset 7 some standard operators mean something else, broadcasting above all."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Context:
         attributes: Attributes as Python values (tensors as ``onnx_ir`` tensors).
         input_types: ONNX element types of the inputs where the graph tells them, else ``None``.
         output_count: Number of outputs up to the last one that the node names.
-        named_outputs: Indices of the outputs that the node names.
+        wanted_outputs: Indices of the outputs that the node names and something reads.
     """
 
     node: str
@@ -41,7 +41,7 @@ class Context:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     input_types: tuple[ir.DataType | None, ...] = ()
     output_count: int = 1
-    named_outputs: frozenset[int] = frozenset({0})
+    wanted_outputs: frozenset[int] = frozenset({0})
 
     def has(self, name: str) -> bool:
         """Whether the node sets an attribute."""
@@ -73,8 +73,8 @@ class Context:
         return self.input_types[index] if index < len(self.input_types) else None
 
     def wants(self, output: int) -> bool:
-        """Whether the node names an optional output."""
-        return output in self.named_outputs
+        """Whether something reads an optional output."""
+        return output in self.wanted_outputs
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,8 @@ class Operator:
         host: Indices of inputs that the handler takes as Python numbers or lists (shapes, axes,
             pads): converted once when the graph is built if they are constants.
         check: Refuses nodes that the handler can't run exactly.
+        bodies: Attributes that hold subgraphs: the handler takes them after the context as
+            functions (:class:`~onnx_cgmq.mirror.program.BoundBody`), ``None`` if omitted.
     """
 
     domain: str
@@ -97,6 +99,7 @@ class Operator:
     handler: Handler
     host: tuple[int, ...] = ()
     check: Check | None = None
+    bodies: tuple[str, ...] = ()
 
 
 _OPERATORS: dict[tuple[str, str], list[Operator]] = {}
@@ -108,6 +111,7 @@ def onnx_op(
     domain: str = "",
     host: tuple[int, ...] = (),
     check: Check | None = None,
+    bodies: tuple[str, ...] = (),
 ) -> Callable[[HandlerT], HandlerT]:
     """Registers a handler for operators.
 
@@ -117,6 +121,7 @@ def onnx_op(
         domain: Operator domain.
         host: Inputs wanted as Python values, see :class:`Operator`.
         check: Refuses nodes, see :class:`Operator`.
+        bodies: Attributes that hold subgraphs, see :class:`Operator`.
 
     Raises:
         ValueError: If an operator has a handler of the same ``since`` already.
@@ -127,7 +132,7 @@ def onnx_op(
             versions = _OPERATORS.setdefault((domain, op_type), [])
             if any(version.since == since for version in versions):
                 raise ValueError(f"operator {op_type} since {since} is registered already")
-            operator = Operator(domain, op_type, since, handler, host, check)
+            operator = Operator(domain, op_type, since, handler, host, check, bodies)
             bisect.insort(versions, operator, key=lambda version: version.since)
         return handler
 
