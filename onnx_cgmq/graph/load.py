@@ -13,6 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError
+from onnx_cgmq.graph.serialize import write_model
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """Wherever a model is taken: a path, a proto, or a graph in memory."""
@@ -166,22 +167,17 @@ def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTens
 
 
 def _write(model: ir.Model, target: Path, part: Path) -> None:
-    copy = model.clone()
-    if sum(tensor.nbytes for _, tensor in tensors_of(copy)) < _PROTO_LIMIT:
-        _hold_in_memory(copy)
-        part.write_bytes(ir.serde.serialize_model(copy).SerializeToString())
+    tensors = dict(tensors_of(model))
+    for name, tensor in tensors.items():
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external("the model", Path(tensor.base_dir), name, tensor)
+    if sum(tensor.nbytes for tensor in tensors.values()) < _PROTO_LIMIT:
+        with part.open("wb") as file:
+            write_model(model.clone(), file)
     else:
         # The model stores the name of its data file: the final one, which ir.save also replaces
         # atomically.
-        ir.save(copy, part, format="protobuf", external_data=f"{target.name}.data")
-
-
-def _hold_in_memory(model: ir.Model) -> None:
-    """External data would refer to files beside the old model, not the new one."""
-    try:
-        ir.external_data.load_to_model(model)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"external data of the model can't be read: {_reason(error)}") from error
+        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
 
 
 def _default_mode() -> int:
