@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
+
+ATTRIBUTES = ["", "<exclusive=1>", "<reverse=1>", "<exclusive=1, reverse=1>"]
+
+
+@pytest.mark.parametrize("attributes", ATTRIBUTES)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_cumulative_sum(attributes: str, axis: int) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    model = parse("float[2,3,4] x, int64 a", "float[2,3,4] y", f"y = CumSum{attributes}(x, a)", 14)
+    assert_like_onnxruntime(model, {"x": x, "a": np.array(axis)})
+
+
+@pytest.mark.parametrize("attributes", ATTRIBUTES)
+def test_gradients_of_cumulative_products_with_zeros(attributes: str) -> None:
+    x = np.array([[1.5, 0.0, -2.0], [0.5, 3.0, 0.0]])
+    body = f"y = CumProd{attributes}(x, a)"
+    assert_gradients(parse("double[2,3] x, int64 a", "y", body, 26), {"x": x, "a": np.array(1)})
+
+
+@pytest.mark.parametrize("name", ["CumSum", "CumProd"])
+def test_unsigned_integers_and_empty_axes(name: str) -> None:
+    model = parse("uint64[n] x, int64[1] a", "uint64[n] y", f"y = {name}<exclusive=1>(x, a)", 26)
+    (y,) = run_mirror(model, {"x": np.array([2**63, 2, 1], np.uint64), "a": np.array([0])})
+    assert y.tolist() == [0, 2**63, 2**63 + 2] if name == "CumSum" else [1, 2**63, 0]
+    (y,) = run_mirror(model, {"x": np.array([], np.uint64), "a": np.array([0])})
+    assert y.shape == (0,)
