@@ -1,4 +1,4 @@
-"""Attention of the standard."""
+"""Attention and FlexAttention of the standard."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from onnx_cgmq.mirror.ops.attention_core import (
     combined_mask,
     fused_attention,
     join_heads,
+    repeat_heads,
     split_heads,
 )
+from onnx_cgmq.mirror.program import BoundBody
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _SCORES_OUTPUT = 3
@@ -72,7 +74,7 @@ def attention(
         ctx.integer("right_window_size", -1),
     )
     scale = ctx.real("scale", 1 / math.sqrt(q.shape[3]))
-    cap, precision = ctx.real("softcap"), _softmax_type(ctx, q)
+    cap, precision = ctx.real("softcap"), _softmax_type(ctx, q.dtype)
     # The fused kernel sums halves up in single precision.
     fusible = precision is q.dtype or (precision is torch.float32 and q.dtype in _HALVES)
     if fusible and cap <= 0 and not ctx.wants(_SCORES_OUTPUT):
@@ -86,9 +88,9 @@ def attention(
     return y, k, v, getattr(steps, _SCORES_MODES[ctx.integer("qk_matmul_output_mode")])
 
 
-def _softmax_type(ctx: Context, q: Tensor) -> torch.dtype:
+def _softmax_type(ctx: Context, default: torch.dtype) -> torch.dtype:
     wanted = ctx.integer("softmax_precision")
-    return TORCH_DTYPES[ir.DataType(wanted)] if wanted else q.dtype
+    return TORCH_DTYPES[ir.DataType(wanted)] if wanted else default
 
 
 def _visible(
@@ -105,3 +107,27 @@ def _as_long_as(mask: Tensor | None, keys: int) -> Tensor | None:
         return mask
     hidden = 0.0 if mask.dtype is torch.bool else -math.inf
     return functional.pad(mask, (0, keys - mask.shape[-1]), value=hidden)
+
+
+@onnx_op("FlexAttention", domain="ai.onnx.preview", bodies=("score_mod", "prob_mod"))
+def flex_attention(
+    ctx: Context,
+    score_mod: BoundBody | None,
+    prob_mod: BoundBody | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """Attention whose scores and weights are modified by subgraphs."""
+    scale = ctx.real("scale", 1 / math.sqrt(q.shape[3]))
+    default = q.dtype if q.dtype is torch.float64 else torch.float32
+    precision = _softmax_type(ctx, default)
+    if score_mod is None and prob_mod is None and precision is q.dtype:
+        return fused_attention(q, k, v, None, scale)
+    root = math.sqrt(scale)
+    keys = repeat_heads(k, q.shape[1]) * root
+    scores = ((q * root) @ keys.transpose(2, 3)).to(precision)
+    scores = scores if score_mod is None else score_mod(scores)[0]
+    weights = torch.softmax(scores, dim=-1)
+    weights = weights if prob_mod is None else prob_mod(weights)[0]
+    return (weights @ repeat_heads(v, q.shape[1]).to(precision)).to(v.dtype)
