@@ -12,6 +12,11 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.branches import (
+    hidden_branches,
+    inline_constant_branches,
+    remove_identities,
+)
 from onnx_cgmq.graph.fuse import fold_affine
 from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
@@ -96,9 +101,10 @@ def _simplify(model: ir.Model) -> None:
     infer_shapes(model)
     _fold(model)
     fold_affine(model)
+    remove_identities(model)
     ir.passes.Sequential(
-        common.IdentityEliminationPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass(),
@@ -110,15 +116,32 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    """Computes what is constant, whatever its size: weights must be initializers."""
-    optimizer.fold_constants_ir(
-        model,
-        input_size_limit=_UNLIMITED,
-        output_size_limit=_UNLIMITED,
-        # Not folded by default; None leaves the choice to the other rules.
-        should_fold=lambda node: True if standard_op(node) == "ConstantOfShape" else None,
-    )
-    common.RemoveUnusedNodesPass()(model)
+    """Computes what is constant, whatever its size: weights must be initializers.
+
+    A branch that is always taken takes the place of its ``If``, which may make more constant.
+    """
+    while True:
+        with hidden_branches(model):
+            optimizer.fold_constants_ir(
+                model,
+                input_size_limit=_UNLIMITED,
+                output_size_limit=_UNLIMITED,
+                should_fold=_should_fold,
+            )
+        common.RemoveUnusedNodesPass()(model)
+        if not inline_constant_branches(model):
+            return
+        infer_shapes(model)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Which nodes are folded; ``None`` leaves the choice to the pass."""
+    if standard_op(node) == "ConstantOfShape":
+        return True  # not folded by default
+    weight = node.inputs[0] if standard_op(node) == "Transpose" else None
+    if weight is not None and weight.is_initializer() and len(weight.uses()) > 1:
+        return False  # one weight in two layouts would become two, learned apart
+    return None
 
 
 def _name_nodes(model: ir.Model) -> None:
