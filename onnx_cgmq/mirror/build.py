@@ -13,7 +13,6 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.standard import standard_function
 from onnx_cgmq.mirror.constants import Constant, constant_tensor, is_constant_node
 from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
-from onnx_cgmq.mirror.host import HOST_OPS, LARGEST, SIZE_OPS, Operand, plan_host
 from onnx_cgmq.mirror.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.quantizer import accumulator_qdq
 from onnx_cgmq.mirror.registry import Context, Operator
@@ -25,6 +24,7 @@ from onnx_cgmq.mirror.select import (
     choose_operator,
     domain_of,
 )
+from onnx_cgmq.mirror.shape_arithmetic import HOST_OPS, LARGEST, SIZE_OPS, Operand, plan_host
 
 _Attributes = Mapping[str, ir.Attr]
 

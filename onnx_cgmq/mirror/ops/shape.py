@@ -48,9 +48,9 @@ def squeeze_attribute(ctx: Context, x: Tensor) -> Tensor:
 
 
 @onnx_op("Squeeze", since=13, host=(1,))
-def squeeze(ctx: Context, x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
+def squeeze(ctx: Context, x: Tensor, axes: Sequence[int] | int | None = None) -> Tensor:
     """Removes axes of length 1: those given, else all."""
-    chosen = [i for i, n in enumerate(x.shape) if n == 1] if axes is None else list(axes)
+    chosen = [i for i, n in enumerate(x.shape) if n == 1] if axes is None else _listed(axes)
     wrong = [axis for axis in chosen if x.shape[axis] != 1]
     if wrong:
         raise ValueError(f"axes {wrong} of shape {tuple(x.shape)} don't have length 1")
@@ -64,12 +64,18 @@ def unsqueeze_attribute(ctx: Context, x: Tensor) -> Tensor:
 
 
 @onnx_op("Unsqueeze", since=13, host=(1,))
-def unsqueeze(ctx: Context, x: Tensor, axes: Sequence[int]) -> Tensor:
+def unsqueeze(ctx: Context, x: Tensor, axes: Sequence[int] | int) -> Tensor:
     """Inserts axes of length 1, counted in the output."""
-    rank = x.dim() + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    chosen = _listed(axes)
+    rank = x.dim() + len(chosen)
+    for axis in sorted(axis % rank for axis in chosen):
         x = x.unsqueeze(axis)
     return x
+
+
+def _listed(axes: Sequence[int] | int) -> list[int]:
+    """Axes as a list; the standard's own definitions give a single one as a scalar."""
+    return [axes] if isinstance(axes, int) else list(axes)
 
 
 @onnx_op("Expand", since=8, host=(1,))

@@ -110,7 +110,9 @@ def _axes(ctx: Context, operands: Sequence[Operand | None]) -> Any:
     operand = operands[1] if len(operands) > 1 else None
     if operand is None:
         return None
-    return operand.value if operand.value is not None else "unknown"
+    if operand.value is None:
+        return "unknown"
+    return operand.value if isinstance(operand.value, list) else [operand.value]
 
 
 def _plan_cast(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
