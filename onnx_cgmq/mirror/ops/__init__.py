@@ -19,6 +19,7 @@ from onnx_cgmq.mirror.ops import (  # noqa: F401
     microsoft_attention,
     microsoft_linear,
     microsoft_normalization,
+    microsoft_other,
     ml,
     ngrams,
     normalization,
