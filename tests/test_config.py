@@ -34,6 +34,11 @@ def test_pruning_is_for_weights():
     assert config.ladder.widths == (2, 4, 8, 16, 32)
 
 
+def test_choices_are_widths_by_name():
+    config = Config(keep_float=("head",), fix={"w": 8}, widths_for={"Conv": (2, 4)})
+    assert config.choices == (("head", (32,)), ("w", (8,)), ("Conv", (2, 4)))
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -48,6 +53,10 @@ def test_pruning_is_for_weights():
         ({"widths": (0, 4)}, "prune=True, not in widths"),
         ({"prune": True}, "would remove whole layers"),
         ({"input_width": 7}, "input_width must be"),
+        ({"fix": {"w": 3}}, "widths"),
+        ({"fix": {"w": 0}}, "'w': width 0 is chosen with prune=True"),
+        ({"widths_for": {"w": (8, 4)}}, "ascending"),
+        ({"shapes": {"x": (1, 0)}}, "shapes.x"),
         ({"epochs": 0, "seed": -1}, "epochs.*; seed"),
     ],
 )

@@ -5,6 +5,12 @@ def test_inspect_shows_widths_and_cost(cli, model):
     assert "100.000%" in result.stdout
 
 
+def test_inspect_at_a_shape(cli, model, only_json):
+    macs = only_json(cli("inspect", model, "--shape", "x=5x2", "--json"))["macs"]
+    assert macs == 5 * only_json(cli("inspect", model, "--json"))["macs"]
+    assert cli("inspect", model, "--shape", "z=5x2").exit_code == 2
+
+
 def test_inspect_json(cli, model, only_json):
     document = only_json(cli("inspect", model, "--json"))
     assert document["rbop"] == 1.0

@@ -65,6 +65,38 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     assert called["log"] == tmp_path / "m.jsonl"
 
 
+def test_choices_by_name(quantize, pipeline_run, tmp_path):
+    (tmp_path / "s.toml").write_text('keep_float = ["head"]\nepochs = 3\n[fix]\nw = 4')
+    names = ["--keep-float", "first", "--keep-float", "tail/*", "--fix", "w=8"]
+    names += ["--widths-for", "Gemm=2,8", "--shape", "x=1x2"]
+    assert quantize(*names, "--config", tmp_path / "s.toml").exit_code == 0
+    assert pipeline_run.called["config"] == Config(
+        epochs=3,
+        keep_float=("head", "first", "tail/*"),
+        fix={"w": 8},
+        widths_for={"Gemm": (2, 8)},
+        shapes={"x": (1, 2)},
+    )
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--fix", "w"),
+        ("--fix", "w=x"),
+        ("--fix", "=8"),
+        ("--widths-for", "w=4,"),
+        ("--shape", "x=1xn"),
+        ("--shape", "1x2"),
+    ],
+)
+def test_names_without_a_value(quantize, pipeline_run, option):
+    result = quantize(*option)
+    assert result.exit_code == 2
+    assert option[0] in result.stderr
+    assert pipeline_run.called is None
+
+
 def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
     result = quantize()
     assert "float accuracy 99.50%" in result.stderr
