@@ -159,7 +159,8 @@ class _Compiler:
         inputs: list[int] = []
         tensors: list[int] = []
         for position, value in enumerate(node.inputs):
-            if position in operator.host:
+            known = position in operator.host_if_known and scope.is_known(value)
+            if known or position in operator.host:
                 slot, is_tensor = scope.host_slot(value)
                 if is_tensor:
                     tensors.append(position)
@@ -247,6 +248,7 @@ def _on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
         return False
     result = HostValue(scope.frame.new_slot(), shape, dtype)
     scope.values[node.outputs[0]] = result
+    scope.types[node.outputs[0]] = dtype
     scope.frame.add(partial(call, context), inputs, [result.slot], _label(context))
     return True
 

@@ -88,6 +88,8 @@ class Operator:
         handler: Runs it.
         host: Indices of inputs that the handler takes as Python numbers or lists (shapes, axes,
             pads): converted once when the graph is built if they are constants.
+        host_if_known: Indices of inputs that the handler takes as Python values if they are
+            constants or come from shapes, else as tensors, which may have a gradient.
         check: Refuses nodes that the handler can't run exactly.
         bodies: Attributes that hold subgraphs: the handler takes them after the context as
             functions (:class:`~onnx_cgmq.mirror.program.BoundBody`), ``None`` if omitted.
@@ -98,6 +100,7 @@ class Operator:
     since: int
     handler: Handler
     host: tuple[int, ...] = ()
+    host_if_known: tuple[int, ...] = ()
     check: Check | None = None
     bodies: tuple[str, ...] = ()
 
@@ -110,6 +113,7 @@ def onnx_op(
     since: int = 1,
     domain: str = "",
     host: tuple[int, ...] = (),
+    host_if_known: tuple[int, ...] = (),
     check: Check | None = None,
     bodies: tuple[str, ...] = (),
 ) -> Callable[[HandlerT], HandlerT]:
@@ -120,6 +124,7 @@ def onnx_op(
         since: First opset in which it is right; a later registration takes over from its ``since``.
         domain: Operator domain.
         host: Inputs wanted as Python values, see :class:`Operator`.
+        host_if_known: The same where their values are known, see :class:`Operator`.
         check: Refuses nodes, see :class:`Operator`.
         bodies: Attributes that hold subgraphs, see :class:`Operator`.
 
@@ -132,7 +137,7 @@ def onnx_op(
             versions = _OPERATORS.setdefault((domain, op_type), [])
             if any(version.since == since for version in versions):
                 raise ValueError(f"operator {op_type} since {since} is registered already")
-            operator = Operator(domain, op_type, since, handler, host, check, bodies)
+            operator = Operator(domain, op_type, since, handler, host, host_if_known, check, bodies)
             bisect.insort(versions, operator, key=lambda version: version.since)
         return handler
 

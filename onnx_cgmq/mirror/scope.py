@@ -205,6 +205,12 @@ class Scope:
             return found.slot, False
         return found, found != NONE_SLOT
 
+    def is_known(self, value: ir.Value | None) -> bool:
+        """Whether a value is constant, or computed in Python."""
+        if value is None or is_omitted(value):
+            return False
+        return isinstance(self.find(value), Constant | HostValue)
+
     def define_slot(self) -> int:
         """A new slot of the frame."""
         return self.frame.new_slot()

@@ -34,12 +34,23 @@ def constant_of_shape(ctx: Context, shape: Sequence[int]) -> Tensor:
     return to_torch(value).reshape(()).expand(tuple(shape)).clone()
 
 
-@onnx_op("Range", since=11)
-def range_(ctx: Context, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+@onnx_op("Range", since=11, host_if_known=(0, 1, 2))
+def range_(
+    ctx: Context, start: Tensor | float, limit: Tensor | float, delta: Tensor | float
+) -> Tensor:
     """``start + i * delta`` below ``limit``; differentiable in start and delta."""
-    count = max(0, int(torch.ceil((limit - start) / delta).item()))
-    index = torch.arange(count, device=start.device, dtype=start.dtype)
-    return start + index * delta
+    types = (*ctx.input_types, ir.DataType.FLOAT)
+    dtype = TORCH_DTYPES[next(known for known in types if known is not None)]
+    if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
+        count = max(0, -((start - limit) // delta))
+        return start + delta * torch.arange(count, dtype=dtype)
+    first, last, step = (
+        bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=dtype)
+        for bound in (start, limit, delta)
+    )
+    count = max(0, int(torch.ceil((last - first) / step).item()))
+    index = torch.arange(count, device=step.device, dtype=step.dtype)
+    return first + index * step
 
 
 @onnx_op("EyeLike", since=9)

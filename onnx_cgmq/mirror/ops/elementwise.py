@@ -123,12 +123,21 @@ def clip_attributes(ctx: Context, x: Tensor) -> Tensor:
     return clip(ctx, x, low, high)
 
 
-@onnx_op("Clip", since=11, host=(1, 2))
-def clip(ctx: Context, x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+@onnx_op("Clip", since=11, host_if_known=(1, 2))
+def clip(
+    ctx: Context,
+    x: Tensor,
+    low: float | Tensor | None = None,
+    high: float | Tensor | None = None,
+) -> Tensor:
     """Clips to ``[low, high]``; ``high`` wins if they are crossed."""
     if low is None and high is None:
         return x
-    return torch.clamp(computable(x), low, high).to(x.dtype)
+    y = computable(x)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        bounds = (None if end is None else torch.as_tensor(end).to(y) for end in (low, high))
+        return torch.clamp(y, *bounds).to(x.dtype)
+    return torch.clamp(y, low, high).to(x.dtype)
 
 
 @onnx_op("Where", since=9)

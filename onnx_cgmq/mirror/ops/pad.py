@@ -17,12 +17,12 @@ def pad_attributes(ctx: Context, x: Tensor) -> Tensor:
     return pad(ctx, x, ctx.integers("pads") or (), ctx.real("value"))
 
 
-@onnx_op("Pad", since=11, host=(1, 2, 3))
+@onnx_op("Pad", since=11, host=(1, 3), host_if_known=(2,))
 def pad(
     ctx: Context,
     x: Tensor,
     pads: Sequence[int],
-    value: float | list[float] | None = None,
+    value: float | list[float] | Tensor | None = None,
     axes: Sequence[int] | None = None,
 ) -> Tensor:
     """Pads axes at both ends; negative amounts crop."""
@@ -32,6 +32,9 @@ def pad(
     mode = ctx.text("mode", "constant")
     if mode == "constant":
         ordered = [n for axis in reversed(range(x.dim())) for n in amounts.get(axis, (0, 0))]
+        if isinstance(value, Tensor):
+            inside = functional.pad(torch.ones_like(x, dtype=torch.bool), ordered)
+            return torch.where(inside, functional.pad(x, ordered), value.reshape(()))
         fill = value[0] if isinstance(value, list) else value
         return functional.pad(x, ordered, value=fill if fill is not None else 0)
     for axis, (begin, end) in amounts.items():
