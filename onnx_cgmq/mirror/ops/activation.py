@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.dtypes import UNSIGNED_WIDE
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
@@ -24,6 +25,8 @@ def leaky_relu(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("PRelu")
 def prelu(ctx: Context, x: Tensor, slope: Tensor) -> Tensor:
     """``x`` where not negative, else ``slope * x``."""
+    if x.dtype in UNSIGNED_WIDE:
+        return x
     return torch.where(x < 0, slope * x, x)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.dtypes import from_movable, movable
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
@@ -66,7 +67,7 @@ def slice_(
             flipped.append(axis)
         index[axis] = slice(taken.start, max(taken.start, taken.stop), taken.step)
     y = x[tuple(index)]
-    return y.flip(flipped) if flipped else y
+    return from_movable(movable(y).flip(flipped), x.dtype) if flipped else y
 
 
 @onnx_op("Gather")
@@ -74,7 +75,7 @@ def gather(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     """Slices along an axis at the indices; negative ones count from the end."""
     axis = ctx.integer("axis") % x.dim()
     flat = positive(indices, x.shape[axis]).reshape(-1)
-    y = x.index_select(axis, flat)
+    y = from_movable(movable(x).index_select(axis, flat), x.dtype)
     return y.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
@@ -88,7 +89,8 @@ def positive(indices: Tensor, size: int) -> Tensor:
 def gather_elements(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     """Elements along an axis, one index for each."""
     axis = ctx.integer("axis")
-    return x.gather(axis, positive(indices, x.shape[axis]))
+    index = positive(indices, x.shape[axis])
+    return from_movable(movable(x).gather(axis, index), x.dtype)
 
 
 @onnx_op("GatherND", since=11)
@@ -128,4 +130,5 @@ def top_k(ctx: Context, x: Tensor, k: Sequence[int]) -> tuple[Tensor, Tensor]:
 def trilu(ctx: Context, x: Tensor, k: int | list[int] | None = None) -> Tensor:
     """The upper or lower triangle of matrices."""
     offset = (k[0] if isinstance(k, list) else k) or 0
-    return torch.triu(x, offset) if ctx.flag("upper", True) else torch.tril(x, offset)
+    run = torch.triu if ctx.flag("upper", True) else torch.tril
+    return from_movable(run(movable(x), offset), x.dtype)

@@ -14,6 +14,9 @@ from onnx_cgmq.mirror.registry import Context, onnx_op
 def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """``alpha * A' @ B' + beta * C``."""
     alpha, beta = ctx.real("alpha", 1.0), ctx.real("beta", 1.0)
+    if a.dtype in UNSIGNED_WIDE:
+        wide = None if c is None else computable(c)
+        return gemm(ctx, computable(a), computable(b), wide).to(a.dtype)
     a = a.t() if ctx.flag("transA") else a
     simple = alpha == 1.0 and (c is None or (beta == 1.0 and c.dim() == 1))
     if simple and a.dtype.is_floating_point and (c is None or c.numel() == b.shape[_rows(ctx)]):

@@ -31,8 +31,9 @@ def batch_normalization(
 
     They are one per channel, or one per element of a sample with ``spatial=0`` (opset 7).
     """
-    factor = scale / torch.sqrt(variance + ctx.real("epsilon", 1e-5))
-    shift = bias - mean * factor
+    kind = torch.float64 if variance.dtype is torch.float64 else torch.float32
+    factor = scale / torch.sqrt(variance.to(kind) + ctx.real("epsilon", 1e-5))
+    shift = bias - mean.to(kind) * factor
     if ctx.flag("spatial", True):
         factor, shift = _per_channel(factor, x), _per_channel(shift, x)
     return (x * factor + shift).to(x.dtype)

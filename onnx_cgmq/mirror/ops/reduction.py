@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.dtypes import comparable, computable, from_comparable
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _Axes = tuple[int, ...]
@@ -86,8 +86,10 @@ def _reduce(ctx: Context, x: Tensor, axes: Sequence[int] | None) -> Tensor:
     chosen = tuple(axis % x.dim() for axis in axes)
     if not chosen:
         return _single(ctx.op_type, x)
-    run = _REDUCTIONS[ctx.op_type]
-    return run(computable(x), chosen, ctx.flag("keepdims", True)).to(x.dtype)
+    run, keep = _REDUCTIONS[ctx.op_type], ctx.flag("keepdims", True)
+    if ctx.op_type in ("ReduceMax", "ReduceMin"):
+        return from_comparable(run(comparable(x), chosen, keep), x.dtype)
+    return run(computable(x), chosen, keep).to(x.dtype)
 
 
 @onnx_op(*_REDUCTIONS)
@@ -107,7 +109,7 @@ def reduce_(ctx: Context, x: Tensor, axes: Sequence[int] | None = None) -> Tenso
 def arg_extreme(ctx: Context, x: Tensor) -> Tensor:
     """Index of the first (or last) largest or smallest element along an axis, int64."""
     axis, keep = ctx.integer("axis") % x.dim(), ctx.flag("keepdims", True)
-    x = computable(x)
+    x = comparable(x)
     last = ctx.flag("select_last_index")
     ordered = x.flip(axis) if last else x
     best = ordered.amax(axis, True) if ctx.op_type == "ArgMax" else ordered.amin(axis, True)
