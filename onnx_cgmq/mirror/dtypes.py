@@ -11,45 +11,43 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from onnx_cgmq.graph.external import reading
+
 _DataType = ir.DataType
 
-TORCH_DTYPES: Final[Mapping[ir.DataType, torch.dtype]] = MappingProxyType(
-    {
-        _DataType.FLOAT: torch.float32,
-        _DataType.DOUBLE: torch.float64,
-        _DataType.FLOAT16: torch.float16,
-        _DataType.BFLOAT16: torch.bfloat16,
-        _DataType.BOOL: torch.bool,
-        _DataType.INT8: torch.int8,
-        _DataType.INT16: torch.int16,
-        _DataType.INT32: torch.int32,
-        _DataType.INT64: torch.int64,
-        _DataType.UINT8: torch.uint8,
-        _DataType.UINT16: torch.uint16,
-        _DataType.UINT32: torch.uint32,
-        _DataType.UINT64: torch.uint64,
-        # Torch computes on nothing narrower than a byte: narrow codes are held in one.
-        _DataType.INT4: torch.int8,
-        _DataType.UINT4: torch.uint8,
-        _DataType.INT2: torch.int8,
-        _DataType.UINT2: torch.uint8,
-    }
-)
+TORCH_DTYPES: Final[Mapping[ir.DataType, torch.dtype]] = {
+    _DataType.FLOAT: torch.float32,
+    _DataType.DOUBLE: torch.float64,
+    _DataType.FLOAT16: torch.float16,
+    _DataType.BFLOAT16: torch.bfloat16,
+    _DataType.BOOL: torch.bool,
+    _DataType.INT8: torch.int8,
+    _DataType.INT16: torch.int16,
+    _DataType.INT32: torch.int32,
+    _DataType.INT64: torch.int64,
+    _DataType.UINT8: torch.uint8,
+    _DataType.UINT16: torch.uint16,
+    _DataType.UINT32: torch.uint32,
+    _DataType.UINT64: torch.uint64,
+    # Torch computes on nothing narrower than a byte: narrow codes are held in one.
+    _DataType.INT4: torch.int8,
+    _DataType.UINT4: torch.uint8,
+    _DataType.INT2: torch.int8,
+    _DataType.UINT2: torch.uint8,
+}
 """Torch type that holds each supported ONNX element type."""
 
-INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = MappingProxyType(
-    {
-        _DataType.INT2: (-2, 1),
-        _DataType.UINT2: (0, 3),
-        _DataType.INT4: (-8, 7),
-        _DataType.UINT4: (0, 15),
-        _DataType.INT8: (-128, 127),
-        _DataType.UINT8: (0, 255),
-        _DataType.INT16: (-32768, 32767),
-        _DataType.UINT16: (0, 65535),
-        _DataType.INT32: (-(2**31), 2**31 - 1),
-    }
-)
+INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = {
+    _DataType.INT2: (-2, 1),
+    _DataType.UINT2: (0, 3),
+    _DataType.INT4: (-8, 7),
+    _DataType.UINT4: (0, 15),
+    _DataType.INT8: (-128, 127),
+    _DataType.UINT8: (0, 255),
+    _DataType.INT16: (-32768, 32767),
+    _DataType.UINT16: (0, 65535),
+    _DataType.INT32: (-(2**31), 2**31 - 1),
+}
 """Smallest and largest code of the integer types that quantizers write."""
 
 FIRST_NARROW_OPSET: Final = 21
@@ -130,10 +128,10 @@ def to_torch(tensor: ir.TensorProtocol) -> Tensor:
     """
     if tensor.dtype not in TORCH_DTYPES:
         raise TypeError(f"no tensor of type {tensor.dtype.name} in torch")
-    array = tensor.numpy()
     dtype = TORCH_DTYPES[tensor.dtype]
-    if tensor.dtype is _DataType.BFLOAT16:
-        return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
-    if tensor.dtype in INTEGER_LIMITS and tensor.dtype.bitwidth < 8:
-        array = array.astype(np.int8 if dtype is torch.int8 else np.uint8)
-    return torch.from_numpy(np.array(array, order="C"))
+    with reading(tensor) as array:
+        if tensor.dtype is _DataType.BFLOAT16:
+            return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
+        if tensor.dtype in INTEGER_LIMITS and tensor.dtype.bitwidth < 8:
+            array = array.astype(np.int8 if dtype is torch.int8 else np.uint8)
+        return torch.from_numpy(np.array(array, order="C"))

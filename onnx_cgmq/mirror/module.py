@@ -17,7 +17,7 @@ from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import compile_model
 from onnx_cgmq.mirror.constants import constants_of, gated_nodes, replace_constants
 from onnx_cgmq.mirror.dtypes import to_torch
-from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
+from onnx_cgmq.mirror.planning import learned_values, narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.program import Program, run_steps
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import BitPlan
@@ -37,6 +37,7 @@ class Mirror(nn.Module):
         model: The graph that is mirrored.
         input_names: Names of the graph inputs.
         output_names: Names of the graph outputs.
+        quantizers: The quantizers by the name of the tensor they quantize, in graph order.
         guide: The guide of its gates, if it has one.
     """
 
@@ -55,14 +56,14 @@ class Mirror(nn.Module):
         self.model: ir.Model = load_model(model)
         constants = constants_of(self.model)
         self.guide: Guide | None = None
-        self._quantizer_keys: dict[str, str] = {}
+        self.quantizers: dict[str, GatedQuantizer] = {}
         modules: dict[ir.Node, GatedQuantizer] = {}
         for node, gated in gated_nodes(self.model.graph, constants).items():
             low = None if gated.low is None else to_torch(gated.low)
             module = GatedQuantizer(gated.spec, low, to_torch(gated.high), to_torch(gated.gate))
             key = self._free_name(f"{gated.spec.tensor}_quantizer")
             self.add_module(key, module)
-            self._quantizer_keys[gated.spec.tensor] = key
+            self.quantizers[gated.spec.tensor] = module
             modules[node] = module
         self._program: Program = compile_model(self.model, constants, modules)
         self._parameter_keys: dict[str, str] = {}
@@ -86,16 +87,6 @@ class Mirror(nn.Module):
             count += 1
             candidate = f"{base}_{count}"
         return candidate
-
-    @property
-    def quantizers(self) -> dict[str, GatedQuantizer]:
-        """The quantizers by the name of the tensor they quantize, in graph order."""
-        found = {}
-        for tensor, key in self._quantizer_keys.items():
-            module = self._modules[key]
-            assert isinstance(module, GatedQuantizer)
-            found[tensor] = module
-        return found
 
     @property
     def value_parameters(self) -> dict[str, nn.Parameter]:
@@ -187,7 +178,8 @@ class Mirror(nn.Module):
         A guided mirror keeps its bound here too: widths fall first if they are above it.
 
         Returns:
-            The plan, with the learned values of weights and biases for :func:`write_back`.
+            The plan, with the values of weights and biases that differ from the model's, for
+            :func:`write_back`.
         """
         if self.guide is not None:
             self.guide.enforce()
@@ -195,8 +187,13 @@ class Mirror(nn.Module):
         for name, quantizer in self.quantizers.items():
             if name in parameters:
                 narrow_to_codes(quantizer, parameters[name])
+        learned = {
+            name: learned_values(parameters[name], self._program.constants[name].tensor)
+            for name in self.quantizers
+            if name in parameters
+        }
         tensors = {
-            name: tensor_plan(quantizer, parameters.get(name))
+            name: tensor_plan(quantizer, learned.get(name))
             for name, quantizer in self.quantizers.items()
         }
         specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
@@ -231,5 +228,5 @@ class Mirror(nn.Module):
         """One line for ``print``."""
         return (
             f"inputs={', '.join(self.input_names)}; outputs={', '.join(self.output_names)}; "
-            f"{len(self._program.steps)} nodes, {len(self._quantizer_keys)} quantizers"
+            f"{len(self._program.steps)} nodes, {len(self.quantizers)} quantizers"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from onnx_cgmq.bits import (
     intervals,
     nesting_factor,
 )
+from onnx_cgmq.graph.external import reading
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import TensorPlan
 
@@ -50,6 +52,15 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
         zero_point=np.where(has_grid, zero_point, 0).astype(np.int64),
         values=None if values is None else values.detach().numpy().copy(),
     )
+
+
+def learned_values(values: Tensor, original: ir.TensorProtocol) -> Tensor | None:
+    """The values of a weight or bias, or ``None`` if they are still those of the model.
+
+    A plan copies what was learned; what the model has need not be in memory a second time.
+    """
+    with reading(original) as array:
+        return None if np.array_equal(array, values.detach().numpy()) else values
 
 
 @torch.no_grad()

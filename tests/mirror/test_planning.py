@@ -130,9 +130,9 @@ def test_plan_json_file_and_mirror_say_the_same(granularity, activations, prune)
                 np.broadcast_to(tensor.widths, tensor.shape),
             )
             largest = np.vectorize(lambda w, form=tensor.form: code_range(w % 32, form)[1])
-            codes = np.abs(quantized_values(tensor, tensor.values)) / np.where(
-                has_grid, tensor.step, 1
-            )
+            values = mirror.value_parameters[name].detach().numpy()
+            step = np.where(has_grid, tensor.step, 1)
+            codes = np.abs(quantized_values(tensor, values)) / step
             assert (np.where(has_grid, codes, 0) <= largest(tensor.widths) + 1e-3).all()
 
 
@@ -168,3 +168,14 @@ def _copy_to_graph(mirror, gated: ir.Model) -> None:
             arrays.insert(0, quantizer.low.detach())
         for value, array in zip(node.inputs[1:], arrays, strict=True):
             value.const_value = ir.tensor(array.numpy().copy(), name=value.name)
+
+
+def test_plan_holds_only_values_that_were_learned() -> None:
+    _, mirror = gated_mirror(mlp())
+    weights = [name for name, plan in mirror.plan().tensors.items() if plan.role is Role.WEIGHT]
+    assert all(mirror.plan().tensors[name].values is None for name in weights)
+    learned = weights[0]
+    with torch.no_grad():
+        mirror.value_parameters[learned].add_(1.0)
+    changed = mirror.plan().tensors
+    assert [name for name in weights if changed[name].values is not None] == [learned]

@@ -22,6 +22,7 @@ from onnx_cgmq.plan import TensorPlan
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+CodeArray = npt.NDArray[np.int32]
 
 _INT32_LIMIT: Final = np.float32(2.0**31 - 128)
 """Largest float32 below 2**31."""
@@ -40,22 +41,29 @@ class GridCodes:
         width: Bits of the grid: 2, 4, 8 or 16.
     """
 
-    codes: IntArray
+    codes: CodeArray
     scale: FloatArray
     width: int
 
 
-def own_codes(plan: TensorPlan, values: FloatArray) -> IntArray:
+def own_codes(plan: TensorPlan, values: FloatArray) -> CodeArray:
     """Codes on each entry's own grid; 0 for entries of 0 and 32 bits."""
     has_grid = (plan.widths > 0) & (plan.widths < FLOAT_BITS)
     largest = _by_width(plan.widths, lambda width: code_range(width, plan.form)[1])
+    limit = largest.astype(np.float32)
     step = np.where(has_grid, plan.step, np.float32(1)).astype(np.float32)
-    codes = np.clip(np.round(values.astype(np.float32) / step), -largest, largest)
-    return np.where(has_grid, codes, 0).astype(np.int64)
+    # In place: a weight may be large, and several copies of it would be needed otherwise.
+    codes = np.asarray(np.divide(values, step, dtype=np.float32))
+    np.round(codes, out=codes)
+    np.clip(codes, -limit, limit, out=codes)
+    np.copyto(codes, 0, where=~has_grid)
+    return codes.astype(np.int32)
 
 
 def quantized_values(plan: TensorPlan, values: FloatArray) -> FloatArray:
     """What the gated quantizer makes of a weight or bias: float32, shape of the tensor."""
+    if plan.is_float:
+        return values
     quantized = own_codes(plan, values).astype(np.float32) * plan.step
     return np.where(plan.widths == FLOAT_BITS, values, quantized).astype(np.float32)
 
@@ -75,7 +83,8 @@ def grid_codes(spec: QuantizerSpec, plan: TensorPlan, values: FloatArray) -> Gri
     width = max(widest, 2)  # pruned as a whole: zeros of the narrowest type
     codes = own_codes(plan, values)
     if plan.granularity is Granularity.ELEMENT:
-        codes = codes * _by_width(plan.widths, lambda own: nesting_factor(own, width))
+        factors = _by_width(plan.widths, lambda own: nesting_factor(own, width))
+        codes *= factors.astype(np.int32)
     scale = kernel_step(spec, plan)
     return GridCodes(codes, scale.reshape(-1) if scale.ndim else scale, width)
 
@@ -107,15 +116,17 @@ def accumulator_codes(bias: FloatArray, step: FloatArray) -> npt.NDArray[np.int3
     return codes.astype(np.int32)
 
 
-def may_saturate(codes: IntArray, largest_activation: int) -> bool:
+def may_saturate(codes: CodeArray, largest_activation: int) -> bool:
     """Whether a pair of products of UINT8 activations and INT8 weights can leave INT16.
 
     x86 kernels without VNNI add such pairs with saturation and are silently wrong then. Which two
     weights meet depends on the kernel, so the two largest of a sign are taken to meet.
     """
-    for signed in (codes, -codes):
-        largest = np.sort(np.maximum(signed, 0), axis=None)[-2:]
-        if int(largest.sum()) * largest_activation > _PAIR_LIMIT:
+    flat = codes.reshape(-1)
+    ends = flat if flat.size <= 4 else np.partition(flat, [1, -2])[[0, 1, -2, -1]]
+    for signed in (ends, -ends):
+        pair = np.sort(np.maximum(signed, 0))[-2:]
+        if int(pair.sum()) * largest_activation > _PAIR_LIMIT:
             return True
     return False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import onnx_ir as ir
@@ -10,6 +11,7 @@ import onnx_ir.passes.common as passes
 
 from onnx_cgmq.bits import Granularity, Role, code_range
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.external import reading
 from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
 from onnx_cgmq.graph.insert import quantizer_nodes
 from onnx_cgmq.graph.load import ModelLike, load_model
@@ -129,15 +131,19 @@ class _Writer:
     ) -> ir.Value:
         if spec.role is Role.ACTIVATION:
             return write_integer_activation(emit, tensor, _first_input(node))
-        values, largest = _values(node, tensor), self._largest[tensor.name]
-        return write_integer_weight(emit, spec, tensor, values, self._opset, largest)
+        largest = self._largest[tensor.name]
+        with _values(node, tensor) as values:
+            return write_integer_weight(emit, spec, tensor, values, self._opset, largest)
 
     def _write_float(
         self, emit: Emitter, node: ir.Node, spec: QuantizerSpec, tensor: TensorPlan
     ) -> ir.Value:
         if spec.role is Role.ACTIVATION:
             return write_float_activation(emit, tensor, _first_input(node))
-        return write_float_weight(emit, spec, tensor, _values(node, tensor), self._opset)
+        if tensor.is_float and tensor.values is None:
+            return _first_input(node)
+        with _values(node, tensor) as values:
+            return write_float_weight(emit, spec, tensor, values, self._opset)
 
     def _quantizer_of(self, value: ir.Value | None) -> tuple[QuantizerSpec, TensorPlan] | None:
         """Quantizer that makes a value (its output or its step)."""
@@ -171,7 +177,10 @@ class _Writer:
         return largest
 
     def _write_bias(self, node: ir.Node, tensor: TensorPlan) -> None:
-        values = _values(node, tensor)
+        with _values(node, tensor) as values:
+            self._write_bias_values(node, tensor, values)
+
+    def _write_bias_values(self, node: ir.Node, tensor: TensorPlan, values: FloatArray) -> None:
         accumulators = [
             use.node for use in node.outputs[0].uses() if use.node.op_type == ACCUMULATOR_OP
         ]
@@ -203,11 +212,14 @@ def _first_input(node: ir.Node) -> ir.Value:
     return value
 
 
-def _values(node: ir.Node, tensor: TensorPlan) -> FloatArray:
+@contextmanager
+def _values(node: ir.Node, tensor: TensorPlan) -> Iterator[FloatArray]:
     """Float values of a weight or bias: those of the plan, or else of the gated model."""
     if tensor.values is not None:
-        return np.asarray(tensor.values, dtype=np.float32)
+        yield np.asarray(tensor.values, dtype=np.float32)
+        return
     constant = _first_input(node).const_value
     if constant is None:
         raise ModelError(f"{tensor.name!r} is not an initializer of the gated model")
-    return np.asarray(constant.numpy(), dtype=np.float32)
+    with reading(constant) as array:
+        yield np.asarray(array, dtype=np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +41,15 @@ def ir_version(data_type: ir.DataType) -> int:
     return _IR_VERSION.get(data_type, 8)
 
 
-def pack(codes: npt.NDArray[np.int64], data_type: ir.DataType, name: str) -> ir.TensorProtocol:
+def pack(
+    codes: npt.NDArray[np.integer[Any]], data_type: ir.DataType, name: str
+) -> ir.TensorProtocol:
     """Codes as a tensor of a type, packed into ``raw_data`` below 8 bits (first element lowest)."""
     if data_type not in (ir.DataType.INT2, ir.DataType.INT4):
         return ir.Tensor(codes.astype(_NUMPY[data_type]), name=name)
     width = 2 if data_type is ir.DataType.INT2 else 4
     per_byte = 8 // width
-    flat = (codes.reshape(-1) & (2**width - 1)).astype(np.uint8)
+    flat = codes.reshape(-1).astype(np.int8).view(np.uint8) & np.uint8(2**width - 1)
     padded = np.pad(flat, (0, -len(flat) % per_byte)).reshape(-1, per_byte)
     shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(width)
     packed = np.bitwise_or.reduce(padded << shifts, axis=1).astype(np.uint8)
