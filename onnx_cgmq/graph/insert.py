@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Granularity, GridForm, Role
+from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.choices import Choices
@@ -30,6 +30,7 @@ from onnx_cgmq.graph.gates import (
     quantizer_nodes,
     set_form,
 )
+from onnx_cgmq.graph.integer_path import stay_in_integers
 from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.nonnegative import nonnegative_values
@@ -37,6 +38,7 @@ from onnx_cgmq.graph.opspec import MAC_OP_TYPES, OpSpec
 from onnx_cgmq.graph.placement import (
     activation_spec,
     bias_spec,
+    carried_spec,
     channel_axes,
     quantized_nodes,
     weight_spec,
@@ -90,6 +92,8 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:
         inserter.visit(node, spec)
+    if config.integer_kernels and INTEGER_KERNEL_BITS in config.widths:
+        stay_in_integers(gated, inserter.carry)
     if not inserter.quantized:
         raise ModelError(
             f"nothing to quantize: none of {', '.join(MAC_OP_TYPES)} on float32 tensors outside "
@@ -174,6 +178,13 @@ class _Inserter:
                 quantized = copy.outputs[0]
             self.transposed[value] = quantized
         return self.transposed[value]
+
+    def carry(self, value: ir.Value, before: ir.Node) -> ir.Node:
+        """Inserts the quantizer of a value between integer kernels."""
+        chosen = self.choices.ladder(str(value.name), activation=True)
+        spec = carried_spec(value, chosen, value in self.nonnegative)
+        self._quantize(value, spec, before)
+        return self.quantized[value][0]
 
     def _quantize(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
         """Inserts the quantizer of a value before a node."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.layouts import permutation, stored_weight
@@ -208,3 +208,22 @@ def _sample_shape(
         else:
             shape.append(1)
     return tuple(shape)
+
+
+def carried_spec(value: ir.Value, chosen: Ladder | None, nonnegative: bool) -> QuantizerSpec:
+    """Describes the quantizer of an activation between integer kernels that no MAC reads.
+
+    Args:
+        value: The activation.
+        chosen: The widths that the user chose for it, if any; 8 bits otherwise.
+        nonnegative: Whether it is never negative.
+    """
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in value.shape or ())
+    return QuantizerSpec(
+        tensor=str(value.name),
+        role=Role.ACTIVATION,
+        form=GridForm.UNSIGNED if nonnegative else GridForm.AFFINE,
+        granularity=Granularity.TENSOR,
+        ladder=chosen or Ladder((INTEGER_KERNEL_BITS,)),
+        shape=(1, *shape[1:]),
+    )

@@ -246,7 +246,7 @@ def test_a_float_node_reads_float_and_its_neighbour_does_not() -> None:
 
 
 def test_one_quantizer_for_both_branches() -> None:
-    gated = insert_gates(prepare(branches()))
+    gated = insert_gates(prepare(branches()), integer_kernels=False)
     assert list(specs(gated)) == ["r", "w1", "w2", "s", "w3"]
     (join,) = (node for node in gated.graph if node.op_type == "Sum")
     assert join.inputs[2].name == "r"
@@ -254,7 +254,10 @@ def test_one_quantizer_for_both_branches() -> None:
 
 def test_widths_by_type_and_pattern() -> None:
     gated = insert_gates(
-        prepare(branches()), widths_for={"Conv": (4, 8), "w*": (2, 4)}, fix={"s": 8}
+        prepare(branches()),
+        widths_for={"Conv": (4, 8), "w*": (2, 4)},
+        fix={"s": 8},
+        integer_kernels=False,
     )
     assert {name: spec.ladder.widths for name, spec in specs(gated).items()} == {
         "r": (4, 8),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, code_range
+from onnx_cgmq.graph.integer_path import is_clamp, moves_integers
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan
-
-_INTEGER_MOVERS: Final = frozenset(
-    {"Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Operators that move codes and that onnxruntime runs on UINT8."""
 
 
 def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
@@ -24,7 +18,8 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
 
     QuantizeLinear (UINT8), below 8 bits ``Clip`` of the codes to ``2**b - 1``, DequantizeLinear.
     QuantizeLinear moves up to where the tensor is produced, so that integer codes flow and
-    onnxruntime fuses the producer too.
+    onnxruntime fuses the producer too. Relu and Clip on the way become limits of the codes, which
+    is the same since grids are monotone, and stand in no fusion's way.
 
     Args:
         emit: Where to write.
@@ -34,13 +29,19 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
     Returns:
         The quantized-dequantized value.
     """
-    width, code_type = plan.grid_width, ir.DataType.UINT8
+    code_type = ir.DataType.UINT8
     scale = emit.constant("scale", np.float32(plan.step))
     zero_point = emit.constant("zero_point", np.uint8(plan.zero_point))
 
     path = _path_of_codes(x)
     source = path[-1].inputs[0] if path else x
     assert source is not None
+    code_min, code_max = code_range(plan.grid_width, plan.form)
+    for clamp in _clamps_above(source):
+        smallest, largest = _limits(clamp, plan)
+        code_min, code_max = max(code_min, smallest), min(code_max, largest)
+        assert clamp.inputs[0] is not None
+        source = clamp.inputs[0]
     suffix = "source_codes" if path else "codes"
     above = Emitter(path[-1], emit.base) if path else emit
     codes = above.node(
@@ -51,11 +52,10 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
         codes = mover.outputs[0]
         codes.type = ir.TensorType(code_type)
         codes.name = f"{codes.name}.codes"
-    smallest, largest = code_range(width, plan.form)
-    if width < INTEGER_KERNEL_BITS:
+    if (code_min, code_max) != code_range(INTEGER_KERNEL_BITS, plan.form):
         limits = [
-            emit.constant("code_min", np.uint8(smallest)),
-            emit.constant("code_max", np.uint8(largest)),
+            emit.constant("code_min", np.uint8(code_min)),
+            emit.constant("code_max", np.uint8(code_max)),
         ]
         codes = emit.node("Clip", [codes, *limits], "clipped", code_type, x.shape)
     inputs = [codes, scale, zero_point]
@@ -72,17 +72,37 @@ def _path_of_codes(x: ir.Value) -> list[ir.Node]:
     while True:
         node = value.producer()
         alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if node is None or not alone or not _moves_integers(node):
+        if node is None or not alone or not moves_integers(node):
             return path
         path.append(node)
         assert node.inputs[0] is not None
         value = node.inputs[0]
 
 
-def _moves_integers(node: ir.Node) -> bool:
-    if standard_op(node) not in _INTEGER_MOVERS:
-        return False
-    return node.inputs[0] is not None and not any(output.uses() for output in node.outputs[1:])
+def _clamps_above(value: ir.Value) -> list[ir.Node]:
+    """Relu and Clip nodes that make a value for one reader alone, nearest first."""
+    clamps: list[ir.Node] = []
+    node = value.producer()
+    while node is not None and is_clamp(node) and len(value.uses()) == 1:
+        clamps.append(node)
+        assert node.inputs[0] is not None
+        value = node.inputs[0]
+        node = value.producer()
+    return clamps
+
+
+def _limits(clamp: ir.Node, plan: TensorPlan) -> tuple[int, int]:
+    """Codes of the two ends of a clamp, as QuantizeLinear rounds them."""
+    smallest, largest = code_range(plan.grid_width, plan.form)
+    zero_point = int(plan.zero_point)
+    if standard_op(clamp) == "Relu":
+        return zero_point, largest
+    ends = [smallest, largest]
+    for index, value in enumerate(clamp.inputs[1:]):
+        if value is not None and value.const_value is not None:
+            end = np.float32(value.const_value.numpy().reshape(())) / np.float32(plan.step)
+            ends[index] = int(np.clip(np.round(end) + zero_point, smallest, largest))
+    return ends[0], ends[1]
 
 
 def write_float_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:

@@ -19,6 +19,7 @@ from onnx_cgmq.graph.lower.activations import write_float_activation, write_inte
 from onnx_cgmq.graph.lower.codes import FloatArray, has_integer_kernel, kernel_step
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.metadata import embed_plan
+from onnx_cgmq.graph.lower.sink import sink_dequantization
 from onnx_cgmq.graph.lower.storage import ir_version
 from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
 from onnx_cgmq.graph.opspec import mac_spec
@@ -51,6 +52,7 @@ def write_back(gated: ModelLike, plan: BitPlan) -> ir.Model:
     _check(quantizers, plan)
     writer = _Writer(model, quantizers, plan)
     writer.run()
+    sink_dequantization(model.graph)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]
@@ -114,8 +116,9 @@ class _Writer:
             self._write_bias(node, tensor)
         else:
             uses = tuple(node.outputs[0].uses())
-            integer = [use for use in uses if use.node in self._integer]
-            others = [use for use in uses if use.node not in self._integer]
+            codes = spec.role is Role.ACTIVATION and self._is_uint8(spec, tensor)
+            integer = [use for use in uses if self._reads_codes(use.node, codes)]
+            others = [use for use in uses if not self._reads_codes(use.node, codes)]
             if integer:
                 written = self._write_integer(Emitter(node, name), node, spec, tensor)
                 for user, index in integer:
@@ -125,6 +128,19 @@ class _Writer:
                 written = self._write_float(emit, node, spec, tensor)
                 node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
         self._graph.remove(node, safe=True)
+
+    def _reads_codes(self, reader: ir.Node, codes: bool) -> bool:
+        """Whether a node is to read integer codes: MACs in integers, and what has no MACs.
+
+        Args:
+            reader: The node.
+            codes: Whether it reads an activation that has them.
+        """
+        return reader in self._integer or (codes and mac_spec(reader) is None)
+
+    @staticmethod
+    def _is_uint8(spec: QuantizerSpec, tensor: TensorPlan) -> bool:
+        return spec.granularity is Granularity.TENSOR and has_integer_kernel(tensor)
 
     def _write_integer(
         self, emit: Emitter, node: ir.Node, spec: QuantizerSpec, tensor: TensorPlan
@@ -161,7 +177,7 @@ class _Writer:
             if quantizer is None or not has_integer_kernel(quantizer[1]):
                 return False
             spec = quantizer[0]
-            if spec.role is Role.ACTIVATION and spec.granularity is not Granularity.TENSOR:
+            if spec.role is Role.ACTIVATION and not self._is_uint8(spec, quantizer[1]):
                 return False
         return True
 
