@@ -29,6 +29,7 @@ from onnx_cgmq.mirror.ops import (  # noqa: F401
     random,
     recurrent,
     reduction,
+    regions,
     resize,
     rotary,
     scatter,
