@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnx_cgmq.benchmark import bench
     from onnx_cgmq.config import Config
     from onnx_cgmq.errors import CgmqError
     from onnx_cgmq.graph.insert import insert_gates
@@ -29,6 +30,7 @@ _MODULES = {
     "Guide": "onnx_cgmq.learn.guide",
     "Mirror": "onnx_cgmq.mirror.module",
     "Result": "onnx_cgmq.pipeline",
+    "bench": "onnx_cgmq.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
     "insert_gates": "onnx_cgmq.graph.insert",
     "inspect": "onnx_cgmq.inspection",
@@ -46,6 +48,7 @@ __all__ = [
     "Mirror",
     "Result",
     "__version__",
+    "bench",
     "calibrate",
     "insert_gates",
     "inspect",

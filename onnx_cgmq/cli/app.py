@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from onnx_cgmq import __version__
+from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
 from onnx_cgmq.cli.quantize import quantize_command
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command("quantize")(quantize_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)
+app.command("bench")(bench_command)
 
 
 def _show_version(wanted: bool) -> None:

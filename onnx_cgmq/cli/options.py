@@ -30,7 +30,7 @@ ShapeOption = Annotated[
     typer.Option(
         "--shape",
         metavar="INPUT=1x3x224x224",
-        help="Count cost at this shape of an input that leaves sizes open; may be repeated.",
+        help="Shape of an input that leaves sizes open, for one sample; may be repeated.",
     ),
 ]
 

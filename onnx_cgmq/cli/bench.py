@@ -1,0 +1,56 @@
+"""``bench``: time models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.options import (
+    DATA_HELP,
+    DebugOption,
+    JsonOption,
+    ShapeOption,
+    output_console,
+    parse_shapes,
+)
+
+
+def bench_command(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="ONNX files with the same inputs.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help=f"{DATA_HELP} Without it inputs are random."),
+    ] = None,
+    shape: ShapeOption = None,
+    batch: Annotated[int, typer.Option("--batch", help="Samples in a call.")] = 1,
+    threads: Annotated[int, typer.Option("--threads", help="Threads within an operator.")] = 1,
+    rounds: Annotated[int, typer.Option("--rounds", help="Interleaved rounds.")] = 20,
+    as_json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Time models side by side in onnxruntime; the first is what the others are compared with."""
+    with reported(as_json=as_json, debug=debug):
+        from onnx_cgmq.benchmark import bench
+
+        result = bench(
+            models,
+            data,
+            shapes=parse_shapes(shape),
+            batch=batch,
+            threads=threads,
+            rounds=rounds,
+        )
+        if as_json:
+            typer.echo(result.to_json())
+            return
+        output_console().print(result.table())
+        inputs = "random inputs" if result.random_inputs else "inputs from the data"
+        typer.echo(
+            f"onnxruntime {result.onnxruntime}, {result.threads} thread(s), batch {result.batch}, "
+            f"medians of {result.rounds} interleaved rounds, {inputs}"
+        )
