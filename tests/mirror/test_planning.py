@@ -171,7 +171,7 @@ def _copy_to_graph(mirror, gated: ir.Model) -> None:
 
 
 def test_plan_holds_only_values_that_were_learned() -> None:
-    _, mirror = gated_mirror(mlp())
+    _, mirror, _ = gated_mirror(mlp())
     weights = [name for name, plan in mirror.plan().tensors.items() if plan.role is Role.WEIGHT]
     assert all(mirror.plan().tensors[name].values is None for name in weights)
     learned = weights[0]
