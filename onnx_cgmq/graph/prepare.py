@@ -23,6 +23,7 @@ from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.opset import convert
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, mac_spec, standard_op
+from onnx_cgmq.graph.precision import change_float_type
 from onnx_cgmq.graph.upgrade import upgrade
 
 _PREPARED_KEY: Final = "onnx_cgmq.prepared"
@@ -53,7 +54,7 @@ def prepare(model: ModelLike) -> ir.Model:
     scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
     them, a product of matrices with a bias becomes Gemm, dead code goes, shapes are inferred, every
     node has a name, and the opset is the newest one (up to 25) that the installed onnxruntime
-    loads. The result computes the same.
+    loads. What was float16 or bfloat16 inside is float32. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
@@ -98,6 +99,7 @@ def _simplify(model: ir.Model) -> None:
     )(model)
     infer_shapes(model)
     convert(model)
+    change_float_type(model)
     infer_shapes(model)
     _fold(model)
     fold_affine(model)
