@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.standard import standard_function
 from onnx_cgmq.mirror.constants import Constant, constant_tensor, is_constant_node
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported, to_torch
 from onnx_cgmq.mirror.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.quantizer import accumulator_qdq
 from onnx_cgmq.mirror.registry import Context, Operator
@@ -24,7 +24,7 @@ from onnx_cgmq.mirror.select import (
     choose_operator,
     domain_of,
 )
-from onnx_cgmq.mirror.shape_arithmetic import HOST_OPS, LARGEST, SIZE_OPS, Operand, plan_host
+from onnx_cgmq.mirror.shape_arithmetic import HOST_OPS, LARGEST, Operand, plan_host, plan_size
 
 _Attributes = Mapping[str, ir.Attr]
 
@@ -231,25 +231,23 @@ class _Compiler:
 
 def _on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
     """Compiles arithmetic on shapes to Python, if the node is that."""
-    if node.op_type not in HOST_OPS and node.op_type not in SIZE_OPS:
+    if node.op_type not in HOST_OPS and node.op_type != "Size":
         return False
     given = [value for value in node.inputs if value is not None and not is_omitted(value)]
     operands = [None if is_omitted(value) else _operand(value, scope) for value in node.inputs]
-    shapes = any(isinstance(scope.find(value), HostValue) for value in given)
-    known = sum(operand is not None for operand in operands) == len(given)
-    plan = plan_host(node.op_type, context, operands) if shapes and known else None
+    known = given and sum(operand is not None for operand in operands) == len(given)
+    plan = plan_host(node.op_type, context, operands) if known else None
     if plan is not None:
-        call, (shape, dtype) = HOST_OPS[node.op_type].run, plan
         inputs = [scope.host_slot(value)[0] for value in node.inputs]
-    elif node.op_type in SIZE_OPS:
-        call, shape = SIZE_OPS[node.op_type]
-        inputs, dtype = [scope.slot(node.inputs[0])], ir.DataType.INT64
     else:
-        return False
-    result = HostValue(scope.frame.new_slot(), shape, dtype)
+        plan = plan_size(node.op_type, context)
+        if plan is None:
+            return False
+        inputs = [scope.slot(node.inputs[0])]
+    result = HostValue(scope.frame.new_slot(), plan.shape, plan.dtype)
     scope.values[node.outputs[0]] = result
-    scope.types[node.outputs[0]] = dtype
-    scope.frame.add(partial(call, context), inputs, [result.slot], _label(context))
+    scope.types[node.outputs[0]] = plan.dtype
+    scope.frame.add(plan.run, inputs, [result.slot], _label(context))
     return True
 
 
@@ -295,6 +293,12 @@ def _resolved(node: ir.Node, scope: Scope) -> _Attributes:
     return found
 
 
+def _python_value(attribute: ir.Attr) -> Any:
+    if attribute.type is ir.AttributeType.TENSOR and is_supported(attribute.as_tensor().dtype):
+        return to_torch(attribute.as_tensor())
+    return attribute.value
+
+
 def _context(node: ir.Node, attributes: _Attributes, scope: Scope, name: str) -> Context:
     """What a handler learns of a node."""
     named = [index for index, value in enumerate(node.outputs) if value.name]
@@ -303,7 +307,7 @@ def _context(node: ir.Node, attributes: _Attributes, scope: Scope, name: str) ->
         node=name,
         op_type=node.op_type,
         opset=scope.opsets.get(domain_of(node), scope.opsets.get(node.domain, 1)),
-        attributes={key: attribute.value for key, attribute in attributes.items()},
+        attributes={key: _python_value(attribute) for key, attribute in attributes.items()},
         input_types=tuple(scope.type_of(value) for value in node.inputs),
         output_count=max(named, default=0) + 1,
         wanted_outputs=frozenset(read),

@@ -17,8 +17,8 @@ Check = Callable[["Context"], "str | None"]
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
-OLDEST_OPSET = 7
-"""Before opset 7 some standard operators mean something else, broadcasting above all."""
+OLDEST_OPSET = 6
+"""The oldest opset whose operators are registered; others run if they meant the same before."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Context:
         node: Name of the node.
         op_type: Operator.
         opset: Version of the operator set of the node's domain that the model imports.
-        attributes: Attributes as Python values (tensors as ``onnx_ir`` tensors).
+        attributes: Attributes as Python values, tensors as torch has them.
         input_types: ONNX element types of the inputs where the graph tells them, else ``None``.
         output_count: Number of outputs up to the last one that the node names.
         wanted_outputs: Indices of the outputs that the node names and something reads.

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
+import torch
+from torch import Tensor
 
 from onnx_cgmq.mirror.registry import Context
 
@@ -40,22 +43,24 @@ class Operand:
     value: Any = None
 
 
-Result = tuple[Shape, ir.DataType]
-Plan = Callable[[Context, Sequence["Operand | None"]], "Result | None"]
-"""``plan(context, operands)``: shape and type of the result, ``None`` if it must be a tensor."""
-
-
 @dataclass(frozen=True)
-class HostOp:
-    """An operator on Python numbers.
+class HostPlan:
+    """How a node is computed in Python.
 
     Attributes:
-        plan: Says whether it can be done so.
-        run: ``run(context, *inputs)``.
+        shape: Shape of its result.
+        dtype: Type of its result.
+        run: Computes it from the node's inputs.
     """
 
-    plan: Plan
+    shape: Shape
+    dtype: ir.DataType
     run: Callable[..., Any]
+
+
+_Operands = Sequence["Operand | None"]
+_Planner = Callable[[Context, _Operands], "HostPlan | None"]
+"""``None`` if the result must be a tensor."""
 
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape:
@@ -85,16 +90,22 @@ def _map(function: Callable[..., Any], *values: Any) -> Any:
 
 def _elementwise(
     function: Callable[..., Any], dtype: ir.DataType | None = None, takes: ir.DataType | None = None
-) -> HostOp:
+) -> _Planner:
     """An operator number by number; its result has the type given, else that of its last input."""
 
-    def plan(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+    def plan(ctx: Context, operands: _Operands) -> HostPlan | None:
         known = [operand for operand in operands if operand is not None]
         if takes is not None and any(operand.dtype is not takes for operand in known):
             return None
-        return _broadcast([operand.shape for operand in known]), dtype or known[-1].dtype
+        shape = _broadcast([operand.shape for operand in known])
+        return HostPlan(shape, dtype or known[-1].dtype, partial(_map, function))
 
-    return HostOp(plan, lambda ctx, *values: _map(function, *values))
+    return plan
+
+
+def _modulo(ctx: Context, operands: _Operands) -> HostPlan | None:
+    # With fmod the sign is that of the dividend; Python's has that of the divisor.
+    return None if ctx.flag("fmod") else _elementwise(operator.mod, takes=_INT)(ctx, operands)
 
 
 def _divide(a: int, b: int) -> int:
@@ -103,7 +114,7 @@ def _divide(a: int, b: int) -> int:
     return quotient if (a < 0) == (b < 0) else -quotient
 
 
-def _axes(ctx: Context, operands: Sequence[Operand | None]) -> Any:
+def _axes(ctx: Context, operands: _Operands) -> Any:
     """Axes from the attribute of older versions or a constant input; ``None`` if omitted."""
     if ctx.has("axes"):
         return list(ctx.integers("axes") or ())
@@ -115,162 +126,151 @@ def _axes(ctx: Context, operands: Sequence[Operand | None]) -> Any:
     return operand.value if isinstance(operand.value, list) else [operand.value]
 
 
-def _plan_cast(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _identity(ctx: Context, operands: _Operands) -> HostPlan | None:
+    (x,) = operands
+    return None if x is None else HostPlan(x.shape, x.dtype, lambda x: x)
+
+
+def _shape(ctx: Context, operands: _Operands) -> HostPlan | None:
+    (x,) = operands
+    if x is None or len(x.shape) != 1 or ctx.has("start") or ctx.has("end"):
+        return None
+    return HostPlan((1,), _INT, lambda x: [len(x)])
+
+
+def _cast(ctx: Context, operands: _Operands) -> HostPlan | None:
     (x,) = operands
     target = ir.DataType(ctx.integer("to"))
-    return None if x is None or target not in (_INT, _BOOL) else (x.shape, target)
-
-
-def _run_cast(ctx: Context, x: Any) -> Any:
-    return _map(int if ctx.integer("to") == _INT else bool, x)
-
-
-def _plan_gather(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
-    x, indices = operands
-    if x is None or indices is None or len(x.shape) != 1 or ctx.integer("axis") not in (0, -1):
+    if x is None or target not in (_INT, _BOOL):
         return None
-    return indices.shape, x.dtype
+    return HostPlan(x.shape, target, partial(_map, int if target is _INT else bool))
 
 
-def _run_gather(ctx: Context, x: list[Any], indices: Any) -> Any:
-    return _map(x.__getitem__, indices)
+def _gather(ctx: Context, operands: _Operands) -> HostPlan | None:
+    x, indices = operands
+    if x is None or indices is None or len(x.shape) != 1:
+        return None
+    return HostPlan(indices.shape, x.dtype, lambda x, indices: _map(x.__getitem__, indices))
 
 
-def _plan_concat(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _concat(ctx: Context, operands: _Operands) -> HostPlan | None:
     parts = [operand for operand in operands if operand is not None]
     if any(len(part.shape) != 1 for part in parts):
         return None
     lengths = [part.shape[0] for part in parts]
     total = None if None in lengths else sum(length or 0 for length in lengths)
-    return (total,), parts[0].dtype
+    return HostPlan((total,), parts[0].dtype, lambda *xs: [n for x in xs for n in x])
 
 
-def _plan_slice(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _slice(ctx: Context, operands: _Operands) -> HostPlan | None:
     x = operands[0]
-    return None if x is None or len(x.shape) != 1 else ((None,), x.dtype)
+    if x is None or len(x.shape) != 1:
+        return None
+    starts, ends = ctx.integers("starts"), ctx.integers("ends")
+
+    def run(
+        x: list[Any], first: Any = starts, last: Any = ends, axes: Any = None, steps: Any = None
+    ) -> list[Any]:
+        for start, end, step in zip(first, last, steps or [1] * len(first), strict=True):
+            x = x[start:end:step]
+        return x
+
+    return HostPlan((None,), x.dtype, run)
 
 
-def _run_slice(
-    ctx: Context,
-    x: list[Any],
-    starts: Sequence[int] | None = None,
-    ends: Sequence[int] | None = None,
-    axes: Sequence[int] | None = None,
-    steps: Sequence[int] | None = None,
-) -> list[Any]:
-    starts = ctx.integers("starts") or () if starts is None else starts
-    ends = ctx.integers("ends") or () if ends is None else ends
-    for start, end, step in zip(starts, ends, steps or [1] * len(starts), strict=True):
-        x = x[start:end:step]
-    return x
-
-
-def _plan_squeeze(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _squeeze(ctx: Context, operands: _Operands) -> HostPlan | None:
     x, axes = operands[0], _axes(ctx, operands)
     if x is None or len(x.shape) != 1:
         return None
-    removes = axes in ([0], [-1]) or (axes is None and x.shape == (1,))
-    return ((), x.dtype) if removes else None
+    if axes not in ([0], [-1]) and (axes is not None or x.shape != (1,)):
+        return None
+
+    def run(x: list[Any], axes: Any = None) -> Any:
+        (number,) = x
+        return number
+
+    return HostPlan((), x.dtype, run)
 
 
-def _run_squeeze(ctx: Context, x: list[Any], axes: Any = None) -> Any:
-    (number,) = x
-    return number
-
-
-def _plan_unsqueeze(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _unsqueeze(ctx: Context, operands: _Operands) -> HostPlan | None:
     x, axes = operands[0], _axes(ctx, operands)
-    return ((1,), x.dtype) if x is not None and not x.shape and axes in ([0], [-1]) else None
+    if x is None or x.shape or axes not in ([0], [-1]):
+        return None
+    return HostPlan((1,), x.dtype, lambda x, axes=None: [x])
 
 
-def _plan_reshape(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _reshape(ctx: Context, operands: _Operands) -> HostPlan | None:
     x, shape = operands
     if x is None or shape is None or shape.shape not in ((0,), (1,)):
         return None
-    return ((None if x.shape else 1,) if shape.shape == (1,) else ()), x.dtype
+
+    def run(x: Any, shape: Sequence[int]) -> Any:
+        numbers = x if isinstance(x, list) else [x]
+        kept = [len(numbers), -1, 0] if isinstance(x, list) else [1, -1]
+        if not shape and len(numbers) == 1:
+            return numbers[0]
+        if not shape or shape[0] not in kept:
+            raise ValueError(f"{len(numbers)} numbers can't be reshaped to {list(shape)}")
+        return numbers
+
+    if shape.shape == (0,):
+        return HostPlan((), x.dtype, run)
+    return HostPlan(x.shape or (1,), x.dtype, run)
 
 
-def _run_reshape(ctx: Context, x: Any, shape: Sequence[int]) -> Any:
-    numbers = x if isinstance(x, list) else [x]
-    kept = [len(numbers), -1, 0] if isinstance(x, list) else [1, -1]
-    if not shape and len(numbers) == 1:
-        return numbers[0]
-    if not shape or shape[0] not in kept:
-        raise ValueError(f"{len(numbers)} numbers can't be reshaped to {list(shape)}")
-    return numbers
-
-
-def _plan_filled(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _filled(ctx: Context, operands: _Operands) -> HostPlan | None:
     (shape,) = operands
-    value: ir.TensorProtocol | None = ctx.attributes.get("value")
-    if shape is None or shape.shape != (1,) or value is None or value.dtype not in (_INT, _BOOL):
+    value: Tensor | None = ctx.attributes.get("value")
+    if shape is None or shape.shape != (1,) or value is None:
         return None
-    return (None,), value.dtype
+    dtype = {torch.int64: _INT, torch.bool: _BOOL}.get(value.dtype)
+    if dtype is None:
+        return None
+    item = value.reshape(-1).tolist()
+    return HostPlan((None,), dtype, lambda shape: item * shape[0])
 
 
-def _run_filled(ctx: Context, shape: list[int]) -> Any:
-    return ctx.attributes["value"].numpy().reshape(-1).tolist() * shape[0]
-
-
-def _plan_expand(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _expand(ctx: Context, operands: _Operands) -> HostPlan | None:
     x, shape = operands
     if x is None or shape is None or shape.shape != (1,):
         return None
-    return (None,), x.dtype
+
+    def run(x: Any, shape: list[int]) -> Any:
+        return _map(lambda number, _: number, x, [0] * shape[0])
+
+    return HostPlan((None,), x.dtype, run)
 
 
-def _run_expand(ctx: Context, x: Any, shape: list[int]) -> Any:
-    return _map(lambda number, _: number, x, [0] * shape[0])
-
-
-def _reduction(function: Callable[[list[Any]], Any]) -> HostOp:
-    def plan(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
+def _reduction(function: Callable[[list[Any]], Any]) -> _Planner:
+    def plan(ctx: Context, operands: _Operands) -> HostPlan | None:
         x, axes = operands[0], _axes(ctx, operands)
         whole = axes in ([0], [-1]) or (axes is None and not ctx.flag("noop_with_empty_axes"))
         if x is None or len(x.shape) != 1 or x.dtype is not _INT or not whole:
             return None
-        return ((1,) if ctx.flag("keepdims", True) else ()), x.dtype
+        if ctx.flag("keepdims", True):
+            return HostPlan((1,), _INT, lambda x, axes=None: [function(x)])
+        return HostPlan((), _INT, lambda x, axes=None: function(x))
 
-    def run(ctx: Context, x: list[Any], axes: Any = None) -> Any:
-        result = function(x)
-        return [result] if ctx.flag("keepdims", True) else result
-
-    return HostOp(plan, run)
+    return plan
 
 
-def _same(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
-    (x,) = operands
-    return None if x is None else (x.shape, x.dtype)
-
-
-def _plan_shape(ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
-    (x,) = operands
-    whole = not ctx.has("start") and not ctx.has("end")
-    return ((1,), _INT) if x is not None and len(x.shape) == 1 and whole else None
-
-
-def shape_of(ctx: Context, sizes: Sequence[int]) -> list[int]:
-    """``Shape``: a list of sizes, or a part of it."""
-    end: int | None = ctx.integer("end") if ctx.has("end") else None
-    return list(sizes)[ctx.integer("start") : end]
-
-
-HOST_OPS = {
-    "Shape": HostOp(_plan_shape, lambda ctx, x: shape_of(ctx, [len(x)])),
-    "Identity": HostOp(_same, lambda ctx, x: x),
-    "Cast": HostOp(_plan_cast, _run_cast),
-    "Gather": HostOp(_plan_gather, _run_gather),
-    "Concat": HostOp(_plan_concat, lambda ctx, *xs: [number for x in xs for number in x]),
-    "Slice": HostOp(_plan_slice, _run_slice),
-    "Squeeze": HostOp(_plan_squeeze, _run_squeeze),
-    "Unsqueeze": HostOp(_plan_unsqueeze, lambda ctx, x, axes=None: [x]),
-    "Reshape": HostOp(_plan_reshape, _run_reshape),
-    "ConstantOfShape": HostOp(_plan_filled, _run_filled),
-    "Expand": HostOp(_plan_expand, _run_expand),
+HOST_OPS: Mapping[str, _Planner] = {
+    "Cast": _cast,
+    "Concat": _concat,
+    "ConstantOfShape": _filled,
+    "Expand": _expand,
+    "Gather": _gather,
+    "Identity": _identity,
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Slice": _slice,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
     "Add": _elementwise(operator.add, takes=_INT),
     "Sub": _elementwise(operator.sub, takes=_INT),
     "Mul": _elementwise(operator.mul, takes=_INT),
     "Div": _elementwise(_divide, takes=_INT),
+    "Mod": _modulo,
     "Neg": _elementwise(operator.neg, takes=_INT),
     "Abs": _elementwise(abs, takes=_INT),
     "Max": _elementwise(lambda *numbers: max(numbers), takes=_INT),
@@ -292,21 +292,24 @@ HOST_OPS = {
 """Operators on Python numbers, by operator of the standard domain."""
 
 
-SIZE_OPS: dict[str, tuple[Callable[..., Any], Shape]] = {
-    "Shape": (lambda ctx, x: shape_of(ctx, x.shape), (None,)),
-    "Size": (lambda ctx, x: x.numel(), ()),
-}
-"""Operators that take a tensor and give Python numbers, and the shape of the result."""
-
-
-def plan_host(op_type: str, ctx: Context, operands: Sequence[Operand | None]) -> Result | None:
-    """Shape and type of a node's result if it can be computed in Python, else ``None``.
+def plan_host(op_type: str, ctx: Context, operands: Sequence[Operand | None]) -> HostPlan | None:
+    """How a node is computed in Python from inputs that are, or ``None`` if it can't be.
 
     Args:
         op_type: Operator of the standard domain.
         ctx: The node.
-        operands: Its inputs, all of them numbers in Python.
+        operands: Its inputs, ``None`` for those omitted.
     """
-    op = HOST_OPS.get(op_type)
-    result = op.plan(ctx, operands) if op is not None else None
-    return result if result is not None and result[1] in (_INT, _BOOL) else None
+    planner = HOST_OPS.get(op_type)
+    plan = planner(ctx, operands) if planner is not None else None
+    return plan if plan is not None and plan.dtype in (_INT, _BOOL) else None
+
+
+def plan_size(op_type: str, ctx: Context) -> HostPlan | None:
+    """How ``Shape`` or ``Size`` of a tensor is computed; ``None`` for other operators."""
+    if op_type == "Size":
+        return HostPlan((), _INT, lambda x: x.numel())
+    if op_type != "Shape":
+        return None
+    part = slice(ctx.integer("start"), ctx.integer("end") if ctx.has("end") else None)
+    return HostPlan((None,), _INT, lambda x: list(x.shape)[part])

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, to_torch
+from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
@@ -22,16 +22,17 @@ def _check_constant(ctx: Context) -> str | None:
 @onnx_op("Constant", check=_check_constant)
 def constant(ctx: Context) -> Tensor:
     """The tensor in the attribute ``value``, where the graph keeps it as a node."""
-    return to_torch(ctx.attributes["value"])
+    value: Tensor = ctx.attributes["value"]
+    return value.clone()
 
 
 @onnx_op("ConstantOfShape", since=9, host=(0,))
 def constant_of_shape(ctx: Context, shape: Sequence[int]) -> Tensor:
     """A tensor of one value, float32 zeros by default."""
-    value: ir.TensorProtocol | None = ctx.attributes.get("value")
+    value: Tensor | None = ctx.attributes.get("value")
     if value is None:
         return torch.zeros(tuple(shape))
-    return to_torch(value).reshape(()).expand(tuple(shape)).clone()
+    return value.reshape(()).expand(tuple(shape)).clone()
 
 
 @onnx_op("Range", since=11, host_if_known=(0, 1, 2))
