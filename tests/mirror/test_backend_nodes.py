@@ -19,7 +19,6 @@ from onnx_cgmq.mirror.dtypes import to_torch
 
 REFUSALS = {
     "ImageDecoder": "reads image files",
-    "before 7 must be upgraded": "operators that opset 7 changed",
 }
 """Part of the message of each refusal that is expected, and the reason."""
 

@@ -22,7 +22,7 @@ def leaky_relu(ctx: Context, x: Tensor) -> Tensor:
     return functional.leaky_relu(x, ctx.real("alpha", 0.01))
 
 
-@onnx_op("PRelu")
+@onnx_op("PRelu", since=7)
 def prelu(ctx: Context, x: Tensor, slope: Tensor) -> Tensor:
     """``x`` where not negative, else ``slope * x``."""
     if x.dtype in UNSIGNED_WIDE:

@@ -10,7 +10,7 @@ from onnx_cgmq.mirror.dtypes import UNSIGNED_WIDE, computable
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
-@onnx_op("Gemm")
+@onnx_op("Gemm", since=6)
 def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """``alpha * A' @ B' + beta * C``."""
     alpha, beta = ctx.real("alpha", 1.0), ctx.real("beta", 1.0)

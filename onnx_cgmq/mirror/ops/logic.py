@@ -32,7 +32,7 @@ _BITWISE: dict[str, _Binary] = {
 _LARGEST = 2**63 - 1
 
 
-@onnx_op(*_COMPARISONS)
+@onnx_op(*_COMPARISONS, since=7)
 def compare(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     """Elementwise comparison."""
     return _COMPARISONS[ctx.op_type](comparable(a), comparable(b))
