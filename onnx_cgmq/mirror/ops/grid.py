@@ -52,6 +52,25 @@ def grid_sample(ctx: Context, x: Tensor, grid: Tensor) -> Tensor:
     return _sampled(x, positions, mode, padding, corners)
 
 
+def at_positions(x: Tensor, positions: list[Tensor]) -> Tensor:
+    """Linear interpolation between pixels, which are zero outside the image.
+
+    Args:
+        x: Image ``[N, C, ...]``.
+        positions: In pixels, one ``[N, ...]`` tensor of the type of ``x`` per axis.
+
+    Returns:
+        ``[N, C, ...]`` with the positions' axes.
+    """
+    if len(positions) not in (2, 3) or positions[0].dim() != len(positions) + 1:
+        return _sampled(x, positions, "linear", "zeros", corners=False)
+    sides = [
+        (2 * position + 1) / size - 1 for position, size in zip(positions, x.shape[2:], strict=True)
+    ]
+    grid = torch.stack(sides[::-1], dim=-1)
+    return functional.grid_sample(x, grid, "bilinear", "zeros", align_corners=False)
+
+
 def _denormalized(position: Tensor, size: int, corners: bool) -> Tensor:
     """Positions in pixels: -1 and 1 are the outer pixels' centres (``corners``) or edges."""
     position = position.to(torch.promote_types(position.dtype, torch.float32))

@@ -56,3 +56,16 @@ def _source(mode: str, size: int, begin: int, end: int, device: torch.device) ->
         folded = place % period
         return torch.where(folded >= size, period - folded, folded)
     raise ValueError(f"unknown mode '{mode}'")
+
+
+@onnx_op("CenterCropPad", since=18, host=(1,))
+def center_crop_pad(ctx: Context, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Crops or pads with zeros around the middle; of an odd number one more is at the end."""
+    axes = [axis % x.dim() for axis in ctx.integers("axes") or range(x.dim())]
+    pads = [0] * (2 * x.dim())
+    for axis, size in zip(axes, shape, strict=True):
+        missing = size - x.shape[axis]
+        begin = abs(missing) // 2 * (1 if missing > 0 else -1)
+        place = 2 * (x.dim() - 1 - axis)
+        pads[place : place + 2] = [begin, missing - begin]
+    return functional.pad(x, pads)
