@@ -73,17 +73,21 @@ def attention(
         ctx.integer("left_window_size", -1),
         ctx.integer("right_window_size", -1),
     )
+    # Masks and values may be of other types than queries.
+    if mask is not None and mask.dtype is not torch.bool:
+        mask = mask.to(q.dtype)
+    values = v.to(q.dtype)
     scale = ctx.real("scale", 1 / math.sqrt(q.shape[3]))
     cap, precision = ctx.real("softcap"), _softmax_type(ctx, q.dtype)
     # The fused kernel sums halves up in single precision.
     fusible = precision is q.dtype or (precision is torch.float32 and q.dtype in _HALVES)
     if fusible and cap <= 0 and not ctx.wants(_SCORES_OUTPUT):
         causal = mask is None and filled is None and window.is_triangle
-        if not causal:
-            mask = _visible(q, k, mask, filled, window)
-        y = fused_attention(q, k, v, mask, scale, causal)
+        mask = None if causal else _visible(q, k, mask, filled, window)
+        y = fused_attention(q, k, values, mask, scale, causal)
         return join_heads(y) if packed else y, k, v
-    steps = attention_in_steps(q, k, v, _visible(q, k, mask, filled, window), scale, cap, precision)
+    mask = _visible(q, k, mask, filled, window)
+    steps = attention_in_steps(q, k, values, mask, scale, cap, precision)
     y = join_heads(steps.result) if packed else steps.result
     return y, k, v, getattr(steps, _SCORES_MODES[ctx.integer("qk_matmul_output_mode")])
 

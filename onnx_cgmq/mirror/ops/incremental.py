@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.dtypes import from_movable, movable
 from onnx_cgmq.mirror.ops.attention_core import join_heads, repeat_heads, split_heads
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
@@ -22,7 +23,8 @@ def tensor_scatter(
         position = position % past.shape[axis]
     shape = [1] * past.dim()
     shape[0], shape[axis] = -1, update.shape[axis]
-    return past.scatter(axis, position.reshape(shape).expand_as(update), update)
+    index = position.reshape(shape).expand_as(update)
+    return from_movable(movable(past).scatter(axis, index, movable(update)), past.dtype)
 
 
 @onnx_op("CausalConvWithState", since=27)

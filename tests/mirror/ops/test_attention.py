@@ -13,6 +13,8 @@ from backend_cases import difference, load
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from onnx_cgmq.mirror.ops.attention import attention
+from onnx_cgmq.mirror.registry import Context
 
 BATCH, QUERIES, KEYS, HEADS, SIZE, PAST = 2, 3, 4, 4, 6, 2
 
@@ -63,6 +65,18 @@ def test_fused_and_in_steps_are_the_same(precision: int) -> None:
     feeds = {name: torch.from_numpy(array) for name, array in inputs.items()}
     got = Mirror(model)(feeds)
     np.testing.assert_allclose(got["Y"].numpy(), expected[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float64, torch.uint8])
+def test_masks_and_values_may_have_types_of_their_own(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 3, 4) for _ in range(3))
+    mask = torch.arange(9).reshape(3, 3)
+    context = Context("n", "Attention", 23)
+    expected = attention(context, q, k, v, mask.to(q.dtype))[0]
+    got, _, values = attention(context, q, k, v.double(), mask.to(dtype))
+    torch.testing.assert_close(got, expected)
+    assert values.dtype is torch.double
 
 
 @pytest.mark.parametrize("attributes", [{"scale": -1.0}, {"qk_matmul_output_mode": 4}])
