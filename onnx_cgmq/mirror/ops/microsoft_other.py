@@ -7,13 +7,17 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.ops.indexing import gather_nd, trilu
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.ops import grid, indexing  # noqa: F401  (registers what is found below)
+from onnx_cgmq.mirror.registry import Context, find_operator, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
+_SAME: Final = {"GatherND": 12, "GridSample": 16, "Trilu": 14}
+"""What became an operator of the standard as it was, and the opset in which it did."""
 
-onnx_op("GatherND", domain=_DOMAIN)(gather_nd)
-onnx_op("Trilu", domain=_DOMAIN, host=(1,))(trilu)
+for _name, _opset in _SAME.items():
+    _standard = find_operator("", _name, _opset)
+    assert _standard is not None
+    onnx_op(_name, domain=_DOMAIN, host=_standard.host, check=_standard.check)(_standard.handler)
 
 
 @onnx_op("ExpandDims", domain=_DOMAIN, host=(1,))

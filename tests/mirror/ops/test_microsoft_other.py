@@ -19,6 +19,12 @@ def _random(*shape: int) -> np.ndarray[Any, Any]:
         ("Trilu", {"x": _random(2, 3, 4)}, {"upper": 0}),
         ("Trilu", {"x": _random(2, 3, 4), "k": np.array(1, np.int64)}, {}),
         ("GatherND", {"x": _random(3, 4), "i": np.array([[0, 1], [2, 3]], np.int64)}, {}),
+        ("GridSample", {"x": _random(1, 2, 4, 5), "g": _random(1, 3, 3, 2)}, {}),
+        (
+            "GridSample",
+            {"x": _random(1, 2, 4, 5), "g": _random(1, 3, 3, 2) * 1.5},
+            {"mode": "bicubic", "padding_mode": "border", "align_corners": 1},
+        ),
         ("ExpandDims", {"x": _random(2, 3), "axis": np.array(-1, np.int32)}, {}),
         ("ExpandDims", {"x": _random(2, 3), "axis": np.array(1, np.int32)}, {}),
         ("Inverse", {"x": _random(2, 3, 3) + 2 * np.eye(3, dtype=np.float32)}, {}),
