@@ -58,6 +58,6 @@ def range_(
 def eye_like(ctx: Context, x: Tensor) -> Tensor:
     """Ones on a diagonal of a matrix of the same shape."""
     dtype = TORCH_DTYPES[ir.DataType(ctx.integer("dtype"))] if ctx.has("dtype") else x.dtype
-    ones = torch.ones(x.shape, dtype=dtype, device=x.device)
+    ones = torch.ones(x.shape, dtype=torch.bool, device=x.device)
     k = ctx.integer("k")
-    return ones.triu(k).tril(k)
+    return ones.triu(k).tril(k).to(dtype)

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.dtypes import comparable, computable, from_comparable
 from onnx_cgmq.mirror.ops.host import Number, number
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
@@ -86,33 +86,28 @@ def mod(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     return run(computable(a), computable(b)).to(a.dtype)
 
 
-def _fold(run: Callable[[Tensor, Tensor], Tensor], xs: tuple[Tensor, ...]) -> Tensor:
-    result = reduce(run, (computable(x) for x in xs))
-    return result.to(xs[0].dtype)
-
-
 @onnx_op("Min", since=1)
 def minimum(ctx: Context, *xs: Tensor) -> Tensor:
     """Elementwise minimum."""
-    return _fold(torch.minimum, xs)
+    return from_comparable(reduce(torch.minimum, map(comparable, xs)), xs[0].dtype)
 
 
 @onnx_op("Max", since=1)
 def maximum(ctx: Context, *xs: Tensor) -> Tensor:
     """Elementwise maximum."""
-    return _fold(torch.maximum, xs)
+    return from_comparable(reduce(torch.maximum, map(comparable, xs)), xs[0].dtype)
 
 
 @onnx_op("Sum", since=1)
 def total(ctx: Context, *xs: Tensor) -> Tensor:
     """Elementwise sum."""
-    return _fold(torch.add, xs)
+    return reduce(torch.add, map(computable, xs)).to(xs[0].dtype)
 
 
 @onnx_op("Mean", since=1)
 def mean(ctx: Context, *xs: Tensor) -> Tensor:
     """Elementwise mean."""
-    return _fold(torch.add, xs) / len(xs)
+    return total(ctx, *xs) / len(xs)
 
 
 @onnx_op("Clip", since=1)
@@ -133,11 +128,11 @@ def clip(
     """Clips to ``[low, high]``; ``high`` wins if they are crossed."""
     if low is None and high is None:
         return x
-    y = computable(x)
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        bounds = (None if end is None else torch.as_tensor(end).to(y) for end in (low, high))
-        return torch.clamp(y, *bounds).to(x.dtype)
-    return torch.clamp(y, low, high).to(x.dtype)
+    if isinstance(low, Tensor) or isinstance(high, Tensor) or x.dtype is torch.uint64:
+        ends = (end if end is None else torch.as_tensor(end).to(x) for end in (low, high))
+        bounds = (end if end is None else comparable(end) for end in ends)
+        return from_comparable(torch.clamp(comparable(x), *bounds), x.dtype)
+    return torch.clamp(computable(x), low, high).to(x.dtype)
 
 
 @onnx_op("Where", since=9)

@@ -29,3 +29,24 @@ def test_unsigned_integers_and_empty_axes(name: str) -> None:
     assert y.tolist() == [0, 2**63, 2**63 + 2] if name == "CumSum" else [1, 2**63, 0]
     (y,) = run_mirror(model, {"x": np.array([], np.uint64), "a": np.array([0])})
     assert y.shape == (0,)
+
+
+LARGE = np.array([2**63 + 5, 7, 2**64 - 1], np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = Max(x, b)", [2**63 + 5, 2**63, 2**64 - 1]),
+        ("y = Min(x, b)", [2**63, 7, 2**63]),
+        ("y = Clip(x, s)", [2**63 + 5, 2**63, 2**64 - 1]),
+        ("y = Clip(x, , s)", [2**63, 7, 2**63]),
+        ("y = ReduceMax(x)", [2**64 - 1]),
+        ("y = ReduceMin(x)", [7]),
+    ],
+)
+def test_large_unsigned_integers_are_ordered(body: str, expected: list[int]) -> None:
+    model = parse("uint64[3] x, uint64[3] b, uint64 s", "uint64[n] y", body)
+    feeds = {"x": LARGE, "b": np.full(3, 2**63, np.uint64), "s": np.array(2**63, np.uint64)}
+    (y,) = run_mirror(model, feeds)
+    assert y.tolist() == expected
