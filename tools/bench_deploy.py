@@ -1,0 +1,287 @@
+"""Deployed models against onnxruntime's own INT8: latency, size, accuracy, kernels, agreement.
+
+Four variants of each model (``tools/deploy_models.py``), all from the same calibration data: float,
+``quantize_static`` of onnxruntime (QDQ, INT8 per channel, after its own pre-processing), ours with
+8 bits everywhere, and ours with 2, 4 and 8 bits under a bound on the size of the weights.
+
+    python tools/bench_deploy.py make --shared SHARED     # resumable: trains and writes the files
+    python tools/bench_deploy.py table --shared SHARED    # measures, writes docs/benchmarks/deploymd
+
+SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
+``models/resnet20_cifar10.onnx``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from deploy_models import SUBJECTS, Arrays, Subject
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+import onnx_cgmq as cgmq
+from onnx_cgmq.benchmark import Benchmark, Timing, bench
+from onnx_cgmq.data.source import open_data
+from onnx_cgmq.runtime import run_onnxruntime
+
+RESULTS = Path("docs/benchmarks/deploy")
+TABLE = Path("docs/benchmarks/deploy.md")
+CALIBRATED, AT_ONCE = 256, 16
+FLOAT_MACS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
+VARIANTS = ("float", "static", "8-bit", "mixed")
+_LATENCY_ROUNDS = 25
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the variants of one model are."""
+
+    folder: Path
+    subject: Subject
+
+    def path(self, variant: str) -> Path:
+        return self.folder / f"{self.subject.name}.{variant}.onnx"
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands calibration data to onnxruntime in batches."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        inputs = {name: array for name, array in arrays.items() if name != "label"}
+        count = min(CALIBRATED, *(len(array) for array in inputs.values()))
+        self._batches = iter(
+            {name: array[start : start + AT_ONCE] for name, array in inputs.items()}
+            for start in range(0, count - AT_ONCE + 1, AT_ONCE)
+        )
+
+    def get_next(self) -> Arrays | None:
+        return next(self._batches, None)
+
+
+def make_static(model: Path, arrays: Arrays, target: Path) -> None:
+    """INT8 by onnxruntime's own quantizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared.onnx"
+        quant_pre_process(model, prepared)
+        quantize_static(
+            prepared,
+            target,
+            _Reader(arrays),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def agreement(deployed: Path, mirror: cgmq.Mirror, arrays: Arrays) -> dict[str, float | None]:
+    """Class agreement of the file with its mirror, with all optimizations and without any."""
+    samples = open_data(arrays, mirror.model)
+    outputs: list[np.ndarray[Any, Any]] = []
+    with torch.no_grad():
+        for batch in samples.batches(50):
+            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            outputs.append(next(iter(mirror.eval()(inputs).values()))[: batch.size].numpy())
+    wanted = np.concatenate(outputs).argmax(-1)
+    found = {}
+    for name, optimize in (("optimized", True), ("plain", False)):
+        got = run_onnxruntime(deployed, samples, 50, optimize=optimize)
+        found[name] = float((next(iter(got.values())).argmax(-1) == wanted).mean())
+    return found
+
+
+def make(arguments: argparse.Namespace) -> None:
+    """Writes the files that are not there yet."""
+    torch.set_num_threads(arguments.threads)
+    for folder in (RESULTS, arguments.files):
+        folder.mkdir(parents=True, exist_ok=True)
+    for subject in SUBJECTS:
+        if not subject.name.startswith(arguments.only):
+            continue
+        files = Files(arguments.files, subject)
+        record_path = RESULTS / f"{subject.name}.json"
+        record = json.loads(record_path.read_text()) if record_path.exists() else {}
+        source = subject.model(arguments.cache, arguments.shared)
+        files.path("float").write_bytes(source.read_bytes())
+        train, test = subject.data(arguments.shared)
+        if "static" not in record:
+            make_static(source, train, files.path("static"))
+            record["static"] = {}
+        for variant in ("8-bit", "mixed"):
+            if variant in record:
+                continue
+            print(subject.name, variant, flush=True)
+            record[variant] = make_variant(subject, source, train, test, variant, files)
+            print("  ", record[variant], flush=True)
+            record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def make_variant(
+    subject: Subject, source: Path, train: Arrays, test: Arrays, variant: str, files: Files
+) -> dict[str, Any]:
+    """Quantizes, writes, and compares the file with the mirror."""
+    mixed = variant == "mixed"
+    target = files.path(variant)
+    result = cgmq.quantize(
+        source,
+        train,
+        "size:14%" if mixed else "100%",
+        widths=(2, 4, 8) if mixed else (8,),
+        granularity="channel",
+        activation_granularity="tensor",
+        epochs=subject.epochs if mixed else 1,
+        batch_size=subject.batch_size,
+        output=target,
+        resume=True,
+        progress=lambda event: (
+            print("   ", event.to_record(), flush=True) if event.kind == "epoch" else None
+        ),
+    )
+    report = cgmq.inspect(target)
+    return {
+        "epochs": result.outcome.epochs,
+        "best_epoch": result.outcome.best_epoch,
+        "seconds": round(sum(record["seconds"] for record in result.history), 1),
+        "rbop": report.rbop,
+        "weight_bytes": report.weight_bytes,
+        "same_class": agreement(target, result.mirror, test),
+    }
+
+
+def kernels(model: Path) -> Counter[str]:
+    """Operators of the graph that onnxruntime runs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        optimized = onnx.load(options.optimized_model_filepath)
+    return Counter(node.op_type for node in optimized.graph.node)
+
+
+def rows(subject: Subject, arguments: argparse.Namespace) -> list[str]:
+    """Lines of the table for one model."""
+    files = Files(arguments.files, subject)
+    record = json.loads((RESULTS / f"{subject.name}.json").read_text())
+    _, test = subject.data(arguments.shared)
+    # The float model is what agreement is with, quantize_static what latency is compared to.
+    paths = [files.path(variant) for variant in VARIANTS]
+    timed: dict[int, Benchmark] = {
+        threads: bench(paths, test, threads=threads, rounds=_LATENCY_ROUNDS) for threads in (1, 2)
+    }
+    static = {threads: timed[threads].timings[1] for threads in timed}
+    float_bytes = paths[0].stat().st_size
+    lines = []
+    for index, (variant, path) in enumerate(zip(VARIANTS, paths, strict=True)):
+        figures = {threads: timed[threads].timings[index] for threads in timed}
+        found = kernels(path)
+        floats = sum(found[op] for op in FLOAT_MACS)
+        own = record.get(variant, {})
+        limit = ""
+        if "weight_bytes" in own:
+            limit = f"{1.05 * own['weight_bytes'] + 0.05 * float_bytes:,.0f}"
+        agreed = own.get("same_class", {})
+        cells = [
+            subject.name,
+            variant,
+            "" if figures[1].accuracy is None else f"{figures[1].accuracy:.2%}",
+            "" if figures[1].same_class is None else f"{figures[1].same_class:.2%}",
+            *(
+                f"{figures[threads].milliseconds:.3f} ms, {_ratio(figures[threads], static[threads])}"
+                for threads in timed
+            ),
+            f"{path.stat().st_size:,}",
+            limit,
+            f"{floats} of {floats + _integer_macs(found)}",
+            f"{own['rbop']:.3%}" if own else "",
+            f"{agreed['optimized']:.2%} / {agreed['plain']:.2%}" if agreed else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ratio(timing: Timing, other: Timing) -> str:
+    return f"{timing.ratio / other.ratio:.2f} x"
+
+
+def _integer_macs(found: Counter[str]) -> int:
+    names = ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat", "ConvInteger")
+    return sum(found[name] for name in names)
+
+
+def table(arguments: argparse.Namespace) -> None:
+    """Measures all files that are there, and writes the table."""
+    made = [s for s in SUBJECTS if (RESULTS / f"{s.name}.json").exists()]
+    lines = [line for subject in made for line in rows(subject, arguments)]
+    head = (
+        "model",
+        "variant",
+        "accuracy",
+        "same class as float",
+        "1 thread, ratio to static",
+        "2 threads, ratio to static",
+        "file, bytes",
+        "limit, bytes",
+        "float MAC nodes",
+        "RBOP",
+        "same class as mirror: optimized / not",
+    )
+    text = [
+        "# Deployment",
+        "",
+        "Made by `python tools/bench_deploy.py make` and `table`; do not edit.",
+        "",
+        f"onnxruntime {ort.__version__}, {platform.machine()}, {_processor()}; batch 1; medians of "
+        f"{_LATENCY_ROUNDS} interleaved rounds in one process for each model. `static`: "
+        "onnxruntime's `quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, the same "
+        "calibration data). `8-bit` and `mixed` (2, 4 and 8 bits within 14 % of the float weights' "
+        "size): ours, gates per channel of weights and per activation tensor. Limit: 1.05 x stored "
+        "bits / 8 + 5 % of the float file. Float MAC nodes: in the graph that onnxruntime runs.",
+        "",
+        "Without VNNI, kernels for INT8 weights add pairs of products in saturating INT16: "
+        "`quantize_static` is silently wrong there, which costs it accuracy. Ours writes 8-bit "
+        "weights that could saturate as UINT8, whose kernels are exact and slower; 2- and 4-bit "
+        "weights can't saturate.",
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * len(head)}",
+        *lines,
+        "",
+    ]
+    TABLE.write_text("\n".join(text), encoding="utf-8")
+    print(TABLE)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8") if info.exists() else ""
+    return "with VNNI" if "vnni" in flags else "without VNNI"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Deployed models against onnxruntime's own INT8.")
+    commands = parser.add_subparsers(required=True)
+    for name, action in (("make", make), ("table", table)):
+        command = commands.add_parser(name)
+        command.set_defaults(action=action)
+        command.add_argument("--shared", type=Path, required=True)
+        command.add_argument("--cache", type=Path, default=Path(".cache/models"))
+        command.add_argument("--files", type=Path, default=Path("runs/deploy"))
+        command.add_argument("--only", default="", help="Models whose name starts so.")
+        command.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.action(arguments)
+
+
+if __name__ == "__main__":
+    main()
