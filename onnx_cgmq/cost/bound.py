@@ -24,7 +24,7 @@ from onnx_cgmq.cost.bops import (
 )
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp
-from onnx_cgmq.cost.size import float_bytes, tensor_bytes, weight_bytes
+from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.errors import BoundError
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import PlanCost
@@ -123,7 +123,7 @@ class CostModel:
         ops: The MAC operators.
         specs: The gated tensors by name.
         kind: What is counted.
-        ungated: Bytes of weights that have no quantizer.
+        storage: What decides the size besides the widths.
         macs: Multiply-accumulates for one sample.
     """
 
@@ -132,12 +132,12 @@ class CostModel:
         ops: Sequence[MacOp],
         specs: Mapping[str, QuantizerSpec],
         kind: CostKind,
-        ungated: int = 0,
+        storage: Storage | None = None,
     ) -> None:
         self.ops = tuple(ops)
         self.specs = dict(specs)
         self.kind = kind
-        self.ungated = ungated
+        self.storage = storage or Storage()
         self.macs = total_macs(self.ops)
 
     @classmethod
@@ -146,20 +146,21 @@ class CostModel:
         ops: Sequence[MacOp],
         specs: Mapping[str, QuantizerSpec],
         bound: str | float | Bound,
-        ungated: int = 0,
+        storage: Storage | None = None,
     ) -> tuple[CostModel, Bound]:
         """The cost model that a bound needs, and the bound, parsed.
 
         Raises:
             BoundError: The bound can't be parsed.
         """
-        parsed = parse_bound(bound, total_macs(ops), float_bytes(specs) + ungated)
-        return cls(ops, specs, parsed.kind, ungated), parsed
+        storage = storage or Storage()
+        parsed = parse_bound(bound, total_macs(ops), storage.total_bytes(specs, {}))
+        return cls(ops, specs, parsed.kind, storage), parsed
 
     def cost(self, widths: Widths) -> int:
         """Bit operations for one sample, or bytes of weights and biases."""
         if self.kind is CostKind.SIZE:
-            return weight_bytes(self.specs, widths) + self.ungated
+            return self.storage.total_bytes(self.specs, widths)
         return total_bops(self.ops, widths)
 
     def marginal(self, widths: Widths) -> dict[str, Array]:
@@ -202,7 +203,7 @@ class CostModel:
         growth = np.zeros(wider.shape)
         for width in np.unique(wider[wider > widest]):
             now, then = (
-                tensor_bytes({name: self.specs[name]}, {name: np.array(bits)})[name]
+                self.storage.tensor_bytes({name: self.specs[name]}, {name: np.array(bits)})[name]
                 for bits in (widest, width)
             )
             growth[wider == width] = then - now
@@ -226,8 +227,8 @@ class CostModel:
         if bound.is_satisfied_by(smallest):
             return
         if self.kind is CostKind.SIZE:
-            shares = tensor_bytes(self.specs, widths)
-            whole = float_bytes(self.specs) + self.ungated
+            shares = self.storage.tensor_bytes(self.specs, widths)
+            whole = self.storage.total_bytes(self.specs, {})
             least = f"{smallest:,} bytes ('size:{_percent_above(smallest, whole)}')"
             what, details = "tensors", dict.fromkeys(shares, "")
         else:
@@ -255,7 +256,7 @@ class CostModel:
             bops=total,
             rbop=total / (FLOAT_BOPS_PER_MAC * self.macs) if self.macs else 0.0,
             macs=self.macs,
-            weight_bytes=weight_bytes(self.specs, widths) + self.ungated,
+            weight_bytes=self.storage.total_bytes(self.specs, widths),
             bops_by_node=by_node,
         )
 

@@ -191,10 +191,12 @@ def _sample_shape(
 ) -> tuple[int, ...]:
     """Shape for a batch of one; sizes that are not fixed are 1 where no gate needs them."""
     assert value.shape is not None
+    batches = {v.shape[0] for v in node.graph.inputs if v.shape} if node.graph is not None else ()
     shape = []
     for index, size in enumerate(value.shape):
         gated = granularity is Granularity.ELEMENT or index == axis
-        if index == 0 and len(value.shape) > 1:
+        named = isinstance(size, ir.SymbolicDim) and size.value is not None
+        if (index == 0 and len(value.shape) > 1) or (named and size in batches):
             shape.append(1)
         elif isinstance(size, int):
             shape.append(size)

@@ -13,7 +13,7 @@ from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
 from onnx_cgmq.config import Direction
 from onnx_cgmq.cost.bound import Bound, CostModel
 from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.cost.size import ungated_bytes
+from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.learn.directions import (
     gate_direction,
     importance,
@@ -66,7 +66,7 @@ class Guide:
         mirror.guide = self
         specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
         self.cost_model, self.bound = CostModel.for_bound(
-            mac_ops(mirror.model), specs, bound, ungated_bytes(mirror.model)
+            mac_ops(mirror.model), specs, bound, Storage.of(mirror.model)
         )
         self.cost_model.check_feasible(self.bound)
         self._direction = Direction(direction)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.cost.size import ungated_bytes
+from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import compile_model
@@ -97,6 +97,11 @@ class Mirror(nn.Module):
             assert parameter is not None
             found[name] = parameter
         return found
+
+    @property
+    def value_names(self) -> frozenset[str]:
+        """Names of the values that :meth:`run` can return."""
+        return frozenset(self._program.slot_of)
 
     def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
         """Runs the graph.
@@ -198,8 +203,8 @@ class Mirror(nn.Module):
         }
         specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
         widths = {name: plan.widths for name, plan in tensors.items()}
-        ungated = ungated_bytes(self.model)
-        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS, ungated)
+        storage = Storage.of(self.model)
+        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS, storage)
         return BitPlan(
             bound=None if self.guide is None else self.guide.bound.text,
             tensors=tensors,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.cost.size import float_bytes, stored_bits, tensor_bytes, weight_bytes
+from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
 
@@ -12,21 +12,31 @@ def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:
     return QuantizerSpec(name, role, form, granularity, Ladder(), shape, 0)
 
 
+NEWEST = Storage()
+
+
 def test_a_weight_is_stored_on_its_widest_grid() -> None:
     weight = spec("w", Role.WEIGHT, (3, 5))
     widths = np.full((3, 5), 2)
-    assert stored_bits(weight, widths) == 30
+    assert NEWEST.stored_bits(weight, widths) == 30
     widths[1, 2] = 8
-    assert stored_bits(weight, widths) == 120
+    assert NEWEST.stored_bits(weight, widths) == 120
+
+
+def test_older_opsets_lack_the_narrow_types() -> None:
+    weight, widths = spec("w", Role.WEIGHT, (3, 5)), np.full((3, 5), 2)
+    assert Storage(opset=23).stored_bits(weight, widths) == 60
+    assert Storage(opset=20).stored_bits(weight, widths) == 120
 
 
 def test_pruned_weights_take_the_narrowest_type() -> None:
-    assert stored_bits(spec("w", Role.WEIGHT, (3, 5)), np.zeros((3, 5), dtype=np.int64)) == 30
+    pruned = np.zeros((3, 5), dtype=np.int64)
+    assert NEWEST.stored_bits(spec("w", Role.WEIGHT, (3, 5)), pruned) == 30
 
 
 def test_biases_are_32_bits_and_activations_nothing() -> None:
-    assert stored_bits(spec("b", Role.BIAS, (5,)), np.full(5, 2)) == 160
-    assert stored_bits(spec("x", Role.ACTIVATION, (1, 5)), np.full((1, 5), 2)) == 0
+    assert NEWEST.stored_bits(spec("b", Role.BIAS, (5,)), np.full(5, 2)) == 160
+    assert NEWEST.stored_bits(spec("x", Role.ACTIVATION, (1, 5)), np.full((1, 5), 2)) == 0
 
 
 def test_totals_are_whole_bytes_per_tensor() -> None:
@@ -36,6 +46,6 @@ def test_totals_are_whole_bytes_per_tensor() -> None:
         "x": spec("x", Role.ACTIVATION, (1, 5)),
     }
     widths = {"w": np.array(2)}
-    assert tensor_bytes(specs, widths) == {"w": 4, "b": 20}
-    assert weight_bytes(specs, widths) == 24
-    assert float_bytes(specs) == 80
+    assert NEWEST.tensor_bytes(specs, widths) == {"w": 4, "b": 20}
+    assert NEWEST.total_bytes(specs, widths) == 24
+    assert Storage(ungated=100).total_bytes(specs, {}) == 180
