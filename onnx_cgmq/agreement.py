@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ class Agreement:
         agreeing: Those of the same class in both models.
         correct: Those that the deployed model classifies right.
         reference_correct: Those that the reference classifies right.
-        largest: Largest difference of any two values.
+        largest: Largest difference of any two values; infinite if an output of one model has more
+            rows than that of the other, as when they find different numbers of boxes.
         total: Sum of all differences.
         values: Number of values compared.
     """
@@ -50,14 +52,17 @@ class Agreement:
             )
         for name, array in deployed.items():
             other = reference[name]
-            if array.shape != other.shape:
+            if array.ndim != other.ndim or array.shape[1:] != other.shape[1:]:
                 raise ModelError(
                     f"output {name!r} has shape {list(array.shape)} in the deployed model and "
                     f"{list(other.shape)} in the reference; give the model that it was made from"
                 )
-            self._add_difference(array, other)
+            if array.shape == other.shape:
+                self._add_difference(array, other)
+            else:
+                self.largest = math.inf
         self.samples += batch.size
-        scores = _class_output(deployed)
+        scores = _class_output(deployed, batch.size)
         if scores is not None:
             self._add_classes(deployed[scores].argmax(1), reference[scores].argmax(1), batch)
 
@@ -91,9 +96,10 @@ class Agreement:
             self.reference_correct += int((reference == labels).sum())
 
 
-def _class_output(outputs: Outputs) -> str | None:
+def _class_output(outputs: Outputs, rows: int) -> str | None:
     """The first float output with one score for each class: the one that learning takes too."""
     for name, array in outputs.items():
-        if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind == "f":
+        is_matrix = array.ndim == 2 and array.dtype.kind == "f"
+        if is_matrix and len(array) == rows and array.shape[1] > 1:
             return name
     return None

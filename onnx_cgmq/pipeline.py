@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
+from onnx_cgmq.data.readers import is_object_path
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import ConfigError, OutputError
-from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Started
+from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Notice, Started
 from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import ModelLike, save_model
 from onnx_cgmq.graph.lower.ort import write_back
@@ -136,8 +138,10 @@ def quantize(
     import torch
 
     from onnx_cgmq.learn.allocator import keep_freed_memory
+    from onnx_cgmq.learn.batches import tensors
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.checkpoint import Checkpoint
+    from onnx_cgmq.learn.cuts import loss_tensors
     from onnx_cgmq.learn.evaluation import Evaluator
     from onnx_cgmq.learn.guide import Guide
     from onnx_cgmq.learn.loop import Learner, guided_steps
@@ -162,13 +166,22 @@ def quantize(
     emit = _emitter(progress, metrics, history)
 
     calibrate(mirror, train)
-    train_teacher = Teacher(teacher, len(train))
     first = next(train.batches(config.batch_size))
-    classes = class_output(train_teacher.outputs(first))
-    loss = make_loss(config.loss, classes, train.has_labels)
-    evaluator = Evaluator(
-        held_out, Teacher(teacher, len(held_out)), loss, classes, config.batch_size
+    compared = loss_tensors(
+        teacher,
+        tensors(first.inputs),
+        [
+            name
+            for name, quantizer in mirror.quantizers.items()
+            if quantizer.spec.role is Role.WEIGHT
+        ],
+        all_outputs=is_object_path(config.loss),
     )
+    train_teacher = Teacher(teacher, len(train), compared.names)
+    classes = class_output(train_teacher.outputs(first), len(first.indices))
+    loss = make_loss(config.loss, classes, train.has_labels)
+    held_out_teacher = Teacher(teacher, len(held_out), compared.names)
+    evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
     learner = Learner(
         mirror, guide, train, train_teacher, loss, evaluator, config, emit, checkpoint
     )
@@ -181,6 +194,8 @@ def quantize(
             limit=guide.bound.limit,
         )
     )
+    if compared.cuts:
+        emit(Notice(compared.text))
     outcome = learner.run(resume=resume)
 
     plan = mirror.plan()

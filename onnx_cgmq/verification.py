@@ -36,7 +36,8 @@ class Check:
         samples: Number of samples compared.
         class_agreement: Share of samples for which both predict the same class, or ``None`` if no
             output is ``[batch, classes]``.
-        max_abs_difference: Largest difference between any two output values.
+        max_abs_difference: Largest difference between any two output values; infinite if the two
+            find different numbers of things, such as boxes.
         mean_abs_difference: Mean difference of output values.
         accuracy: Share of samples that the deployed model classifies right, or ``None`` without
             labels or classes.

@@ -40,3 +40,11 @@ def test_equal_infinities_do_not_differ() -> None:
 def test_other_outputs_are_refused(other) -> None:
     with pytest.raises(ModelError, match="output"):
         Agreement().add({"y": np.zeros(3)}, other, _batch())
+
+
+def test_another_number_of_boxes_is_an_infinite_difference() -> None:
+    agreement = Agreement()
+    boxes = np.zeros((7, 4), np.float32)
+    agreement.add({"y": boxes}, {"y": boxes[:5]}, _batch(size=2))
+    assert agreement.largest == np.inf
+    assert agreement.share(agreement.agreeing) is None

@@ -41,7 +41,7 @@ class Evaluator:
         mirror.eval()
         total, correct, count = 0.0, 0, 0
         for batch in self._batches():
-            outputs = _counted(mirror(tensors(batch.inputs)), batch)
+            outputs = _counted(mirror.run(tensors(batch.inputs), self.teacher.names), batch)
             labels = _labels(batch)
             loss = self.loss(outputs, labels, _counted(self.teacher.outputs(batch), batch))
             total += float(loss) * batch.size

@@ -187,7 +187,7 @@ class Learner:
     def _train_step(self, batch: Batch) -> None:
         self._optimizer.clear()
         labels = None if batch.labels is None else torch.from_numpy(batch.labels)
-        outputs = self.mirror(tensors(batch.inputs))
+        outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
         loss = self.loss(outputs, labels, self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         learned = self._optimizer.step(schedule(self._step, self._guided, self._total))

@@ -37,10 +37,11 @@ class ClassOutput:
         return torch.log(scores.clamp_min(1e-12)) if self.is_probability else scores
 
 
-def class_output(outputs: Outputs) -> ClassOutput | None:
-    """Finds the class scores among outputs: the first float output of shape ``[N, C > 1]``."""
+def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
+    """Finds the class scores among outputs: the first float output of shape ``[rows, C > 1]``."""
     for name, value in outputs.items():
-        if value.is_floating_point() and value.dim() == 2 and value.shape[1] > 1:
+        is_matrix = value.is_floating_point() and value.dim() == 2
+        if is_matrix and len(value) == rows and value.shape[1] > 1:
             sums = value.sum(dim=1)
             is_probability = bool(
                 (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,10 +16,21 @@ _CACHE_LIMIT = 1 << 26  # output values kept (256 MiB of float32)
 
 
 class Teacher:
-    """Outputs of the float model, cached by sample index while they are small."""
+    """What the float model computes, cached by sample index while it is small.
 
-    def __init__(self, mirror: Mirror, samples: int) -> None:
-        """Wraps the float mirror for a data set of ``samples`` samples."""
+    Attributes:
+        names: Names of the tensors that teach: those that the loss compares.
+    """
+
+    def __init__(self, mirror: Mirror, samples: int, names: Sequence[str] | None = None) -> None:
+        """Wraps the float mirror.
+
+        Args:
+            mirror: The mirror of the float model.
+            samples: Samples in the data set that it is asked about.
+            names: Values of its graph that teach; by default its outputs.
+        """
+        self.names: tuple[str, ...] = tuple(names or mirror.output_names)
         self._mirror = mirror.eval()
         self._samples = samples
         self._known = np.zeros(samples, dtype=bool)
@@ -26,11 +39,11 @@ class Teacher:
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs by name for a batch of that data set."""
+        """The tensors that teach, by name, for a batch of that data set."""
         if self._cache is not None and self._known[batch.indices].all():
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}
-        outputs: dict[str, Tensor] = self._mirror(tensors(batch.inputs))
+        outputs = self._mirror.run(tensors(batch.inputs), self.names)
         self._keep(batch.indices, outputs)
         return outputs
 

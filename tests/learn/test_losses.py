@@ -23,11 +23,12 @@ def test_class_scores_are_found_among_the_outputs() -> None:
     one = torch.zeros(6, 1)
     indices = torch.zeros(6, 4, dtype=torch.int64)
     outputs = {"image": images, "one": one, "index": indices, "y": LOGITS, "z": OTHER}
-    assert class_output(outputs) == CLASSES
+    assert class_output(outputs, 6) == CLASSES
     probabilities = {"y": F.softmax(LOGITS, dim=1)}
-    assert class_output(probabilities) == ClassOutput("y", is_probability=True)
-    assert class_output({"image": images, "one": one, "index": indices}) is None
-    assert class_output({}) is None
+    assert class_output(probabilities, 6) == ClassOutput("y", is_probability=True)
+    assert class_output({"image": images, "one": one, "index": indices}, 6) is None
+    assert class_output({}, 6) is None
+    assert class_output({"boxes": LOGITS}, 3) is None
 
 
 def test_probabilities_and_logits_give_the_same_losses() -> None:

@@ -11,6 +11,8 @@ from onnx_cgmq.data.source import Batch
 from onnx_cgmq.learn import teacher as teachers
 from onnx_cgmq.learn.teacher import Teacher
 
+DATA = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+
 
 class Model(nn.Module):
     """Stands in for a mirror; counts its calls."""
@@ -18,14 +20,13 @@ class Model(nn.Module):
     def __init__(self, function) -> None:
         super().__init__()
         self.function = function
+        self.output_names = tuple(function(torch.from_numpy(DATA[:2])))
         self.calls = 0
 
-    def forward(self, inputs):
+    def run(self, inputs, names):
         self.calls += 1
-        return self.function(inputs["x"])
-
-
-DATA = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+        outputs = self.function(inputs["x"])
+        return {name: outputs[name] for name in names}
 
 
 def _batch(*indices: int) -> Batch:
@@ -57,7 +58,7 @@ def test_outputs_have_no_gradient() -> None:
     model = Model(_double)
     model.weight = nn.Parameter(torch.ones(3))
     model.function = lambda x: {"y": x * model.weight}
-    teacher = Teacher(model, 10)
+    teacher = Teacher(model, 10, ["y"])
     assert not teacher.outputs(_batch(1))["y"].requires_grad
     assert not teacher.outputs(_batch(1))["y"].requires_grad
 
@@ -88,3 +89,10 @@ def test_large_outputs_are_not_kept(monkeypatch) -> None:
     for _ in range(3):
         teacher.outputs(_batch(0, 1))
     assert model.calls == 3
+
+
+def test_only_what_the_loss_compares_is_kept() -> None:
+    teacher = Teacher(Model(_double), 10, ["z"])
+    assert teacher.names == ("z",)
+    for _ in range(2):
+        assert list(teacher.outputs(_batch(0, 1))) == ["z"]
