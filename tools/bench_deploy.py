@@ -4,8 +4,8 @@ Four variants of each model (``tools/deploy_models.py``), all from the same cali
 ``quantize_static`` of onnxruntime (QDQ, INT8 per channel, after its own pre-processing), ours with
 8 bits everywhere, and ours with 2, 4 and 8 bits under a bound on the size of the weights.
 
-    python tools/bench_deploy.py make --shared SHARED     # resumable: trains and writes the files
-    python tools/bench_deploy.py table --shared SHARED    # measures, writes docs/benchmarks/deploymd
+    python tools/bench_deploy.py make --shared SHARED    # resumable: trains and writes the files
+    python tools/bench_deploy.py table --shared SHARED   # measures; makes docs/benchmarks/deploy.md
 
 SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
 ``models/resnet20_cifar10.onnx``.
@@ -197,8 +197,8 @@ def rows(subject: Subject, arguments: argparse.Namespace) -> list[str]:
             "" if figures[1].accuracy is None else f"{figures[1].accuracy:.2%}",
             "" if figures[1].same_class is None else f"{figures[1].same_class:.2%}",
             *(
-                f"{figures[threads].milliseconds:.3f} ms, {_ratio(figures[threads], static[threads])}"
-                for threads in timed
+                f"{own_time.milliseconds:.3f} ms, {_ratio(own_time, static[threads])}"
+                for threads, own_time in figures.items()
             ),
             f"{path.stat().st_size:,}",
             limit,
@@ -243,8 +243,8 @@ def table(arguments: argparse.Namespace) -> None:
         "",
         f"onnxruntime {ort.__version__}, {platform.machine()}, {_processor()}; batch 1; medians of "
         f"{_LATENCY_ROUNDS} interleaved rounds in one process for each model. `static`: "
-        "onnxruntime's `quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, the same "
-        "calibration data). `8-bit` and `mixed` (2, 4 and 8 bits within 14 % of the float weights' "
+        "onnxruntime's `quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, "
+        "the same calibration data). `8-bit` and `mixed` (2, 4 and 8 bits within 14 % of the float weights' "
         "size): ours, gates per channel of weights and per activation tensor. Limit: 1.05 x stored "
         "bits / 8 + 5 % of the float file. Float MAC nodes: in the graph that onnxruntime runs.",
         "",
