@@ -240,7 +240,8 @@ def _on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
     if plan is not None:
         inputs = [scope.host_slot(value)[0] for value in node.inputs]
     else:
-        plan = plan_size(node.op_type, context)
+        shape = given[0].shape if given else None
+        plan = plan_size(node.op_type, context, None if shape is None else len(shape))
         if plan is None:
             return False
         inputs = [scope.slot(node.inputs[0])]

@@ -305,11 +305,18 @@ def plan_host(op_type: str, ctx: Context, operands: Sequence[Operand | None]) ->
     return plan if plan is not None and plan.dtype in (_INT, _BOOL) else None
 
 
-def plan_size(op_type: str, ctx: Context) -> HostPlan | None:
-    """How ``Shape`` or ``Size`` of a tensor is computed; ``None`` for other operators."""
+def plan_size(op_type: str, ctx: Context, rank: int | None) -> HostPlan | None:
+    """How ``Shape`` or ``Size`` of a tensor is computed; ``None`` for other operators.
+
+    Args:
+        op_type: Operator of the standard domain.
+        ctx: The node.
+        rank: Rank of the tensor, if it is known.
+    """
     if op_type == "Size":
         return HostPlan((), _INT, lambda x: x.numel())
     if op_type != "Shape":
         return None
     part = slice(ctx.integer("start"), ctx.integer("end") if ctx.has("end") else None)
-    return HostPlan((None,), _INT, lambda x: list(x.shape)[part])
+    length = None if rank is None else len(range(rank)[part])
+    return HostPlan((length,), _INT, lambda x: list(x.shape)[part])
