@@ -245,8 +245,9 @@ def table(arguments: argparse.Namespace) -> None:
         f"{_LATENCY_ROUNDS} interleaved rounds in one process for each model. `static`: "
         "onnxruntime's `quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, "
         "the same calibration data). `8-bit` and `mixed` (2, 4 and 8 bits within 14 % of the float "
-        "weights' size): ours, gates per channel of weights and per activation tensor. Limit: 1.05 x stored "
-        "bits / 8 + 5 % of the float file. Float MAC nodes: in the graph that onnxruntime runs.",
+        "weights' size): ours, gates per channel of weights and per activation tensor. Limit: "
+        "1.05 x stored bits / 8 + 5 % of the float file. Float MAC nodes: in the graph that "
+        "onnxruntime runs.",
         "",
         "Without VNNI, kernels for INT8 weights add pairs of products in saturating INT16: "
         "`quantize_static` is silently wrong there, which costs it accuracy. Ours writes 8-bit "
