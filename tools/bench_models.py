@@ -87,11 +87,11 @@ class Job:
 
 
 JOBS = {
-    "magika": Job(2048, 512, 8, 64, same_class, "same class"),
-    "ocr-detection": Job(192, 48, 4, 8, same_pixels, "text pixels in common"),
-    "ocr-recognition": Job(256, 96, 4, 8, same_text, "same text"),
-    "ocr-orientation": Job(768, 256, 8, 32, same_class, "same class"),
-    "open-nsfw": Job(256, 128, 3, 8, correlation, "correlation of log-odds"),
+    "magika": Job(256, 256, 4, 16, same_class, "same class"),
+    "ocr-detection": Job(96, 48, 4, 8, same_pixels, "text pixels in common"),
+    "ocr-recognition": Job(128, 96, 4, 8, same_text, "same text"),
+    "ocr-orientation": Job(512, 256, 6, 32, same_class, "same class"),
+    "open-nsfw": Job(96, 96, 3, 8, correlation, "correlation of log-odds"),
 }
 
 

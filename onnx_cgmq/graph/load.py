@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError
 from onnx_cgmq.graph.serialize import write_model
+from onnx_cgmq.graph.tolerance import open_negative_sizes, tolerated
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """Wherever a model is taken: a path, a proto, or a graph in memory."""
@@ -136,11 +137,13 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         if external and file is not None:
             onnx.checker.check_model(os.fspath(file), skip_opset_compatibility_check=True)
         elif not external and proto.ByteSize() < _PROTO_LIMIT:
-            onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
+            with tolerated(proto):
+                onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(
             f"{label} is not a valid ONNX model: {_reason(error)}; export it again"
         ) from error
+    open_negative_sizes(model)
     return model
 
 

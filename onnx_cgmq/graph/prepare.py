@@ -17,10 +17,12 @@ from onnx_cgmq.graph.branches import (
     inline_constant_branches,
     remove_identities,
 )
+from onnx_cgmq.graph.decompose import decompose
 from onnx_cgmq.graph.fuse import fold_affine
 from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.means import pool_means
 from onnx_cgmq.graph.opset import convert
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, mac_spec, standard_op
 from onnx_cgmq.graph.precision import change_float_type
@@ -54,7 +56,8 @@ def prepare(model: ModelLike) -> ir.Model:
     scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
     them, a product of matrices with a bias becomes Gemm, dead code goes, shapes are inferred, every
     node has a name, and the opset is the newest one (up to 25) that the installed onnxruntime
-    loads. What was float16 or bfloat16 inside is float32. The result computes the same.
+    loads. Operators that onnxruntime fused (domain com.microsoft) are taken apart where that is
+    exact; what was float16 or bfloat16 inside is float32. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
@@ -101,8 +104,11 @@ def _simplify(model: ir.Model) -> None:
     convert(model)
     change_float_type(model)
     infer_shapes(model)
+    while decompose(model):
+        infer_shapes(model)
     _fold(model)
     fold_affine(model)
+    pool_means(model)
     remove_identities(model)
     ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -27,8 +27,7 @@ def group_norm(channels: str) -> str:
     )
 
 
-def test_group_factors_of_an_unknown_number_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnx.checker.check_model", lambda *args, **kwargs: None)
+def test_group_factors_of_an_unknown_number_of_channels() -> None:
     for channels in ("4", "c"):
         graph = load_model(parser.parse_model(group_norm(channels)))
         infer_shapes(graph)

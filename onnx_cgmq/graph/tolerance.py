@@ -1,0 +1,79 @@
+"""What files in the wild have, and onnxruntime runs, though it is no strictly valid ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+
+_UNCHECKED: Final = "onnx_cgmq.unchecked"
+
+_RUN_ANYWAY: Final = frozenset({"GroupNormalization", "LayerNormalization"})
+"""Deprecated in some opsets, or not in the standard yet, but run by onnxruntime."""
+
+_NOT_STANDARD: Final = frozenset({"SimplifiedLayerNormalization"})
+"""Operators of onnxruntime in the standard domain."""
+
+
+@contextmanager
+def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
+    """Hides from onnx's checker what it refuses without need, and shows it again afterwards.
+
+    These are inputs and outputs of unknown rank, GroupNormalization before opset 21 (deprecated
+    there) and LayerNormalization before 17, and onnxruntime's operators in the standard domain.
+    """
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    hidden = [node for node in _nodes(proto.graph) if _is_odd(node, opset)]
+    tensors = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
+    shapeless = [tensor for tensor in tensors if tensor.elem_type and not tensor.HasField("shape")]
+    domains = [node.domain if node.HasField("domain") else None for node in hidden]
+    for node in hidden:
+        node.domain = _UNCHECKED
+    for tensor in shapeless:
+        tensor.shape.SetInParent()
+    if hidden:
+        proto.opset_import.add(domain=_UNCHECKED, version=1)
+    try:
+        yield
+    finally:
+        for node, domain in zip(hidden, domains, strict=True):
+            node.ClearField("domain")
+            if domain is not None:
+                node.domain = domain
+        for tensor in shapeless:
+            tensor.ClearField("shape")
+        if hidden:
+            proto.opset_import.pop()
+
+
+def open_negative_sizes(model: ir.Model) -> None:
+    """Makes negative sizes (PaddlePaddle's -1) unknown ones, in place."""
+    for graph in model.graphs():
+        values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
+        for value in values:
+            if value.shape is not None and any(isinstance(s, int) and s < 0 for s in value.shape):
+                sizes = [None if isinstance(s, int) and s < 0 else s for s in value.shape]
+                value.shape = ir.Shape(sizes)
+
+
+def _is_odd(node: onnx.NodeProto, opset: int) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type in _NOT_STANDARD:
+        return True
+    if node.op_type not in _RUN_ANYWAY:
+        return False
+    if not onnx.defs.has(node.op_type, opset):
+        return True
+    return bool(onnx.defs.get_schema(node.op_type, opset).deprecated)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nodes(attribute.g)
