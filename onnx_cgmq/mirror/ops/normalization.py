@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import onnx_ir as ir
 import torch
@@ -150,7 +150,9 @@ def lp_normalization(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("MeanVarianceNormalization", since=9)
 def mean_variance_normalization(ctx: Context, x: Tensor) -> Tensor:
     """Normalizes over axes (0, 2, 3 by default)."""
-    axes: Sequence[int] = ctx.integers("axes") or (0, 2, 3)
-    centred = x - x.mean(dim=tuple(axes), keepdim=True)
-    deviation = torch.sqrt(centred.square().mean(dim=tuple(axes), keepdim=True))
-    return centred / (deviation + 1e-9)
+    axes = ctx.integers("axes") or (0, 2, 3)
+    mean = x.mean(dim=axes, keepdim=True)
+    centred = x - mean
+    # The norm has a gradient where all values are equal, the square root of the variance has none.
+    norm: Tensor = torch.linalg.vector_norm(centred, dim=axes, keepdim=True)
+    return centred / (norm / math.sqrt(x.numel() / mean.numel()) + 1e-9)

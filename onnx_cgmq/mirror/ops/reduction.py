@@ -51,8 +51,11 @@ def _mean(x: Tensor, axes: _Axes, keep: bool) -> Tensor:
     return torch.div(_sum(x, axes, keep), count, rounding_mode="trunc")
 
 
-def _root(x: Tensor) -> Tensor:
-    return torch.sqrt(x if x.dtype.is_floating_point else x.to(torch.float64))
+def _norm(x: Tensor, axes: _Axes, keep: bool) -> Tensor:
+    if not x.dtype.is_floating_point:
+        return torch.sqrt(_sum(x * x, axes, keep).to(torch.float64))
+    result: Tensor = torch.linalg.vector_norm(x, dim=axes, keepdim=keep)
+    return result
 
 
 _REDUCTIONS: dict[str, _Reduce] = {
@@ -62,7 +65,7 @@ _REDUCTIONS: dict[str, _Reduce] = {
     "ReduceMin": lambda x, axes, keep: _extreme(x, axes, keep, largest=False),
     "ReduceProd": _product,
     "ReduceL1": lambda x, axes, keep: _sum(x.abs(), axes, keep),
-    "ReduceL2": lambda x, axes, keep: _root(_sum(x * x, axes, keep)),
+    "ReduceL2": _norm,
     "ReduceSumSquare": lambda x, axes, keep: _sum(x * x, axes, keep),
     "ReduceLogSum": lambda x, axes, keep: torch.log(_sum(x, axes, keep)),
     "ReduceLogSumExp": _log_sum_exp,

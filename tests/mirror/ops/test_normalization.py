@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
+from onnx_cgmq.mirror import Mirror
 
 
 def _feeds(shape: tuple[int, ...], dtype: type = np.float64) -> dict[str, np.ndarray]:
@@ -72,3 +74,13 @@ def test_group_normalization_with_a_scale_per_group() -> None:
         x, 3, scale.repeat_interleave(2), bias.repeat_interleave(2)
     )
     torch.testing.assert_close(y, expected)
+
+
+@pytest.mark.parametrize("operator", ["ReduceL2", "MeanVarianceNormalization", "LpNormalization"])
+def test_gradients_are_finite_where_all_values_are_equal(operator: str) -> None:
+    model = parse("float[2,3,2,2] x", "y", f"y = {operator}(x)", 17)
+    x = torch.zeros(2, 3, 2, 2, requires_grad=True)
+    y = Mirror(ir.from_proto(model))({"x": x})["y"]
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
