@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError
 from onnx_cgmq.graph.serialize import write_model
-from onnx_cgmq.graph.tolerance import open_negative_sizes, tolerated
+from onnx_cgmq.graph.tolerance import forget_false_sizes, tolerated
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """Wherever a model is taken: a path, a proto, or a graph in memory."""
@@ -143,7 +143,7 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         raise ModelError(
             f"{label} is not a valid ONNX model: {_reason(error)}; export it again"
         ) from error
-    open_negative_sizes(model)
+    forget_false_sizes(model)
     return model
 
 

@@ -17,6 +17,9 @@ _RUN_ANYWAY: Final = frozenset({"GroupNormalization", "LayerNormalization"})
 _NOT_STANDARD: Final = frozenset({"SimplifiedLayerNormalization"})
 """Operators of onnxruntime in the standard domain."""
 
+_FALSE_NAMES: Final = frozenset({"?", "-1", "None"})
+"""Names that exporters give to any unknown size: two sizes of one name need not be equal."""
+
 
 @contextmanager
 def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
@@ -49,14 +52,18 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
             proto.opset_import.pop()
 
 
-def open_negative_sizes(model: ir.Model) -> None:
-    """Makes negative sizes (PaddlePaddle's -1) unknown ones, in place."""
+def forget_false_sizes(model: ir.Model) -> None:
+    """Makes sizes unknown that only stand for it, in place: PaddlePaddle's -1 and '?'."""
     for graph in model.graphs():
         values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
         for value in values:
-            if value.shape is not None and any(isinstance(s, int) and s < 0 for s in value.shape):
-                sizes = [None if isinstance(s, int) and s < 0 else s for s in value.shape]
+            if value.shape is not None and any(map(_is_false, value.shape)):
+                sizes = [None if _is_false(size) else size for size in value.shape]
                 value.shape = ir.Shape(sizes)
+
+
+def _is_false(size: int | ir.SymbolicDim) -> bool:
+    return size < 0 if isinstance(size, int) else size.value in _FALSE_NAMES
 
 
 def _is_odd(node: onnx.NodeProto, opset: int) -> bool:
