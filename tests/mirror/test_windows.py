@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from onnx_cgmq.errors import UnsupportedOperatorError
+from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
 
 PADDINGS = [
@@ -162,3 +162,28 @@ def test_average_pool(
         inputs = {"x": _random(2, 3, *size)}
         settings = {"kernel_shape": [3, 3], "strides": strides, "ceil_mode": ceil_mode, **padding}
         _compare("AveragePool", inputs, count_include_pad=counts_pads, **settings)
+
+
+@pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])
+def test_automatic_padding_that_runtimes_differ_on_is_refused(op_type: str) -> None:
+    x, same = {"x": _random(1, 1, 6, 6)}, {"auto_pad": "SAME_UPPER", "kernel_shape": [2, 2]}
+    with pytest.raises(UnsupportedOperatorError, match="with dilations"):
+        Mirror(ir.from_proto(_model(op_type, x, dilations=[2, 1], **same)))
+    with pytest.raises(ModelError, match="set pads instead"):
+        _run(op_type, x, strides=[3, 1], **same)
+
+
+def test_strides_beyond_the_kernel_with_automatic_padding() -> None:
+    x = {"x": _random(1, 1, 6, 6), "w": _random(1, 1, 1, 1)}
+    for stride in (2, 3):  # crops, as a shortcut of a residual network does
+        _compare("Conv", x, strides=[stride, stride], auto_pad="SAME_UPPER")
+    with pytest.raises(ModelError, match="set pads instead"):
+        _run("Conv", x, strides=[6, 6], auto_pad="SAME_UPPER")
+    with pytest.raises(ModelError, match="set pads and output_padding"):
+        _run("ConvTranspose", x, strides=[2, 2], auto_pad="SAME_UPPER")
+
+
+def _run(op_type: str, inputs: dict[str, np.ndarray], **attributes) -> None:
+    """Runs the mirror alone."""
+    mirror = Mirror(ir.from_proto(_model(op_type, inputs, **attributes)))
+    mirror({name: torch.from_numpy(array) for name, array in inputs.items()})

@@ -113,12 +113,21 @@ def _transposed_crop(
     full: list[int],
     extra: tuple[int, ...],
 ) -> tuple[list[int], list[int]]:
-    """Pixels to crop at the start, and the size of the output, per spatial axis."""
+    """Pixels to crop at the start, and the size of the output, per spatial axis.
+
+    Raises:
+        ValueError: If ``auto_pad`` asks for more than the windows reach: runtimes disagree on it.
+    """
     rank = len(size)
     auto_pad = ctx.text("auto_pad", "NOTSET")
     wanted = ctx.integers("output_shape")
     if wanted is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         wanted = tuple(n * s for n, s in zip(size, stride, strict=True))
+        if any(w > f + e for w, f, e in zip(wanted, full, extra, strict=True)):
+            raise ValueError(
+                f"auto_pad {auto_pad} to {wanted} pixels, but the windows reach {full}; set pads "
+                "and output_padding instead"
+            )
     if wanted is None:
         pads = (ctx.integers("pads") if auto_pad == "NOTSET" else None) or (0,) * (2 * rank)
         lengths = [

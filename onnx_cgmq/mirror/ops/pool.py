@@ -27,8 +27,11 @@ def _check_window(ctx: Context) -> str | None:
     rank = len(ctx.integers("kernel_shape") or ())
     if rank not in _MAX_POOL:
         return f"{rank} spatial axes (1 to 3 are supported)"
-    if ctx.flag("ceil_mode") and ctx.text("auto_pad") == "VALID":
+    auto_pad = ctx.text("auto_pad", "NOTSET")
+    if ctx.flag("ceil_mode") and auto_pad == "VALID":
         return "auto_pad VALID with ceil_mode, on which runtimes disagree; set pads instead"
+    if auto_pad.startswith("SAME") and any(d > 1 for d in ctx.integers("dilations") or ()):
+        return f"auto_pad {auto_pad} with dilations, on which runtimes disagree; set pads instead"
     return None
 
 

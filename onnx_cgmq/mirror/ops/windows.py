@@ -56,6 +56,9 @@ def window_of(
         kernel: Taps per axis.
         ceil_mode: Whether a last window may reach beyond the padding; one that would start in it is
             dropped.
+
+    Raises:
+        ValueError: If ``auto_pad`` would have to crop, in which runtimes disagree.
     """
     rank = len(size)
     stride = ctx.integers("strides") or (1,) * rank
@@ -79,10 +82,14 @@ def _pads(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     rank = len(size)
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        totals = [
-            max(0, (-(-n // s) - 1) * s + r - n)
-            for n, s, r in zip(size, stride, reach, strict=True)
-        ]
+        totals = [(-(-n // s) - 1) * s + r - n for n, s, r in zip(size, stride, reach, strict=True)]
+        # Onnxruntime's pools refuse to crop; its convolutions leave one or two pixels unread.
+        if min(totals) < (0 if ctx.op_type.endswith("Pool") else -2):
+            raise ValueError(
+                f"auto_pad {auto_pad} of {tuple(size)} pixels under windows that reach "
+                f"{tuple(reach)} with strides {tuple(stride)}; set pads instead"
+            )
+        totals = [max(0, total) for total in totals]
         less, more = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
         return (less, more) if auto_pad == "SAME_UPPER" else (more, less)
     if auto_pad == "VALID":
