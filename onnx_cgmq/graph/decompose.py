@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.graph.decompose_attention import attention, multi_head_attention
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace, used_outputs
 from onnx_cgmq.graph.opspec import float_attribute, int_attribute
 
@@ -58,13 +58,30 @@ def _without(node: ir.Node, *prefixes: str) -> dict[str, ir.Attr]:
 
 
 _CONV_ACTIVATIONS: Final[dict[str, tuple[str, ...]]] = {
+    "Clip": ("min", "max"),
     "HardSigmoid": ("alpha", "beta"),
+    "HardSwish": (),
     "LeakyRelu": ("alpha",),
     "Relu": (),
     "Sigmoid": (),
     "Tanh": (),
 }
-"""Activations, and what their numbers are called."""
+"""Activations of FusedConv, and what their numbers are called."""
+
+_GEMM_ACTIVATIONS: Final[dict[str, tuple[str, ...]]] = {
+    "Celu": ("alpha",),
+    "Elu": ("alpha",),
+    "HardSigmoid": ("alpha", "beta"),
+    "LeakyRelu": ("alpha",),
+    "Relu": (),
+    "Selu": ("alpha", "gamma"),
+    "Sigmoid": (),
+    "Softplus": (),
+    "Softsign": (),
+    "Tanh": (),
+    "ThresholdedRelu": ("alpha",),
+}
+"""The same of FusedGemm."""
 
 
 def _activation(
@@ -79,7 +96,7 @@ def _fused_conv(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | None:
     attribute = node.attributes.get("activation")
     kind = "" if attribute is None else attribute.as_string()
     numbers = _numbers(node, "activation_params")
-    names = ("min", "max") if kind == "Clip" else _CONV_ACTIVATIONS.get(kind)
+    names = _CONV_ACTIVATIONS.get(kind)
     if kind and (names is None or len(names) != len(numbers)):
         return None
     inputs = [optional(node, index) for index in range(3)]
@@ -92,10 +109,10 @@ def _fused_conv(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | None:
 def _fused_gemm(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | None:
     attribute = node.attributes.get("activation")
     kind = "" if attribute is None else attribute.as_string()
-    if kind and kind not in _CONV_ACTIVATIONS:
+    if kind and kind not in _GEMM_ACTIVATIONS:
         return None
     names = tuple(
-        name for name in _CONV_ACTIVATIONS.get(kind, ()) if f"activation_{name}" in node.attributes
+        name for name in _GEMM_ACTIVATIONS.get(kind, ()) if f"activation_{name}" in node.attributes
     )
     numbers = [float_attribute(node, f"activation_{name}", 0.0) for name in names]
     inputs = [optional(node, index) for index in range(3)]
@@ -163,73 +180,15 @@ def _simplified_layer_norm(emit: Emitter, node: ir.Node) -> list[ir.Value | None
     return [emit("RMSNormalization", node.inputs[0], node.inputs[1], attributes=settings)]
 
 
-def _attention(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | None:
-    """Attention with one weight for queries, keys and values, without a past."""
-    x, weight, bias, mask = (optional(node, index) for index in range(4))
-    heads = int_attribute(node, "num_heads", 0)
-    unknown = "qkv_hidden_sizes" in node.attributes or int_attribute(node, "do_rotary", 0)
-    present = any(optional(node, index) is not None for index in (4, 6)) or used_outputs(node) != {
-        0
-    }
-    width = (
-        weight.shape[1] if weight is not None and rank_of(weight) == 2 and weight.shape else None
-    )
-    if (
-        unknown
-        or present
-        or not isinstance(width, int)
-        or (mask is not None and rank_of(mask) != 2)
-    ):
-        return None
-    qkv = emit("MatMul", x, weight, rank=3)
-    qkv = qkv if bias is None else emit("Add", qkv, bias, rank=3)
-    split = {"axis": -1, "num_outputs": 3}
-    parts = emit("Split", qkv, outputs=3, attributes=split).producer()
-    assert parts is not None
-    shape = emit.constant([0, 0, heads, -1], np.int64)
-    inner, turned = {"perm": [0, 2, 1, 3]}, {"perm": [0, 2, 3, 1]}
-    queries, keys, values = (
-        emit("Transpose", emit("Reshape", part, shape, rank=4), rank=4, attributes=order)
-        for part, order in zip(parts.outputs, (inner, turned, inner), strict=True)
-    )
-    scale = float_attribute(node, "scale", 0.0) or (width // 3 // heads) ** -0.5
-    scores = emit("MatMul", queries, keys, rank=4)
-    scores = emit("Mul", scores, emit.constant(scale), rank=4)
-    for added in _masks(emit, node, scores, mask):
-        scores = emit("Add", scores, added, rank=4)
-    shares = emit("Softmax", scores, rank=4, attributes={"axis": -1})
-    mixed = emit("MatMul", shares, values, rank=4)
-    joined = emit("Transpose", mixed, rank=4, attributes=inner)
-    return [emit("Reshape", joined, emit.constant([0, 0, -1], np.int64), rank=3)]
-
-
-def _masks(emit: Emitter, node: ir.Node, scores: ir.Value, mask: ir.Value | None) -> list[ir.Value]:
-    """What is added to the scores: masked keys, later keys, a bias."""
-    hidden = emit.constant(float_attribute(node, "mask_filter_value", -10000.0))
-    added = []
-    if mask is not None:  # [batch, keys], above 0 where a key is seen
-        visible = emit("Greater", mask, emit.constant(0, np.int32))
-        penalty = emit("Where", visible, emit.constant(0.0), hidden)
-        axes = emit.constant([1, 2], np.int64)
-        added.append(emit("Unsqueeze", penalty, axes, rank=4))
-    if int_attribute(node, "unidirectional", 0):
-        square = emit("Shape", scores, attributes={"start": -2})
-        ones = {"value": ir.tensor(np.ones(1, np.float32))}
-        later = emit("ConstantOfShape", square, attributes=ones)
-        later = emit("Trilu", later, emit.constant(1, np.int64), attributes={"upper": 1})
-        added.append(emit("Mul", later, hidden))
-    bias = optional(node, 5)
-    return added if bias is None else [*added, bias]
-
-
 _RULES: Final[dict[tuple[str, str], _Rule]] = {
-    (DOMAIN, "Attention"): _attention,
+    (DOMAIN, "Attention"): attention,
     (DOMAIN, "BiasGelu"): _gelu,
     (DOMAIN, "FastGelu"): _gelu,
     (DOMAIN, "FusedConv"): _fused_conv,
     (DOMAIN, "FusedGemm"): _fused_gemm,
     (DOMAIN, "FusedMatMul"): _fused_matmul,
     (DOMAIN, "Gelu"): _gelu,
+    (DOMAIN, "MultiHeadAttention"): multi_head_attention,
     (DOMAIN, "QuickGelu"): _quick_gelu,
     (DOMAIN, "SimplifiedLayerNormalization"): _simplified_layer_norm,
     (DOMAIN, "SkipLayerNormalization"): _skip_layer_norm,
