@@ -72,8 +72,7 @@ def _check(op: str, arrays: dict[str, Any], outputs: int = 1, **attributes: Any)
 
 
 @pytest.mark.parametrize("mask", list(MASKS))
-@pytest.mark.parametrize("causal", [0, 1])
-@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize(("causal", "added"), [(0, True), (1, False)])
 def test_attention(mask: str, causal: int, added: bool) -> None:
     arrays = {
         "x": _random(BATCH, LENGTH, 5),
@@ -86,8 +85,7 @@ def test_attention(mask: str, causal: int, added: bool) -> None:
     _check("Attention", arrays, unidirectional=causal)
 
 
-@pytest.mark.parametrize("causal", [0, 1])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("causal", "masked"), [(0, True), (1, False)])
 def test_attention_with_a_past(causal: int, masked: bool) -> None:
     seen = np.ones((BATCH, PAST + LENGTH), np.int32)
     seen[:, -2:] = 0
@@ -107,8 +105,7 @@ def test_attention_with_values_of_another_size() -> None:
 
 
 @pytest.mark.parametrize("mask", ["none", "keys", "ends", "queries"])
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("causal", [0, 1])
+@pytest.mark.parametrize(("biased", "causal"), [(True, 0), (False, 1)])
 def test_multi_head_attention(mask: str, biased: bool, causal: int) -> None:
     arrays = {
         "q": _random(BATCH, LENGTH, WIDTH),
