@@ -138,7 +138,9 @@ def lp_pool(ctx: Context, x: Tensor) -> Tensor:
     kernel = ctx.integers("kernel_shape") or ()
     window = window_of(ctx, x.shape[2:], kernel, ceil_mode=ctx.flag("ceil_mode"))
     p = ctx.integer("p", 2)
-    return _window_sum(pad_window(x.abs().pow(p), window, 0.0), window).pow(1.0 / p)
+    total = _window_sum(pad_window(x.abs().pow(p), window, 0.0), window)
+    positive = total > 0  # the root has no gradient at zero
+    return total.where(positive, 1).pow(1.0 / p).where(positive, 0)
 
 
 def _spatial(x: Tensor) -> tuple[int, ...]:
@@ -160,5 +162,6 @@ def global_max_pool(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("GlobalLpPool")
 def global_lp_pool(ctx: Context, x: Tensor) -> Tensor:
     """p-norm over all spatial axes."""
-    p = ctx.integer("p", 2)
-    return x.abs().pow(p).sum(dim=_spatial(x), keepdim=True).pow(1.0 / p)
+    p, axes = ctx.integer("p", 2), _spatial(x)
+    norm: Tensor = torch.linalg.vector_norm(x, p, dim=axes, keepdim=True)
+    return norm
