@@ -89,7 +89,9 @@ def _in_graph(tensor: TensorPlan) -> set[str]:
 
 def _pack(array: npt.NDArray[Any]) -> Any:
     if array.size <= _PACK_ABOVE:
-        return array.tolist()
+        # The shortest decimals that give the same float32, half as long as those of its double.
+        short = [float(str(v)) if array.dtype.kind == "f" else int(v) for v in array.reshape(-1)]
+        return np.array(short).reshape(array.shape).tolist()
     packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
     return {"shape": list(array.shape), "zlib_base64": packed}
 

@@ -42,7 +42,8 @@ def write_back(gated: ModelLike, plan: BitPlan) -> ir.Model:
             the gated model.
 
     Returns:
-        The model, with the plan in its metadata.
+        The model, with the plan in its metadata. What the model says of itself stays there; notes
+        of exporters at its nodes do not.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
@@ -57,6 +58,7 @@ def write_back(gated: ModelLike, plan: BitPlan) -> ir.Model:
         if function[0] == GATED_DOMAIN:
             del model.functions[function]
     passes.RemoveUnusedNodesPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
     types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
     model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)

@@ -256,3 +256,15 @@ def test_plan_of_another_model_is_refused() -> None:
         write_back(network(np.random.default_rng(0), LAYERS), plan)
     with pytest.raises(ModelError, match="element widths"):
         write_back(gated(granularity="element"), plan)
+
+
+def test_notes_of_exporters_are_left_out_and_those_of_the_model_stay():
+    model = network(np.random.default_rng(0), LAYERS)
+    for node in model.graph.node:
+        node.doc_string = "a stack trace"
+        node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="x" * 1000)
+    model.metadata_props.add(key="names", value="digits")
+    with_gates = insert_gates(model)
+    written = write_back(with_gates, make_plan(with_gates))
+    assert written.metadata_props["names"] == "digits"
+    assert not any(node.metadata_props or node.doc_string for node in written.graph)
