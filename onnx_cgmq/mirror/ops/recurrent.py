@@ -165,7 +165,8 @@ def _run(
         lengths = None
     backward = ctx.text("direction", "forward") == "reverse"
     x = reverse(x, lengths) if backward else x
-    if cell.kernel is not None and (lengths is None or min(lengths) > 0):
+    # Torch's kernels know no empty sequences.
+    if cell.kernel is not None and (x.shape[0] if lengths is None else min(lengths)) > 0:
         y, finals = fused(cell.kernel, x, parts, states, lengths, cell)
     else:
         y, finals = unrolled(x, parts, states, lengths, cell)

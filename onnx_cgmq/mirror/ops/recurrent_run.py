@@ -106,7 +106,8 @@ def fused(
         repacked = PackedSequence(y, packed.batch_sizes, order_by_length, back)
         y, _ = pad_packed_sequence(repacked, total_length=x.shape[0])
         finals = [final.index_select(1, back) for final in finals]
-    return y.reshape(*y.shape[:2], len(parts), -1).transpose(1, 2), finals
+    hidden = parts[0].recurrence.shape[1]
+    return y.reshape(*y.shape[:2], len(parts), hidden).transpose(1, 2), finals
 
 
 def _as_state(states: Sequence[Tensor]) -> Any:
@@ -145,7 +146,8 @@ def _loop(
         for now in gates.unbind():
             state = step(now, state)
             outputs.append(state[0])
-        return torch.stack(outputs), state
+        empty = state[0].new_zeros(0, *state[0].shape)
+        return torch.stack(outputs) if outputs else empty, state
     length = torch.tensor(lengths, device=gates.device)
     time = torch.arange(gates.shape[0], device=gates.device)
     alive = (time[:, None] < length)[:, :, None]

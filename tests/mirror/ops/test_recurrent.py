@@ -124,6 +124,18 @@ def test_an_empty_sequence_ends_in_zeros(op: str, direction: str) -> None:
 
 
 @pytest.mark.parametrize("op", list(GATES))
+@pytest.mark.parametrize(("time", "batch"), [(0, 2), (3, 0)])
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_nothing_to_do(op: str, time: int, batch: int, clip: float) -> None:
+    handler = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[op]
+    weights = torch.randn(1, GATES[op] * HIDDEN, INPUT), torch.randn(1, GATES[op] * HIDDEN, HIDDEN)
+    context = Context("n", op, 14, {"clip": clip} if clip else {})
+    y, *finals = handler(context, torch.randn(time, batch, INPUT), *weights)
+    assert y.shape == (time, 1, batch, HIDDEN)
+    assert all(torch.equal(final, torch.zeros(1, batch, HIDDEN)) for final in finals)
+
+
+@pytest.mark.parametrize("op", list(GATES))
 def test_batch_first_is_the_same_transposed(op: str) -> None:
     arrays = _arrays(op, BOTH, ALL - {"P"})
     feeds = {name: torch.from_numpy(array) for name, array in arrays.items()}
