@@ -101,9 +101,9 @@ class Sizes:
         inputs, given = _inputs(model), input_shapes(model)
         self._sizes = _bindings(inputs, given)
         for value in inputs.values():
-            batch = value.shape[0] if value.shape else None
-            if isinstance(batch, ir.SymbolicDim) and batch.value is not None:
-                self._sizes.setdefault(batch.value, 1)
+            name = _name(value.shape[0]) if value.shape else None
+            if name is not None:
+                self._sizes.setdefault(name, 1)
         self._inputs = {
             name: given.get(name) or self._sample_shape(value) for name, value in inputs.items()
         }
@@ -136,7 +136,8 @@ class Sizes:
         if value.shape is None:
             return None
         return tuple(
-            dim if isinstance(dim, int) else self._sizes.get(str(dim.value)) for dim in value.shape
+            dim if isinstance(dim, int) else self._sizes.get(_name(dim) or "")
+            for dim in value.shape
         )
 
     @cached_property
@@ -178,14 +179,18 @@ def _bindings(
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
         for dim, size in zip(inputs[name].shape or (), shape, strict=False):
-            if isinstance(dim, int) or dim.value is None:
-                continue
-            if sizes.setdefault(dim.value, size) != size:
+            label = _name(dim)
+            if label is not None and sizes.setdefault(label, size) != size:
                 raise ConfigError(
-                    f"dimension '{dim.value}' of input {name!r} is {size}, but "
-                    f"{sizes[dim.value]} in another input's shape; give equal sizes"
+                    f"dimension '{label}' of input {name!r} is {size}, but {sizes[label]} in "
+                    "another place; give equal sizes"
                 )
     return sizes
+
+
+def _name(dim: int | ir.SymbolicDim) -> str | None:
+    """Name of a dimension; some exporters call all those that they don't know ``?``."""
+    return None if isinstance(dim, int) or dim.value in (None, "", "?") else str(dim.value)
 
 
 def _bypass_quantizers(model: ir.Model) -> None:

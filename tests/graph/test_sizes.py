@@ -99,8 +99,16 @@ def test_names_and_sizes_are_checked() -> None:
 
 def test_one_dimension_has_one_size() -> None:
     pair = model("g (float[n, s] a, float[n, s] b) => (float[n, s] y) { y = Add (a, b) }")
-    with pytest.raises(ConfigError, match="dimension 's' of input 'b' is 4, but 3"):
+    with pytest.raises(ConfigError, match="dimension 's' of input 'b' is 4, but 3 in"):
         set_input_shapes(pair, {"a": (1, 3), "b": (1, 4)})
+
+
+def test_question_marks_are_no_name() -> None:
+    graph = model("g (float[n, s, s] x) => (float[n, s, s] y) { y = Relu (x) }")
+    graph.graph.inputs[0].shape = ir.Shape(["?", "?", "?"])
+    set_input_shapes(graph, {"x": (1, 3, 4)})
+    assert Sizes(graph).shape(graph.graph.inputs[0]) == (1, 3, 4)
+    assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
 
 
 def test_damaged_metadata() -> None:
