@@ -87,11 +87,11 @@ class Job:
 
 
 JOBS = {
-    "magika": Job(256, 256, 4, 16, same_class, "same class"),
-    "ocr-detection": Job(96, 48, 4, 8, same_pixels, "text pixels in common"),
-    "ocr-recognition": Job(128, 96, 4, 8, same_text, "same text"),
-    "ocr-orientation": Job(512, 256, 6, 32, same_class, "same class"),
-    "open-nsfw": Job(96, 96, 3, 8, correlation, "correlation of log-odds"),
+    "magika": Job(192, 256, 3, 8, same_class, "same class"),
+    "ocr-detection": Job(96, 48, 3, 4, same_pixels, "text pixels in common"),
+    "ocr-recognition": Job(96, 96, 3, 4, same_text, "same text"),
+    "ocr-orientation": Job(384, 256, 4, 16, same_class, "same class"),
+    "open-nsfw": Job(64, 96, 3, 4, correlation, "correlation of log-odds"),
 }
 
 
