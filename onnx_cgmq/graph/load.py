@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx_cgmq.errors import ModelError, OutputError
 from onnx_cgmq.graph.serialize import write_model
 from onnx_cgmq.graph.tolerance import forget_false_sizes, tolerated
+from onnx_cgmq.graph.validate import validate
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """Wherever a model is taken: a path, a proto, or a graph in memory."""
@@ -125,6 +126,7 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # whatever malformed field it met first
         raise ModelError(f"{label} is not a valid ONNX model: {_reason(error)}") from error
+    validate(model, label)
     external = {
         name: tensor for name, tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)
     }
@@ -161,7 +163,18 @@ def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTens
             f"{where} is missing: no file '{tensor.location}' in {folder}; copy it there"
             + (", or give the path of the model's file" if label == "the ModelProto" else "")
         )
-    end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+    start, length = tensor.offset or 0, tensor.length or tensor.nbytes
+    if start < 0 or length != tensor.nbytes:
+        raise ModelError(
+            f"{where} has {length:,} bytes from {start:,} on, but {tensor.nbytes:,} are needed for "
+            f"its type {tensor.dtype.name} and shape {tensor.shape}; export it again"
+        )
+    if data.stat().st_nlink > 1:
+        raise ModelError(
+            f"{where}: '{tensor.location}' has a second name (a hard link), which may be a file "
+            "from elsewhere; copy it"
+        )
+    end = start + length
     if data.stat().st_size < end:
         raise ModelError(
             f"{where} is truncated: '{tensor.location}' has {data.stat().st_size:,} bytes, "

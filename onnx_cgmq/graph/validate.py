@@ -1,0 +1,107 @@
+"""What a valid model may not have, and what ``onnx.checker`` does not look at."""
+
+from __future__ import annotations
+
+import graphlib
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import onnx_ir as ir
+
+from onnx_cgmq.errors import ModelError
+
+_MOST_NODES: Final = 1_000_000
+_DEEPEST_CALL: Final = 100
+_MOST_ELEMENTS: Final = 2**48
+
+
+def validate(model: ir.Model, label: str) -> None:
+    """Checks functions, sizes and the data of tensors.
+
+    Negative sizes, with which some exporters say that a size is not fixed, become unknown ones.
+
+    Args:
+        model: The model.
+        label: What it is called in messages.
+
+    Raises:
+        ModelError: Functions call each other in a circle, or expand to a million nodes; a tensor
+            has more elements than any computer holds, or its data does not fit its shape and type.
+    """
+    _check_functions(model, label)
+    for graph in model.graphs():
+        for value in _values(graph):
+            if value.shape is not None:
+                _check_sizes(value, label)
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                _check_data(value.const_value, f"{label}: tensor '{name}'")
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type is ir.AttributeType.TENSOR and not attribute.is_ref():
+                    where = f"{label}: attribute '{attribute.name}' of node '{node.name}'"
+                    _check_data(attribute.value, where)
+
+
+def _check_functions(model: ir.Model, label: str) -> None:
+    calls = {
+        identifier: [node.op_identifier() for node in function.all_nodes()]
+        for identifier, function in model.functions.items()
+    }
+    callees = {
+        identifier: {called for called in nodes if called in calls}
+        for identifier, nodes in calls.items()
+    }
+    try:
+        order = list(graphlib.TopologicalSorter(callees).static_order())
+    except graphlib.CycleError as error:
+        names = " -> ".join(name for _, name, _ in error.args[1])
+        raise ModelError(
+            f"{label} has functions that call each other in a circle: {names}; export it again"
+        ) from error
+    sizes: dict[ir.OperatorIdentifier, int] = {}
+    depths: dict[ir.OperatorIdentifier, int] = {}
+    for identifier in order:
+        sizes[identifier] = sum(sizes.get(called, 1) for called in calls[identifier])
+        depths[identifier] = 1 + max((depths[c] for c in callees[identifier]), default=0)
+    total = sum(sizes.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
+    deepest = max(depths.values(), default=0)
+    if total > _MOST_NODES or deepest > _DEEPEST_CALL:
+        raise ModelError(
+            f"{label} has functions that expand to {total:.3g} nodes, {deepest} calls deep; at "
+            f"most {_MOST_NODES:,} nodes and {_DEEPEST_CALL} calls can be handled: split the model"
+        )
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _check_sizes(value: ir.Value, label: str) -> None:
+    assert value.shape is not None
+    sizes = [size if isinstance(size, int) else None for size in value.shape]
+    if any(size is not None and size < 0 for size in sizes):
+        value.shape = ir.Shape(
+            [None if isinstance(size, int) and size < 0 else size for size in value.shape]
+        )
+    elements = math.prod(size for size in sizes if size)
+    if abs(elements) > _MOST_ELEMENTS:
+        raise ModelError(
+            f"{label}: value '{value.name}' of shape {value.shape} has {abs(elements):.3g} "
+            "elements; export the model again"
+        )
+
+
+def _check_data(tensor: ir.TensorProtocol, where: str) -> None:
+    if isinstance(tensor, ir.ExternalTensor):
+        return
+    try:
+        tensor.numpy()
+    except Exception as error:  # numpy's and onnx_ir's, whatever is wrong with it
+        raise ModelError(
+            f"{where} of type {tensor.dtype.name} and shape {tensor.shape} has data of another "
+            f"size or type ({error}); export the model again"
+        ) from error
