@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.dtypes import computable
 from onnx_cgmq.mirror.ops.windows import window_of
 from onnx_cgmq.mirror.registry import Context, onnx_op
 
@@ -51,7 +52,9 @@ def col2im(
     if len(padded) == 2 and x.is_floating_point():
         y = functional.fold(x, padded, window.kernel, window.dilation, 0, window.stride)
     else:
-        y = _fold(x, padded, window.kernel, window.dilation, window.stride, window.output)
+        wide = computable(x)
+        y = _fold(wide, padded, window.kernel, window.dilation, window.stride, window.output)
+        y = y.to(x.dtype)
     for axis, (size, begin) in enumerate(zip(image_shape, window.begin, strict=True)):
         y = y.narrow(2 + axis, begin, size)
     return y
