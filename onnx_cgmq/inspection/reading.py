@@ -16,7 +16,7 @@ from onnx_cgmq.graph.opspec import moves_codes, standard_op
 from onnx_cgmq.inspection.constants import constant_value
 
 _WIDTHS: Final = (2, 4, 8, 16)
-_SUFFIXES: Final = (".quantized", ".values", ".float")
+_SUFFIXES: Final = (".quantized", ".values", ".float", "_DequantizeLinear_Output")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,9 +19,11 @@ from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
 from onnx_cgmq.graph.sizes import set_input_shapes
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, stored_codes, tensor_name
@@ -172,6 +174,7 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
     set_input_shapes(graph, shapes or {})
+    _infer_missing_types(graph)
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)
@@ -198,6 +201,24 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
         weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
     )
+
+
+def _infer_missing_types(model: ir.Model) -> None:
+    """Files of other tools may have no types and shapes but those of inputs and outputs."""
+
+    def untyped() -> list[ir.Value]:
+        return [
+            value
+            for node in model.graph
+            if (spec := mac_spec(node)) is not None
+            for _, value in spec.operand_values(node)
+            if value.producer() is not None and (value.shape is None or value.dtype is None)
+        ]
+
+    if untyped():
+        infer_shapes(model)
+    if values := untyped():
+        set_types_of_onnxruntime(model, values)
 
 
 def _node_report(op: MacOp, bops: int) -> NodeReport:

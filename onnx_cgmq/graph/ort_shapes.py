@@ -1,0 +1,44 @@
+"""Types and shapes behind operators that only onnxruntime knows, such as its quantized ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx_ir as ir
+
+from onnx_cgmq.graph.infer import skeleton
+
+
+def set_types_of_onnxruntime(model: ir.Model, values: Sequence[ir.Value]) -> None:
+    """Gives values the types and shapes that onnxruntime infers when it loads a model, in place.
+
+    Nothing changes if it can't load it.
+
+    Args:
+        model: The model.
+        values: Outputs of nodes of its main graph.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    by_name = {str(value.name): value for value in values}
+    try:
+        proto = skeleton(model)
+        known = {output.name for output in proto.graph.output}
+        proto.graph.output.extend(
+            onnx.ValueInfoProto(name=name) for name in by_name if name not in known
+        )
+        session = ort.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception:  # onnxruntime's errors have no common base
+        return
+    for output in session.get_outputs():
+        value = by_name.get(output.name)
+        kind, _, element = output.type.rstrip(")").partition("(")
+        if value is not None and kind == "tensor":
+            value.type = ir.TensorType(ir.DataType[element.upper()])
+            value.shape = ir.Shape(output.shape)
