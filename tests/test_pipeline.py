@@ -26,9 +26,10 @@ from onnx_cgmq.errors import (
     OutputError,
     VerificationError,
 )
-from onnx_cgmq.events import EpochDone, Finished, Started, StepDone
+from onnx_cgmq.events import EpochDone, Finished, Notice, Started, StepDone
 from onnx_cgmq.graph.prepare import prepare
 from onnx_cgmq.pipeline import checkpoint_path, plan_path, quantize
+from onnx_cgmq.runtime import open_session
 
 FAST = {"epochs": 8, "batch_size": 64}  # 3 steps an epoch, 6 of them guided
 GUIDED, SETTLED = 5, 10  # steps in the middle of an epoch of both phases
@@ -54,6 +55,28 @@ def _run(bound="3%", output=None, *, model=None, data=None, **settings):
     model = model or mlp()
     data = toy_data(model) if data is None else data
     return quantize(model, data, bound, output=output, **{**FAST, **settings})
+
+
+def sequences() -> onnx.ModelProto:
+    """Products over a sequence of any length, and their mean."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, steps, 2] x) => (float[n, 3] y)
+        <float[2, 3] w = {1, -1, 2, 0.5, 1, -2}, int64[1] axis = {1}>
+        { [mac] h = MatMul (x, w)
+          y = ReduceMean <keepdims = 0> (h, axis) }
+    """
+    return onnx.parser.parse_model(text)
+
+
+def test_sizes_that_a_model_leaves_open_are_those_of_the_data() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 5, 2)).astype(np.float32)
+    result = quantize(sequences(), {"x": x}, "6.25%", epochs=1, fix={"w": 4})
+    assert result.plan.cost.macs == result.report.macs == 5 * 2 * 3
+    assert result.plan.tensors["w"].widths == 4
+    assert onnx_cgmq.inspect(result.model, {"x": (1, 7, 2)}).macs == 7 * 2 * 3
+    result = quantize(sequences(), {"x": x}, "6.25%", epochs=1, shapes={"x": (1, 9, 2)})
+    assert result.plan.cost.macs == 9 * 2 * 3
 
 
 def test_a_run_writes_what_it_says(tmp_path) -> None:
@@ -353,3 +376,28 @@ def test_samples_are_split_the_same_way_for_a_seed() -> None:
     data = open_data(toy_data(mlp()), prepare(mlp()))
     one, other = data.split(0.1, 5), data.split(0.1, 5)
     np.testing.assert_array_equal(one[0].indices, other[0].indices)
+
+
+def test_targets_are_learned() -> None:
+    model, x = mlp(), toy_data(mlp())["x"]
+    (y,) = open_session(model, threads=1).run(None, {"x": x})
+    result = quantize(
+        model, {"x": x, "y": y + 0.5}, "5%", loss="labels", learning_rate=0.02, **FAST
+    )
+    (learned,) = open_session(result.model, threads=1).run(None, {"x": x})
+    assert np.mean(np.abs(learned - y - 0.5)) < np.mean(np.abs(learned - y))
+
+
+def test_where_the_loss_is_taken_is_told() -> None:
+    model = mlp()
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["y"], ["class"], "top", axis=1))
+    model.graph.output[0].CopyFrom(
+        onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n", 1])
+    )
+    told = []
+    data = toy_data(mlp())
+    quantize(model, data, "5%", progress=told.append, **{**FAST, "epochs": 1})
+    assert told[0].float_accuracy == 1  # of the scores that the class is chosen from
+    assert [event.message for event in told if isinstance(event, Notice)] == [
+        "no gradient passes through ArgMax 'top'; the loss is taken at y"
+    ]
