@@ -46,7 +46,10 @@ def choose_operator(
     unfit = sorted({dtype.name for dtype in types if dtype and not is_supported(dtype)})
     if unfit:
         return f"no tensors of type {', '.join(unfit)}"
-    reason = operator.check(context) if operator.check is not None else None
+    try:
+        reason = operator.check(context) if operator.check is not None else None
+    except (LookupError, TypeError, ValueError) as error:
+        reason = f"an attribute has a value that makes no sense ({error})"
     return operator if reason is None else reason
 
 
