@@ -45,8 +45,8 @@ class Config(BaseModel):
             model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).
         range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
         validation_share: Part of the data held out to choose the best state.
-        loss: ``auto`` (cross-entropy where there are labels, always the float model as teacher),
-            ``labels``, ``teacher``, or ``package.module:function``.
+        loss: ``auto`` (labels and targets where there are any, always the float model as teacher),
+            ``labels`` (these alone), ``teacher``, or ``package.module:function``.
         seed: Seed of every random choice.
         time_limit: Seconds after which training stops with the best feasible state, or ``None``.
     """

@@ -179,7 +179,7 @@ def quantize(
     )
     train_teacher = Teacher(teacher, len(train), compared.names)
     classes = class_output(train_teacher.outputs(first), len(first.indices))
-    loss = make_loss(config.loss, classes, train.has_labels)
+    loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)
     evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
     learner = Learner(

@@ -62,7 +62,7 @@ class ProgressDisplay:
         self._epochs = event.epochs
         self._progress.update(self._task, total=event.total_steps)
         accuracy = (
-            "no labels: the float model is the teacher"
+            "no class labels"
             if event.float_accuracy is None
             else f"float accuracy {event.float_accuracy:.2%}"
         )

@@ -18,21 +18,27 @@ _FINITE_CHUNK = 1 << 22  # elements looked at together, so that the check needs 
 
 
 def check_inputs(
-    arrays: Mapping[str, npt.NDArray[Any]], specs: Sequence[InputSpec], where: str
+    arrays: Mapping[str, npt.NDArray[Any]],
+    specs: Sequence[InputSpec],
+    where: str,
+    outputs: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[Any]]:
     """Arrays in the order and types of the inputs; not copied where the type already fits.
 
     Args:
-        arrays: Arrays by input name, samples along axis 0.
+        arrays: Arrays by name of an input, or of an output to give its target; samples along axis
+            0.
         specs: What the model wants.
         where: Place for the messages, such as a file name.
+        outputs: The model's outputs. Targets come after the inputs, floats as float32 and integers
+            as int64.
 
     Raises:
         DataError: A name, shape, type or value does not fit, or there are no samples.
     """
     wanted = [spec.name for spec in specs]
-    if set(arrays) != set(wanted):
-        missing = sorted(set(wanted) - set(arrays))
+    missing = sorted(set(wanted) - set(arrays))
+    if missing or not set(arrays) <= {*wanted, *outputs}:
         extra = sorted(set(arrays) - set(wanted))
         problems = [f"missing {missing}"] if missing else []
         problems += [f"not an input of the model {extra}"] if extra else []
@@ -41,10 +47,12 @@ def check_inputs(
             f"and optionally {LABEL!r}; rename the arrays to the names of the inputs"
         )
     checked = {spec.name: _check_array(arrays[spec.name], spec, where) for spec in specs}
+    for name in (name for name in outputs if name in arrays and name not in checked):
+        checked[name] = _check_target(arrays[name], f"{where}: target {name!r}")
     counts = {name: len(array) for name, array in checked.items()}
     if len(set(counts.values())) > 1:
         raise DataError(
-            f"{where}: the inputs have different numbers of samples on axis 0: {counts}"
+            f"{where}: the arrays have different numbers of samples on axis 0: {counts}"
         )
     if not next(iter(counts.values())):
         raise DataError(f"{where}: the data has no samples")
@@ -94,6 +102,13 @@ def _check_array(array: npt.NDArray[Any], spec: InputSpec, where: str) -> npt.ND
     if converted.dtype != array.dtype:
         _check_finite(converted, f"{label}, converted to {spec.dtype},")
     return converted
+
+
+def _check_target(array: npt.NDArray[Any], label: str) -> npt.NDArray[Any]:
+    if array.ndim == 0:
+        raise DataError(f"{label}: a single number; stack the samples along axis 0")
+    _check_finite(array, label)
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)
 
 
 def _check_shape(array: npt.NDArray[Any], spec: InputSpec, label: str) -> None:

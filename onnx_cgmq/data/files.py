@@ -19,7 +19,7 @@ CACHE_BYTES = 256 << 20
 
 
 class Loaded(NamedTuple):
-    """Checked content of one file: inputs by name, samples along axis 0, and labels."""
+    """Checked content of one file: inputs and targets by name, samples on axis 0, and labels."""
 
     inputs: dict[str, npt.NDArray[Any]]
     labels: npt.NDArray[np.int64] | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,12 +22,14 @@ class Batch:
         indices: Positions of the samples within their :class:`Samples`, int64 ``[batch]``.
         size: Number of samples asked for; entries after these repeat the last one to fill a batch
             size that the model fixes, and must not be counted.
+        targets: What outputs should be, by output name: float32, or int64 class indexes.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
     labels: npt.NDArray[np.int64] | None
     indices: Indices
     size: int
+    targets: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -40,7 +42,7 @@ class Store(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
-        """Inputs of the samples at ``indices``, in that order; contiguous runs may be views."""
+        """Inputs and targets of the samples, in that order; contiguous runs may be views."""
 
     def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
         """Positions into ``indices`` in a random order that this store reads efficiently."""
@@ -85,16 +87,20 @@ class Samples:
         store: Where the samples are kept.
         indices: Rows of the store that belong to this set, int64 ``[samples]``.
         fixed_batch: The batch size that the model fixes, or ``None``.
+        outputs: Names of the model's outputs: arrays of the store with such a name are targets.
     """
 
     store: Store
     indices: Indices
     fixed_batch: int | None = None
+    outputs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, store: Store, fixed_batch: int | None = None) -> Samples:
+    def of(
+        cls, store: Store, fixed_batch: int | None = None, outputs: tuple[str, ...] = ()
+    ) -> Samples:
         """All samples of a store."""
-        return cls(store, np.arange(len(store)), fixed_batch)
+        return cls(store, np.arange(len(store)), fixed_batch, outputs)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -114,11 +120,13 @@ class Samples:
         """The samples at ``indices`` (positions in this set), in that order."""
         rows = self.indices[indices]
         labels = self.store.labels
+        arrays = self.store.read(rows)
         return Batch(
-            inputs=self.store.read(rows),
+            inputs={name: a for name, a in arrays.items() if name not in self.outputs},
             labels=None if labels is None else labels[rows],
             indices=np.asarray(indices, dtype=np.int64),
             size=len(rows),
+            targets={name: a for name, a in arrays.items() if name in self.outputs},
         )
 
     def batches(
@@ -143,7 +151,7 @@ class Samples:
                 yield self.batch(part)
                 continue
             full = self.batch(np.concatenate([part, np.repeat(part[-1:], missing)]))
-            yield Batch(full.inputs, full.labels, full.indices, size=len(part))
+            yield replace(full, size=len(part))
 
     def batch_count(self, batch_size: int) -> int:
         """How many batches :meth:`batches` gives, without ``drop_last``."""
@@ -155,7 +163,7 @@ class Samples:
 
     def subset(self, indices: Indices) -> Samples:
         """The samples at ``indices`` as a set of its own."""
-        return Samples(self.store, self.indices[indices], self.fixed_batch)
+        return replace(self, indices=self.indices[indices])
 
     def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
         """Random disjoint parts ``(training, validation)``, each with at least one sample.

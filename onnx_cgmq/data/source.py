@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from onnx_cgmq.data import readers
 from onnx_cgmq.data.checks import check_inputs, check_labels
 from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
-from onnx_cgmq.data.specs import InputSpec, class_count, fixed_batch, input_specs
+from onnx_cgmq.data.specs import InputSpec, class_count, fixed_batch, input_specs, output_names
 from onnx_cgmq.errors import DataError
 
 __all__ = ["Batch", "Samples", "open_data"]
@@ -34,6 +35,8 @@ def open_data(data: Any, model: ir.Model) -> Samples:
             * a torch ``DataLoader`` or another iterable of batches: dicts, ``(x, y)`` or ``x``;
             * a dict of arrays (``label`` optional), ``(dict, labels)``, and, for a model with one
               input, ``(x, labels)`` or ``x``.
+
+            Where arrays have names, one named like an output is the target of that output.
         model: The model that the data is for.
 
     Returns:
@@ -47,19 +50,31 @@ def open_data(data: Any, model: ir.Model) -> Samples:
     if isinstance(data, Samples):
         return data
     specs = input_specs(model)
-    store = _open(data, specs, class_count(model), from_factory=False)
-    return Samples.of(store, fixed_batch(specs))
+    wanted = _Wanted(specs, output_names(model), class_count(model))
+    store = _open(data, wanted, from_factory=False)
+    return Samples.of(store, fixed_batch(specs), wanted.outputs)
 
 
-def _open(
-    data: Any, specs: tuple[InputSpec, ...], classes: int | None, *, from_factory: bool
-) -> Store:
-    names = [spec.name for spec in specs]
+@dataclass(frozen=True)
+class _Wanted:
+    """What data must have for a model, and may have: the class count bounds its labels."""
+
+    specs: tuple[InputSpec, ...]
+    outputs: tuple[str, ...]
+    classes: int | None
+
+    @property
+    def names(self) -> list[str]:
+        return [spec.name for spec in self.specs]
+
+
+def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
+    names = wanted.names
     where = f"data ({type(data).__name__})"
     if isinstance(data, str) and readers.is_object_path(data) and not os.path.exists(data):
         data = readers.import_object(data)
     if isinstance(data, (str, os.PathLike)):
-        return _open_path(Path(data), specs, classes)
+        return _open_path(Path(data), wanted)
     if hasattr(data, "get_next"):
         item = readers.read_items(readers.calibration_batches(data), names, where)
     elif isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
@@ -67,21 +82,19 @@ def _open(
     elif isinstance(data, Iterable):
         item = readers.read_items(data, names, where)
     elif callable(data) and not from_factory:
-        return _open(data(), specs, classes, from_factory=True)
+        return _open(data(), wanted, from_factory=True)
     else:
         raise DataError(
             f"{where}: not a kind of data that can be read; give an .npz file, a folder, a dict of "
             f"arrays named {names}, a reader, or package.module:factory"
         )
-    loaded = _check(item, specs, classes, where)
+    loaded = _check(item, wanted, where)
     return ArrayStore(loaded.inputs, loaded.labels)
 
 
-def _open_path(path: Path, specs: tuple[InputSpec, ...], classes: int | None) -> Store:
-    names = [spec.name for spec in specs]
-
+def _open_path(path: Path, wanted: _Wanted) -> Store:
     def load(read: Callable[[Path, list[str]], readers.Item], file: Path) -> Loaded:
-        return _check(read(file, names), specs, classes, str(file))
+        return _check(read(file, wanted.names), wanted, str(file))
 
     if not path.is_dir():
         loaded = load(readers.read_npz, path)
@@ -105,12 +118,10 @@ def _open_path(path: Path, specs: tuple[InputSpec, ...], classes: int | None) ->
     )
 
 
-def _check(
-    item: readers.Item, specs: tuple[InputSpec, ...], classes: int | None, where: str
-) -> Loaded:
+def _check(item: readers.Item, wanted: _Wanted, where: str) -> Loaded:
     arrays, labels = item
-    inputs = check_inputs(arrays, specs, where)
+    inputs = check_inputs(arrays, wanted.specs, where, wanted.outputs)
     count = len(next(iter(inputs.values())))
     if labels is None:
         return Loaded(inputs, None)
-    return Loaded(inputs, check_labels(labels, count, classes, where))
+    return Loaded(inputs, check_labels(labels, count, wanted.classes, where))

@@ -69,6 +69,12 @@ def fixed_batch(specs: tuple[InputSpec, ...]) -> int | None:
     return next((spec.fixed_batch for spec in specs if spec.fixed_batch is not None), None)
 
 
+def output_names(model: ir.Model) -> tuple[str, ...]:
+    """The outputs that data may have targets for: those that are no inputs as well."""
+    inputs = {value.name for value in model.graph.inputs}
+    return tuple(str(v.name) for v in model.graph.outputs if v.name not in inputs)
+
+
 def class_count(model: ir.Model) -> int | None:
     """Number of classes: the last size of the first float output ``[batch, classes]``."""
     for output in model.graph.outputs:

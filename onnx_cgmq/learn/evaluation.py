@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.data.source import Batch, Samples
-from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.losses import ClassOutput, LossFunction
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
@@ -42,10 +42,10 @@ class Evaluator:
         total, correct, count = 0.0, 0, 0
         for batch in self._batches():
             outputs = _counted(mirror.run(tensors(batch.inputs), self.teacher.names), batch)
-            labels = _labels(batch)
-            loss = self.loss(outputs, labels, _counted(self.teacher.outputs(batch), batch))
+            wanted = answers(batch, batch.size)
+            loss = self.loss(outputs, wanted, _counted(self.teacher.outputs(batch), batch))
             total += float(loss) * batch.size
-            correct += self._correct(outputs, labels)
+            correct += self._correct(outputs, _labels(batch))
             count += batch.size
         mirror.train()
         return total / count, correct / count if self._has_accuracy else None

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.events import EpochDone, Event, Notice, StepDone
-from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
@@ -186,9 +185,8 @@ class Learner:
 
     def _train_step(self, batch: Batch) -> None:
         self._optimizer.clear()
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels)
         outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
-        loss = self.loss(outputs, labels, self.teacher.outputs(batch))
+        loss = self.loss(outputs, answers(batch, len(batch.indices)), self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         learned = self._optimizer.step(schedule(self._step, self._guided, self._total))
         if learned and not self._settled:

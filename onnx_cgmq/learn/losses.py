@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.data.readers import import_object, is_object_path
 from onnx_cgmq.errors import ConfigError, DataError
+from onnx_cgmq.learn.batches import Answers
 
 Outputs = Mapping[str, Tensor]
-LossFunction = Callable[[Outputs, Tensor | None, Outputs], Tensor]
-"""``loss(outputs, labels, teacher_outputs)`` -> scalar; labels int64 ``[N]`` or ``None``."""
+LossFunction = Callable[[Outputs, Answers, Outputs], Tensor]
+"""``loss(outputs, labels, teacher_outputs)`` -> scalar.
+
+Labels are int64 ``[N]``; or, where the data has targets, a mapping of these by output name (and of
+the labels by ``label``, if there are both); or ``None``.
+"""
 
 _TEMPERATURE = 4.0
 
@@ -68,25 +74,57 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
             divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
             total = total + divergence * _TEMPERATURE**2
         else:
-            floor = 1e-3 * target.square().mean() + 1e-12  # one sample has no variance
-            scale = torch.maximum(target.var(unbiased=False), floor)
-            total = total + F.mse_loss(value, target) / scale
+            total = total + _relative_error(value, target)
     return total
 
 
-def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> LossFunction:
+def target_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Distance of an output from what it should be.
+
+    Integer targets of shape ``[N, ...]`` for an output ``[N, C, ...]`` are class indexes:
+    cross-entropy of logits. Else squared error relative to the target's variance.
+
+    Raises:
+        DataError: The shapes don't fit.
+    """
+    if not target.is_floating_point() and value.dim() == target.dim() + 1:
+        return F.cross_entropy(value, target)
+    if value.numel() != target.numel() or len(value) != len(target):
+        raise DataError(
+            f"a target has shape {list(target.shape)}, its output {list(value.shape)}; give "
+            "values of the output's shape, or class indexes without its axis 1"
+        )
+    return _relative_error(value, target.reshape(value.shape).to(value.dtype))
+
+
+def _relative_error(value: Tensor, target: Tensor) -> Tensor:
+    floor = 1e-3 * target.square().mean() + 1e-12  # one sample has no variance
+    scale = torch.maximum(target.var(unbiased=False), floor)
+    return F.mse_loss(value, target) / scale
+
+
+def make_loss(
+    setting: str,
+    classes: ClassOutput | None,
+    has_labels: bool,
+    targets: Collection[str] = (),
+    outputs: Collection[str] = (),
+) -> LossFunction:
     """The loss that a setting names.
 
     Args:
         setting: ``auto``, ``labels``, ``teacher`` or ``package.module:function``.
         classes: The output with class scores, if any.
         has_labels: Whether the data has labels.
+        targets: Outputs that the data has targets for.
+        outputs: Outputs that a gradient comes from.
 
     Returns:
         ``loss(outputs, labels, teacher_outputs)``.
 
     Raises:
-        DataError: Labels are asked for, but the data has none or the model no class scores.
+        DataError: Labels are asked for, but the data has none or the model no class scores; or a
+            target is for an output that no gradient comes from.
         ConfigError: The user's function can't be imported.
     """
     if is_object_path(setting):
@@ -96,20 +134,32 @@ def make_loss(setting: str, classes: ClassOutput | None, has_labels: bool) -> Lo
             f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or "
             "'package.module:function'"
         )
-    if setting == "labels" and not (has_labels and classes is not None):
+    if setting == "labels" and not (targets or (has_labels and classes is not None)):
         raise DataError(
             "loss 'labels' needs an array 'label' in the data and an output of shape "
-            "[batch, classes]; use loss 'teacher' to learn from the float model instead"
+            "[batch, classes], or arrays named like outputs; use loss 'teacher' to learn from the "
+            "float model instead"
+        )
+    unreachable = sorted(set(targets) - set(outputs))
+    if unreachable and setting != "teacher":
+        raise DataError(
+            f"the data has targets for {', '.join(unreachable)}, but no gradient comes back from "
+            "there; leave them out, or use loss 'teacher'"
         )
     # Without labels nothing says that a float matrix holds class scores: it may be an embedding.
     known = classes if classes is not None and (has_labels or classes.is_probability) else None
-    use_labels = setting != "teacher" and has_labels and classes is not None
+    use_labels = setting != "teacher"
     use_teacher = setting != "labels"
 
-    def loss(outputs: Outputs, labels: Tensor | None, teacher: Outputs) -> Tensor:
+    def loss(outputs: Outputs, labels: Answers, teacher: Outputs) -> Tensor:
         total = torch.zeros(())
-        if use_labels and classes is not None and labels is not None:
-            total = total + F.cross_entropy(classes.logits(outputs), labels)
+        if use_labels and labels is not None:
+            wanted = {LABEL: labels} if isinstance(labels, Tensor) else labels
+            for name, target in wanted.items():
+                if name != LABEL:
+                    total = total + target_loss(outputs[name], target)
+                elif classes is not None:
+                    total = total + F.cross_entropy(classes.logits(outputs), target)
         if use_teacher:
             total = total + teacher_loss(known, outputs, teacher)
         return total

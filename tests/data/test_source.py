@@ -289,3 +289,34 @@ def test_fixed_batch_is_filled_up():
 
 def test_samples_type_is_public(one):
     assert isinstance(open_data(rows(1), one), Samples)
+
+
+# -- targets ----------------------------------------------------------------------------------
+
+
+def test_arrays_named_like_outputs_are_targets(one, tmp_path):
+    np.savez(tmp_path / "a.npz", x=rows(3), scores=rows(3) * 2.0)
+    np.savez(tmp_path / "b.npz", x=rows(2, start=3), scores=rows(2, start=3) * 2.0)
+    samples = open_data(tmp_path, one)
+    for part in (samples, samples.subset(np.array([4, 0, 2]))):
+        for batch in part.batches(2):
+            assert list(batch.inputs) == ["x"]
+            assert batch.targets["scores"].dtype == np.float32
+            np.testing.assert_array_equal(batch.targets["scores"], 2 * batch.inputs["x"])
+    assert next(open_data({"x": rows(2)}, one).batches(2)).targets == {}
+
+
+def test_a_last_batch_that_is_filled_up_has_targets_for_all():
+    fixed = make_model(x=("float32", [4, 3]))
+    batch = next(open_data({"x": rows(3), "scores": [0, 1, 2]}, fixed).batches(4))
+    assert batch.size == 3
+    assert batch.targets["scores"].tolist() == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [(rows(3), "different numbers"), ([1.0, np.nan], "target 'scores': NaN"), (1.0, "single")],
+)
+def test_unfit_targets_are_refused(one, scores, message):
+    with pytest.raises(DataError, match=message):
+        open_data({"x": rows(2), "scores": scores}, one)

@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import torch
 
-from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.data.samples import Batch
+from onnx_cgmq.learn.batches import answers, tensors
 
 
 def test_writable_contiguous_arrays_are_not_copied() -> None:
@@ -31,3 +32,17 @@ def test_others_are_copied_with_their_values_and_types() -> None:
         result[name][0, 0] = 9
         assert array[0, 0] == 0
     assert result["frozen"].dtype == torch.int64
+
+
+def test_answers_are_labels_or_targets_or_both() -> None:
+    x, rows = {"x": np.zeros((3, 2), np.float32)}, np.arange(3)
+    labels, targets = np.array([2, 1, 0]), {"y": np.array([4.0, 5.0, 6.0], np.float32)}
+    assert answers(Batch(x, None, rows, 3), 3) is None
+    assert answers(Batch(x, labels, rows, 3), 2).tolist() == [2, 1]
+    only = answers(Batch(x, None, rows, 3, targets), 2)
+    assert {name: value.tolist() for name, value in only.items()} == {"y": [4, 5]}
+    both = answers(Batch(x, labels, rows, 3, targets), 3)
+    assert {name: value.tolist() for name, value in both.items()} == {
+        "y": [4, 5, 6],
+        "label": [2, 1, 0],
+    }

@@ -10,7 +10,13 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.errors import ConfigError, DataError
-from onnx_cgmq.learn.losses import ClassOutput, class_output, make_loss, teacher_loss
+from onnx_cgmq.learn.losses import (
+    ClassOutput,
+    class_output,
+    make_loss,
+    target_loss,
+    teacher_loss,
+)
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 OTHER = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
@@ -122,3 +128,26 @@ def test_a_module_that_is_not_there_is_an_error() -> None:
 def test_an_unknown_loss_is_an_error_with_the_choices(setting) -> None:
     with pytest.raises(ConfigError, match=r"'auto', 'labels', 'teacher' or 'package\.module"):
         make_loss(setting, CLASSES, True)
+
+
+def test_targets_of_several_outputs_are_added_to_labels_and_teacher() -> None:
+    outputs = {"y": LOGITS, "size": LOGITS[:, :1], "kind": OTHER}
+    sizes, kinds = torch.arange(6.0), LABELS
+    answers = {"size": sizes, "kind": kinds, "label": LABELS}
+    loss = make_loss("labels", CLASSES, True, ["size", "kind"], outputs)(outputs, answers, {})
+    expected = (
+        F.cross_entropy(LOGITS, LABELS)
+        + F.mse_loss(LOGITS[:, 0], sizes) / sizes.var(unbiased=False)
+        + F.cross_entropy(OTHER, kinds)
+    )
+    torch.testing.assert_close(loss, expected)
+    both = make_loss("auto", CLASSES, True, ["size", "kind"], outputs)(outputs, answers, outputs)
+    torch.testing.assert_close(both, expected)  # its own teacher adds nothing
+
+
+def test_targets_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match=r"target has shape \[6, 3\], its output \[6, 4\]"):
+        target_loss(LOGITS, torch.zeros(6, 3))
+    with pytest.raises(DataError, match="targets for boxes, but no gradient"):
+        make_loss("auto", CLASSES, False, ["boxes"], ["y"])
+    make_loss("teacher", CLASSES, False, ["boxes"], ["y"])
