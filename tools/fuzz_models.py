@@ -202,8 +202,9 @@ def _close(found: np.ndarray, expected: Any) -> bool:
         return True
     if found.shape != expected.shape:
         return False
+    rtol, atol = (5e-2, 1e-2) if expected.dtype == np.float16 else (1e-2, 1e-4)
     a, b = found.astype(np.float64), expected.astype(np.float64)
-    return bool(np.allclose(a, b, rtol=1e-2, atol=1e-4, equal_nan=True))
+    return bool(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True))
 
 
 def _work(cases: list[int], seeds: dict[str, bytes], report: Connection) -> None:
@@ -214,9 +215,14 @@ def _work(cases: list[int], seeds: dict[str, bytes], report: Connection) -> None
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            path.write_bytes(broken_file(case, seeds)[2])
+            seed, _, content = broken_file(case, seeds)
+            path.write_bytes(content)
             try:
                 result, detail = examine(path, report)
+                if result == "wrong":
+                    path.write_bytes(seeds[seed])
+                    if examine(path, report)[0] == "wrong":
+                        result, detail = "unchecked", "onnxruntime differs on the valid model too"
             except Exception as error:
                 result, detail = "exception", f"{type(error).__name__}: {error}"[:300]
         report.send((result, detail))
