@@ -44,7 +44,7 @@ def standard_function(
     except onnx.defs.SchemaError:
         return None
     proto = _definition(schema, node, attributes, opset, input_types)
-    if proto is None:
+    if proto is None or not proto.node:  # nothing is built for inputs of unknown types
         return None
     function = ir.serde.deserialize_function(proto)
     for name, attribute in schema.attributes.items():

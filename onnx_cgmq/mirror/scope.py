@@ -156,7 +156,7 @@ class Scope:
         Raises:
             ModelError: If nothing defines it.
         """
-        found = self.values.get(value) or self.constants.get(value)
+        found = self.values.get(value, self.constants.get(value))
         if found is None:
             if self.outer is None:
                 raise ModelError(
