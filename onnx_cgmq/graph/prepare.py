@@ -107,6 +107,7 @@ def _simplify(model: ir.Model) -> None:
     while decompose(model):
         infer_shapes(model)
     _fold(model)
+    _name_nodes(model)
     fold_affine(model)
     pool_means(model)
     remove_identities(model)
