@@ -46,22 +46,28 @@ def non_max_suppression(
     classes = scores.shape[1]
     most = 0 if limit is None else int(number(limit))
     threshold = 0.0 if max_overlap is None else number(max_overlap)
-    ranked, order = scores.detach().flatten(0, 1).sort(dim=1, descending=True, stable=True)
-    alive = torch.ones_like(ranked, dtype=torch.bool)
+    flat = scores.detach().flatten(0, 1)
+    passing = torch.ones_like(flat, dtype=torch.bool)
     if min_score is not None:
-        alive = ranked > number(min_score)
-        longest = int(alive.sum(dim=1).max()) if alive.numel() else 0
-        order, alive = order[:, :longest], alive[:, :longest]
-    rows = torch.arange(len(order), device=order.device).unsqueeze(1)
-    corners = _corners(boxes.detach(), centred=ctx.flag("center_point_box"))[rows // classes, order]
+        passing = flat > number(min_score)
+    # Most classes and boxes have no score that passes: the rest is sorted and compared.
+    rows, columns = (passing.any(dim=axis).nonzero().squeeze(1) for axis in (1, 0))
+    order = flat[rows][:, columns].argsort(dim=1, descending=True, stable=True)
+    alive = passing[rows][:, columns].gather(1, order)
+    longest = int(alive.sum(dim=1).max()) if alive.numel() else 0
+    order, alive = columns[order[:, :longest]], alive[:, :longest]
+    samples = (rows // classes).unsqueeze(1)
+    corners = _corners(boxes.detach(), centred=ctx.flag("center_point_box"))[samples, order]
+    positions = torch.arange(longest, device=order.device)
+    lines = torch.arange(len(rows), device=order.device).unsqueeze(1)
     kept = torch.zeros_like(alive)
-    positions = torch.arange(order.shape[1], device=order.device)
-    for _ in range(min(most, order.shape[1])):
+    for _ in range(min(most, longest)):
         if not alive.any():
             break
         best = alive.to(torch.uint8).argmax(dim=1, keepdim=True)
         chosen = alive & (positions == best)
         kept |= chosen
-        alive &= ~chosen & ~(_overlap(corners[rows, best], corners) > threshold)
-    row, position = kept.nonzero().unbind(1)
-    return torch.stack((row // classes, row % classes, order[row, position]), dim=1)
+        alive &= ~chosen & ~(_overlap(corners[lines, best], corners) > threshold)
+    line, position = kept.nonzero().unbind(1)
+    row = rows[line]
+    return torch.stack((row // classes, row % classes, order[line, position]), dim=1)
