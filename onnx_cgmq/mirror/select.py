@@ -12,6 +12,7 @@ from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.graph.standard import same_operator
 from onnx_cgmq.mirror.dtypes import is_supported
 from onnx_cgmq.mirror.registry import OLDEST_OPSET, Context, Operator, find_operator
+from onnx_cgmq.mirror.texts import unknown_text
 
 GATED_DOMAIN = "onnx_cgmq"
 NO_OPERATOR = "no such operator in the mirror"
@@ -46,6 +47,8 @@ def choose_operator(
     unfit = sorted({dtype.name for dtype in types if dtype and not is_supported(dtype)})
     if unfit:
         return f"no tensors of type {', '.join(unfit)}"
+    if domain == "" and (unknown := unknown_text(context)) is not None:
+        return unknown
     try:
         reason = operator.check(context) if operator.check is not None else None
     except (LookupError, TypeError, ValueError) as error:
