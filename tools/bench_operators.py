@@ -155,7 +155,7 @@ why, are in [benchmarks/operators](benchmarks/operators) for every converter.
   1e-3 and atol 1e-5 (float16 5e-3 and 1e-3, bfloat16 2e-2).
 * *or frozen*: as they are, or with all inputs after the first as initializers, as weights are in
   most models.
-* *wrong*: no error, but another value, shape or type.
+* *wrong*: no error, but another value, shape or type; those of the mirror are explained below.
 * *gradient*: cases in which it reaches a float input, of the passing ones whose operator has one.
 * torchvision does not import beside CPU-only torch. Cases in which a converter calls it were not
   run, and count as passing: {stopped}.

@@ -97,6 +97,13 @@ def as_list(outputs: Any) -> list[Tensor]:
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
+def given(value: Any) -> Any:
+    """An input of a case as torch has it: a tensor, a list of them, or ``None``."""
+    if value is None or isinstance(value, list):
+        return None if value is None else [given(item) for item in value]
+    return to_torch(value)
+
+
 def to_torch(array: np.ndarray) -> Tensor:
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
@@ -136,17 +143,26 @@ def outcome(case: Case, convert: Callable[[onnx.ModelProto], Run]) -> str:
     try:
         run = convert(case.model)
         for inputs, expected in case.data_sets:
-            outputs = run({name: to_torch(array) for name, array in inputs.items()})
-            for got, wanted in zip(outputs, expected, strict=True):
-                difference = backend_cases.difference(to_numpy(got), wanted)
-                if difference:
-                    return f"wrong: {difference}"[:LONGEST_REASON]
+            outputs = run({name: given(value) for name, value in inputs.items()})
+            wrong = difference(outputs, expected)
+            if wrong:
+                return f"wrong: {wrong}"[:LONGEST_REASON]
     except Exception as error:  # whatever a converter raises says that it can't do the case
         message = " ".join(str(error).split())
         if TORCHVISION in message:
             return TORCHVISION
         return f"refused: {type(error).__name__}: {message}"[:LONGEST_REASON]
     return PASS
+
+
+def difference(got: Any, wanted: Any) -> str | None:
+    """The first difference of outputs, which may be lists of others or ``None``."""
+    if wanted is None or got is None:
+        return None if got is wanted else f"{got}, expected {wanted}"
+    if isinstance(wanted, list):
+        pairs = zip(got, wanted, strict=True)
+        return next(filter(None, (difference(*pair) for pair in pairs)), None)
+    return backend_cases.difference(to_numpy(got), wanted)
 
 
 def has_gradient(case: Case) -> bool:
@@ -162,12 +178,16 @@ def is_float(array: np.ndarray) -> bool:
     return array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
 
 
+def is_float_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
 def gradient_reaches(case: Case, convert: Callable[[onnx.ModelProto], Run]) -> bool:
     """Whether a float input gets a gradient."""
-    inputs = {name: to_torch(array) for name, array in case.data_sets[0][0].items()}
-    floats = [tensor.requires_grad_() for tensor in inputs.values() if tensor.is_floating_point()]
+    inputs = {name: given(value) for name, value in case.data_sets[0][0].items()}
+    floats = [x.requires_grad_() for x in inputs.values() if is_float_tensor(x)]
     try:
-        outputs = [y for y in convert(case.model)(inputs) if y.is_floating_point()]
+        outputs = [y for y in convert(case.model)(inputs) if is_float_tensor(y)]
         torch.autograd.backward([y.double().sum() for y in outputs])
     except Exception:  # no graph to go back through, or one that was overwritten
         return False
