@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
+from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.readers import is_object_path
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import ConfigError, OutputError
@@ -194,6 +195,8 @@ def quantize(
             limit=guide.bound.limit,
         )
     )
+    for note in cost_notes(gated):
+        emit(Notice(note))
     if compared.cuts:
         emit(Notice(compared.text))
     outcome = learner.run(resume=resume)

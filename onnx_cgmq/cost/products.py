@@ -222,6 +222,46 @@ def _heads(shape: Shape, head: Axis, length: str, depth: str) -> list[Axis]:
     return [(("n", shape[0]),), ((length, shape[1]),), (*head, (depth, size))]
 
 
+def _attention_with_weights(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
+    """com.microsoft.Attention: ``x [n, q, i]`` is projected by ``w [i, queries keys values]``."""
+    x, w, past = _shape(shapes, 0), _shape(shapes, 1), _optional(shapes, 4)
+    given = _attribute_ints(node, "qkv_hidden_sizes", (w[1] // 3,) * 3)
+    before = past[3] if past is not None else 0  # [keys and values, n, heads, past, d]
+    inside = _attention_inside(x[0], x[1], x[1] + before, given[0] + given[2])
+    return (Product(0, 1, _matrix_product(x, w)), *inside)
+
+
+def _attention_of_rows(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
+    """com.microsoft.MultiHeadAttention and GroupQueryAttention: products inside are float.
+
+    Queries are ``[n, q, width]``, or ``[n, q, heads, 3, d]`` with keys and values in them; keys are
+    ``[n, k, width]``, ``[n, k, heads, 2, d]`` or ``[n, heads, k, d]``. The past comes first.
+    """
+    q, k = _shape(shapes, 0), _optional(shapes, 1)
+    grouped = node.op_type == "GroupQueryAttention"
+    past = _optional(shapes, 3 if grouped else 6)
+    heads = int_attribute(node, "num_heads", 1)
+    width, keys = math.prod(q[2:]), q[1]
+    if k is not None:
+        keys = k[2] if len(k) == 4 else k[1]
+    elif grouped:
+        width = width * heads // (heads + 2 * int_attribute(node, "kv_num_heads", heads))
+    else:
+        width //= 3
+    before = past[2] if past is not None else 0
+    return _attention_inside(q[0], q[1], keys + before, 2 * width)
+
+
+def _attention_inside(batch: int, queries: int, keys: int, width: int) -> tuple[Product, ...]:
+    """Scores and values, ``width`` in all over the heads of both."""
+    count: list[Axis] = [(("all", batch * queries * keys * width),)]
+    return (Product(None, None, contraction(count, count), "inside"),)
+
+
+def _optional(shapes: Shapes, index: int) -> Shape | None:
+    return shapes[index] if index < len(shapes) else None
+
+
 _Build = Callable[[ir.Node, Shapes], tuple[Product, ...]]
 
 _PRODUCTS: Final[dict[str, _Build]] = {
@@ -240,5 +280,8 @@ _PRODUCTS: Final[dict[str, _Build]] = {
     "QLinearConv": _conv(0, 3),
     "QLinearMatMul": _matmul(0, 3),
     "RNN": _recurrent,
+    "com.microsoft.Attention": _attention_with_weights,
+    "com.microsoft.GroupQueryAttention": _attention_of_rows,
+    "com.microsoft.MultiHeadAttention": _attention_of_rows,
     "com.microsoft.QGemm": _gemm(0, 3),
 }

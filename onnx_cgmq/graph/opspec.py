@@ -145,6 +145,9 @@ _MAC_OPS: Final = {
         OpSpec("QLinearConv", 8, operands=(0, 3), quantizable=_never),
         OpSpec("QLinearMatMul", operands=(0, 3), quantizable=_never),
         OpSpec("RNN", 3, _recurrent_axis, operands=(0, 1, 2)),
+        OpSpec("com.microsoft.Attention", quantizable=_never),
+        OpSpec("com.microsoft.GroupQueryAttention", operands=(0,), quantizable=_never),
+        OpSpec("com.microsoft.MultiHeadAttention", operands=(0,), quantizable=_never),
         OpSpec("com.microsoft.QGemm", 6, operands=(0, 3), quantizable=_never),
     )
 }

@@ -158,6 +158,37 @@ def test_quantized_operators(op_type, domain, shapes, operands, macs) -> None:
     assert (op.macs, op.a.name, op.b.name) == (macs, *operands)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "shapes", "attributes", "macs"),
+    [
+        ("Attention", [(1, 5, 8), (8, 24), (24,)], {"num_heads": 2}, [5 * 8 * 24, 5 * 5 * 16]),
+        (
+            "Attention",
+            [(1, 5, 8), (8, 24), (24,), None, (2, 1, 2, 7, 4)],
+            {"num_heads": 2},
+            [5 * 8 * 24, 5 * 12 * 16],
+        ),
+        ("MultiHeadAttention", [(1, 5, 8), (1, 7, 8), (1, 7, 8)], {"num_heads": 2}, [5 * 7 * 16]),
+        ("MultiHeadAttention", [(1, 5, 2, 3, 4)], {"num_heads": 2}, [5 * 5 * 16]),
+        (
+            "GroupQueryAttention",
+            [(1, 5, 8), (1, 5, 4), (1, 5, 4), (1, 1, 3, 4), (1, 1, 3, 4)],
+            {"num_heads": 2, "kv_num_heads": 1},
+            [5 * 8 * 16],
+        ),
+        (
+            "GroupQueryAttention",
+            [(1, 5, 16)],
+            {"num_heads": 2, "kv_num_heads": 1},
+            [5 * 5 * 16],
+        ),
+    ],
+)
+def test_attention_of_onnxruntime(op_type, shapes, attributes, macs) -> None:
+    found = ops_of(op_type, shapes, "com.microsoft", **attributes)
+    assert [op.macs for op in found.values()] == macs
+
+
 def test_heads_that_do_not_divide_are_named() -> None:
     with pytest.raises(ModelError, match=r"'mac' \(Attention\).*3 heads of queries for 2 of keys"):
         ops_of("Attention", [(1, 3, 2, 4), (1, 2, 2, 4), (1, 2, 2, 4)])
