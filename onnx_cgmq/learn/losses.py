@@ -40,7 +40,7 @@ class ClassOutput:
     def logits(self, outputs: Outputs) -> Tensor:
         """Scores whose softmax are the class probabilities."""
         scores = outputs[self.name]
-        return torch.log(scores.clamp_min(1e-12)) if self.is_probability else scores
+        return _log(scores) if self.is_probability else scores
 
 
 def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
@@ -48,19 +48,16 @@ def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
     for name, value in outputs.items():
         is_matrix = value.is_floating_point() and value.dim() == 2
         if is_matrix and len(value) == rows and value.shape[1] > 1:
-            sums = value.sum(dim=1)
-            is_probability = bool(
-                (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
-            )
-            return ClassOutput(name, is_probability)
+            return ClassOutput(name, _are_probabilities(value))
     return None
 
 
 def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs) -> Tensor:
     """Distance to the float model's outputs.
 
-    Class scores: Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531),
-    times the squared temperature. All other float outputs: squared error relative to the output's
+    Class scores, and probabilities along the last axis (text recognition, a class for each
+    position): Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531), times
+    the squared temperature. All other float outputs: squared error relative to the output's
     variance.
     """
     total = torch.zeros(())
@@ -69,13 +66,31 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
             continue
         target = teacher[name]
         if classes is not None and name == classes.name:
-            log_p = F.log_softmax(classes.logits(outputs) / _TEMPERATURE, dim=1)
-            log_q = F.log_softmax(classes.logits(teacher) / _TEMPERATURE, dim=1)
-            divergence = F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
-            total = total + divergence * _TEMPERATURE**2
+            total = total + _divergence(classes.logits(outputs), classes.logits(teacher))
+        elif target.dim() > 2 and _are_probabilities(target):
+            total = total + _divergence(_log(value), _log(target))
         else:
             total = total + _relative_error(value, target)
     return total
+
+
+def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    log_p = F.log_softmax(logits / _TEMPERATURE, dim=-1)
+    log_q = F.log_softmax(teacher / _TEMPERATURE, dim=-1)
+    divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
+    return divergence.sum(dim=-1).mean() * _TEMPERATURE**2
+
+
+def _are_probabilities(value: Tensor) -> bool:
+    """Whether a float tensor holds probabilities along its last axis, which has several."""
+    sums = value.sum(dim=-1)
+    return value.shape[-1] > 1 and bool(
+        (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+    )
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return torch.log(probabilities.clamp_min(1e-12))
 
 
 def target_loss(value: Tensor, target: Tensor) -> Tensor:

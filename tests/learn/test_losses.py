@@ -94,6 +94,16 @@ def test_other_outputs_are_compared_relative_to_their_variance() -> None:
     assert float(teacher_loss(None, constant, constant)) == 0
 
 
+def test_probabilities_for_every_position_are_compared_as_such() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, teacher = torch.randn(2, 3, 4, 5, generator=generator)
+    found = teacher_loss(None, {"y": logits.softmax(-1)}, {"y": teacher.softmax(-1)})
+    classes = ClassOutput("y", is_probability=False)
+    rows = {"y": logits.reshape(12, 5)}
+    expected = teacher_loss(classes, rows, {"y": teacher.reshape(12, 5)})
+    torch.testing.assert_close(found, expected)
+
+
 def test_without_a_class_output_the_teacher_is_all() -> None:
     outputs, teacher = {"y": torch.ones(6, 1)}, {"y": torch.arange(6.0).reshape(6, 1)}
     loss = make_loss("auto", None, True)(outputs, LABELS, teacher)
