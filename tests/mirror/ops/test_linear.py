@@ -1,10 +1,11 @@
-"""Einsum against numpy."""
+"""Einsum and Det against numpy."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from referee import assert_gradients, parse, run_mirror
 
 from onnx_cgmq.mirror.ops.linear import einsum
 from onnx_cgmq.mirror.registry import Context
@@ -33,3 +34,15 @@ def test_same_as_numpy(equation: str, shapes: list[tuple[int, ...]], dtype: str)
     got = einsum(context, *(torch.from_numpy(array) for array in arrays))
     assert got.numpy().dtype == expected.dtype
     np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", ["float", "double", "float16"])
+def test_determinants(kind: str) -> None:
+    matrices = np.random.default_rng(0).standard_normal((2, 3, 3))
+    dtype = {"float": np.float32, "double": np.float64}.get(kind, np.float16)
+    model = parse(f"{kind}[2,3,3] x", f"{kind}[2] y", "y = Det(x)")
+    (y,) = run_mirror(model, {"x": matrices.astype(dtype)})
+    assert y.numpy().dtype == dtype
+    np.testing.assert_allclose(y.numpy(), np.linalg.det(matrices), rtol=1e-2)
+    if kind == "double":
+        assert_gradients(model, {"x": matrices})
