@@ -139,7 +139,7 @@ def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
             outputs = mirror(tensors(batch.inputs))
     finally:
         mirror.train(training)
-    return {name: counted(value.cpu().numpy(), batch) for name, value in outputs.items()}
+    return {name: counted(value.detach().cpu().numpy(), batch) for name, value in outputs.items()}
 
 
 def _parsed(bound: str | float | Bound, report: Report) -> Bound:

@@ -139,7 +139,9 @@ def _compare(
                 tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
                 outputs = mirror(tensors)
             results["mirror"] = {
-                name: value.numpy() for name, value in outputs.items() if _comparable(value)
+                name: value.detach().numpy()
+                for name, value in outputs.items()
+                if _comparable(value)
             }
         except CgmqError:
             pass

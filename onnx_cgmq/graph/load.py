@@ -88,6 +88,8 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
             f"can't write {target}: {error.strerror or error}; "
             "check its folder, permissions and free space"
         ) from error
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"the model can't be written: {_reason(error)}") from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)

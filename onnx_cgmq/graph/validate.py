@@ -17,7 +17,7 @@ _MOST_ELEMENTS: Final = 2**48
 
 
 def validate(model: ir.Model, label: str) -> None:
-    """Checks functions, sizes and the data of tensors.
+    """Checks functions, names, sizes and the data of tensors.
 
     Negative sizes, with which some exporters say that a size is not fixed, become unknown ones.
 
@@ -27,10 +27,12 @@ def validate(model: ir.Model, label: str) -> None:
 
     Raises:
         ModelError: Functions call each other in a circle, or expand to a million nodes; a tensor
-            has more elements than any computer holds, or its data does not fit its shape and type.
+            has more elements than any computer holds, or its data does not fit its shape and type;
+            a name is not text.
     """
     _check_functions(model, label)
     for graph in model.graphs():
+        _check_names(graph, label)
         for value in _values(graph):
             if value.shape is not None:
                 _check_sizes(value, label)
@@ -72,6 +74,16 @@ def _check_functions(model: ir.Model, label: str) -> None:
             f"{label} has functions that expand to {total:.3g} nodes, {deepest} calls deep; at "
             f"most {_MOST_NODES:,} nodes and {_DEEPEST_CALL} calls can be handled: split the model"
         )
+
+
+def _check_names(graph: ir.Graph, label: str) -> None:
+    """Damaged text arrives as bytes."""
+    names: list[object] = [graph.name, *(value.name for value in _values(graph))]
+    for node in graph:
+        names += [node.name, node.op_type, node.domain]
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelError(f"{label} has the name {name!r}, which is not text; export it again")
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -77,3 +77,9 @@ def test_data_of_another_size() -> None:
     model.graph.register_initializer(ir.Value(name="w", const_value=tensor))
     with pytest.raises(ModelError, match=r"tensor 'w' of type FLOAT and shape \[4\]"):
         validate(model, "model")
+
+
+def test_name_that_is_not_text() -> None:
+    content = ir.to_proto(_relu([2])).SerializeToString().replace(b"Relu", b"Re\xffu")
+    with pytest.raises(ModelError, match=r"has the name b'.*not text"):
+        validate(ir.from_proto(onnx.load_model_from_string(content)), "model")
