@@ -27,14 +27,16 @@ _ARRAYS: Final[dict[str, npt.DTypeLike]] = {
     "step": np.float32,
     "zero_point": np.uint16,
 }
-_PACK_ABOVE: Final = 16  # elements; shorter arrays stay readable
+_PACK_ABOVE: Final = 1 << 12  # characters; a shorter plan stays readable
+_PACKED: Final = "zlib_base64:"
 
 
 def embed_plan(model: ir.Model, plan: BitPlan, specs: Mapping[str, QuantizerSpec]) -> None:
     """Puts a plan into a model's metadata.
 
     Every tensor also gets its ``ladder`` and ``grid_width``. Arrays that repeat what the graph
-    holds (steps, and what is there per element) are left out; long ones are packed.
+    holds (steps, and what is there per element) are left out. A long text is packed: the plan
+    beside the file is the one to read.
     """
     fields = plan.model_dump(mode="json", exclude={"tensors"})
     fields["tensors"] = {}
@@ -45,9 +47,10 @@ def embed_plan(model: ir.Model, plan: BitPlan, specs: Mapping[str, QuantizerSpec
         left_out = _in_graph(tensor)
         for key, dtype in _ARRAYS.items():
             if key not in left_out:
-                entry[key] = _pack(getattr(tensor, key).astype(dtype))
+                entry[key] = _short(getattr(tensor, key).astype(dtype))
         fields["tensors"][name] = entry
-    model.metadata_props[PLAN_KEY] = json.dumps(fields, separators=(",", ":"))
+    text = json.dumps(fields, separators=(",", ":"))
+    model.metadata_props[PLAN_KEY] = text if len(text) <= _PACK_ABOVE else _pack(text)
 
 
 def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
@@ -60,7 +63,7 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
     if text is None:
         return {}
     try:
-        fields = json.loads(text)
+        fields = json.loads(_unpack(text))
         version = fields["version"]
         if version != PLAN_VERSION:
             raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
@@ -68,7 +71,7 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
         for entry in tensors.values():
             for key, dtype in _ARRAYS.items():
                 if key in entry:
-                    entry[key] = _unpack(entry[key], dtype)
+                    entry[key] = np.array(entry[key], dtype=dtype)
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
     return tensors
@@ -87,19 +90,18 @@ def _in_graph(tensor: TensorPlan) -> set[str]:
     return {"step", "zero_point", "low"}
 
 
-def _pack(array: npt.NDArray[Any]) -> Any:
-    if array.size <= _PACK_ABOVE:
-        # The shortest decimals that give the same float32, half as long as those of its double.
-        short = [float(str(v)) if array.dtype.kind == "f" else int(v) for v in array.reshape(-1)]
-        return np.array(short).reshape(array.shape).tolist()
-    packed = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
-    return {"shape": list(array.shape), "zlib_base64": packed}
+def _short(array: npt.NDArray[Any]) -> Any:
+    """Numbers as lists, floats in the fewest decimals that give the same float32."""
+    if array.dtype.kind != "f":
+        return array.tolist()
+    return np.array([float(str(v)) for v in array.reshape(-1)]).reshape(array.shape).tolist()
 
 
-def _unpack(value: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    if isinstance(value, Mapping):
-        raw = zlib.decompress(base64.b64decode(value["zlib_base64"]))
-        array: npt.NDArray[Any] = np.frombuffer(raw, dtype=dtype)
-        array.shape = tuple(value["shape"])
-        return array
-    return np.array(value, dtype=dtype)
+def _pack(text: str) -> str:
+    return _PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _unpack(text: str) -> str:
+    if not text.startswith(_PACKED):
+        return text
+    return zlib.decompress(base64.b64decode(text.removeprefix(_PACKED))).decode()
