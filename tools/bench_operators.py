@@ -177,8 +177,8 @@ definition) {aside:,} say nothing about a float model in torch. Some of them run
 
 ## By operator
 
-Opset versions with a handler of their own, and passing cases. A case counts for every operator of
-its graph.
+Opset versions with a handler of their own, and passing cases. Without a handler, the definition
+that the standard has for some operators is run. A case counts for every operator of its graph.
 
 {by_operator}
 
