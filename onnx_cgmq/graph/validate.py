@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
 
-_MOST_NODES: Final = 1_000_000
+_MOST_NODES: Final = 20_000  # from functions: onnx_ir's inliner takes quadratic time
 _DEEPEST_CALL: Final = 100
 _MOST_ELEMENTS: Final = 2**48
 
@@ -26,7 +26,7 @@ def validate(model: ir.Model, label: str) -> None:
         label: What it is called in messages.
 
     Raises:
-        ModelError: Functions call each other in a circle, or expand to a million nodes; a tensor
+        ModelError: Functions call each other in a circle, or expand to too many nodes; a tensor
             has more elements than any computer holds, or its data does not fit its shape and type;
             a name is not text.
     """
@@ -67,7 +67,7 @@ def _check_functions(model: ir.Model, label: str) -> None:
     for identifier in order:
         sizes[identifier] = sum(sizes.get(called, 1) for called in calls[identifier])
         depths[identifier] = 1 + max((depths[c] for c in callees[identifier]), default=0)
-    total = sum(sizes.get(node.op_identifier(), 1) for node in model.graph.all_nodes())
+    total = sum(sizes.get(node.op_identifier(), 0) for node in model.graph.all_nodes())
     deepest = max(depths.values(), default=0)
     if total > _MOST_NODES or deepest > _DEEPEST_CALL:
         raise ModelError(
@@ -114,6 +114,6 @@ def _check_data(tensor: ir.TensorProtocol, where: str) -> None:
         tensor.numpy()
     except Exception as error:  # numpy's and onnx_ir's, whatever is wrong with it
         raise ModelError(
-            f"{where} of type {tensor.dtype.name} and shape {tensor.shape} has data of another "
-            f"size or type ({error}); export the model again"
+            f"{where} has data that do not fit its type and shape {tensor.shape} ({error}); export "
+            "the model again"
         ) from error

@@ -75,7 +75,9 @@ def test_data_of_another_size() -> None:
     proto.dims[0] = 4
     tensor = ir.serde.deserialize_tensor(proto)
     model.graph.register_initializer(ir.Value(name="w", const_value=tensor))
-    with pytest.raises(ModelError, match=r"tensor 'w' of type FLOAT and shape \[4\]"):
+    with pytest.raises(
+        ModelError, match=r"tensor 'w' has data that do not fit its type and shape \[4\]"
+    ):
         validate(model, "model")
 
 
