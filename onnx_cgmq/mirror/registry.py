@@ -43,6 +43,11 @@ class Context:
     output_count: int = 1
     wanted_outputs: frozenset[int] = frozenset({0})
 
+    @property
+    def label(self) -> str:
+        """Operator, node and opset, for messages."""
+        return f"{self.op_type} node '{self.node}' (opset {self.opset})"
+
     def has(self, name: str) -> bool:
         """Whether the node sets an attribute."""
         return name in self.attributes
@@ -52,8 +57,15 @@ class Context:
         return int(self.attributes.get(name, default))
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """An integer attribute that is a truth value."""
-        return bool(self.attributes.get(name, default))
+        """An integer attribute that is a truth value.
+
+        Raises:
+            ValueError: If it is neither 0 nor 1, of which implementations make different things.
+        """
+        value = self.attributes.get(name, default)
+        if value not in (0, 1):
+            raise ValueError(f"its attribute {name} = {value} is neither 0 nor 1")
+        return bool(value)
 
     def real(self, name: str, default: float = 0.0) -> float:
         """A float attribute."""
