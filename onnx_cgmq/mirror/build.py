@@ -13,6 +13,7 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.standard import standard_function
 from onnx_cgmq.mirror.constants import Constant, constant_tensor, is_constant_node
 from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported, to_torch
+from onnx_cgmq.mirror.host_steps import compile_on_host
 from onnx_cgmq.mirror.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.quantizer import accumulator_qdq
 from onnx_cgmq.mirror.registry import Context, Operator
@@ -24,7 +25,6 @@ from onnx_cgmq.mirror.select import (
     choose_operator,
     domain_of,
 )
-from onnx_cgmq.mirror.shape_arithmetic import HOST_OPS, LARGEST, Operand, plan_host, plan_size
 
 _Attributes = Mapping[str, ir.Attr]
 
@@ -131,7 +131,7 @@ class _Compiler:
                 constant = Constant(f"{name}.{node.outputs[0].name}", tensor, is_learned=False)
                 scope.values[node.outputs[0]] = constant
                 return
-        if domain == "" and _on_host(node, context, scope):
+        if domain == "" and compile_on_host(node, context, scope):
             return
         types = [scope.type_of(value) for value in (*node.inputs, *node.outputs)]
         operator = choose_operator(domain, context, types)
@@ -229,43 +229,6 @@ class _Compiler:
             scope.values[value] = inner.find(result)
 
 
-def _on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
-    """Compiles arithmetic on shapes to Python, if the node is that."""
-    if node.op_type not in HOST_OPS and node.op_type != "Size":
-        return False
-    given = [value for value in node.inputs if value is not None and not is_omitted(value)]
-    operands = [None if is_omitted(value) else _operand(value, scope) for value in node.inputs]
-    known = given and sum(operand is not None for operand in operands) == len(given)
-    plan = plan_host(node.op_type, context, operands) if known else None
-    if plan is not None:
-        inputs = [scope.host_slot(value)[0] for value in node.inputs]
-    else:
-        shape = given[0].shape if given else None
-        plan = plan_size(node.op_type, context, None if shape is None else len(shape))
-        if plan is None:
-            return False
-        inputs = [scope.slot(node.inputs[0])]
-    result = HostValue(scope.frame.new_slot(), plan.shape, plan.dtype)
-    scope.values[node.outputs[0]] = result
-    scope.types[node.outputs[0]] = plan.dtype
-    scope.frame.add(plan.run, inputs, [result.slot], _label(context))
-    return True
-
-
-def _operand(value: ir.Value | None, scope: Scope) -> Operand | None:
-    """A number or short list of numbers that is known or computed in Python."""
-    assert value is not None
-    found = scope.find(value)
-    if isinstance(found, HostValue):
-        return Operand(found.shape, found.dtype)
-    if not isinstance(found, Constant):
-        return None
-    tensor = found.tensor
-    if tensor.dtype.is_floating_point() or len(tensor.shape) > 1 or tensor.size > LARGEST:
-        return None
-    return Operand(tuple(tensor.shape.numpy()), tensor.dtype, tensor.numpy().tolist())
-
-
 def _add(
     call: Callable[..., Any],
     node: ir.Node,
@@ -276,11 +239,7 @@ def _add(
 ) -> None:
     slots = tuple(inputs)
     outputs = [scope.define(value) for value in node.outputs]
-    scope.frame.add(call, slots, outputs, _label(context), host)
-
-
-def _label(context: Context) -> str:
-    return f"{context.op_type} node '{context.node}' (opset {context.opset})"
+    scope.frame.add(call, slots, outputs, context.label, host)
 
 
 def _resolved(node: ir.Node, scope: Scope) -> _Attributes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,48 +17,12 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.host_plan import HostPlan, Operand, Shape
 from onnx_cgmq.mirror.registry import Context
 
-Shape = tuple[int | None, ...]
-"""``()`` of a number, ``(n,)`` of a list; the length is ``None`` if it depends on the data."""
-
 _INT, _BOOL = ir.DataType.INT64, ir.DataType.BOOL
-LARGEST = 64
-"""Numbers above which a constant is no shape."""
-
-
-@dataclass(frozen=True)
-class Operand:
-    """What is known of an input before anything runs.
-
-    Attributes:
-        shape: Its shape.
-        dtype: ``INT64`` or ``BOOL``.
-        value: Its value if it is constant.
-    """
-
-    shape: Shape
-    dtype: ir.DataType
-    value: Any = None
-
-
-@dataclass(frozen=True)
-class HostPlan:
-    """How a node is computed in Python.
-
-    Attributes:
-        shape: Shape of its result.
-        dtype: Type of its result.
-        run: Computes it from the node's inputs.
-    """
-
-    shape: Shape
-    dtype: ir.DataType
-    run: Callable[..., Any]
-
-
-_Operands = Sequence["Operand | None"]
-_Planner = Callable[[Context, _Operands], "HostPlan | None"]
+_Operands = Sequence[Operand | None]
+_Planner = Callable[[Context, _Operands], HostPlan | None]
 """``None`` if the result must be a tensor."""
 
 
