@@ -10,7 +10,7 @@ import torch
 
 from onnx_cgmq.errors import ConfigError, OutputError
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Checkpoint:

@@ -134,7 +134,7 @@ class Guide:
 
     def enforce(self) -> None:
         """Narrows the least important gates until the bound holds."""
-        self._set_widths(
+        self.set_widths(
             narrow_until(self.cost_model, self._ladders, self.widths, self.bound.limit, self._score)
         )
 
@@ -160,8 +160,14 @@ class Guide:
             self._score,
             INTEGER_KERNEL_BITS,
         )
-        self._set_widths(widths)
+        self.set_widths(widths)
         self.release()
+
+    def set_widths(self, widths: Widths) -> None:
+        """Sets gates to widths; ranges of weights that reach another width are fitted anew."""
+        for name, quantizer in self.mirror.quantizers.items():
+            if not np.array_equal(quantizer.widths, widths[name]):
+                self._set_gate(quantizer, quantizer.gate_for(widths[name]))
 
     def release(self) -> None:
         """Stops taking statistics, which makes training steps cheaper."""
@@ -224,11 +230,6 @@ class Guide:
                 name: value.double().numpy()
                 for name, value in self._importances(upper, lower).items()
             }
-
-    def _set_widths(self, widths: Widths) -> None:
-        for name, quantizer in self.mirror.quantizers.items():
-            if not np.array_equal(quantizer.widths, widths[name]):
-                self._set_gate(quantizer, quantizer.gate_for(widths[name]))
 
     def _set_gate(self, quantizer: GatedQuantizer, gate: Tensor) -> None:
         if not quantizer.set_gate(gate):

@@ -21,6 +21,7 @@ from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.losses import LossFunction
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
+from onnx_cgmq.learn.start import Start, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 
@@ -29,6 +30,9 @@ GUIDE_SHARE = 0.25
 
 _MOST_LOST_STEPS = 50
 """After so many steps in a row without a finite gradient there is nothing more to learn."""
+
+_CAREFUL_PACE = 0.1
+"""Factor of the learning rates after training did harm."""
 
 
 @dataclass
@@ -103,6 +107,8 @@ class Learner:
         self._epochs = 0
         self._loss_sum = 0.0  # of the steps made in this epoch
         self._settled = False
+        self._start = Start(self.mirror)
+        self._pace = 1.0  # of the learning rates
 
     def run(self, resume: bool = False) -> Outcome:
         """Learns; leaves the best feasible state in the mirror.
@@ -188,7 +194,8 @@ class Learner:
         outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
         loss = self.loss(outputs, answers(batch, len(batch.indices)), self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
-        learned = self._optimizer.step(schedule(self._step, self._guided, self._total))
+        rate = self._pace * schedule(self._step, self._guided, self._total)
+        learned = self._optimizer.step(rate)
         if learned and not self._settled:
             self.guide.step()
         self._step += 1
@@ -220,6 +227,26 @@ class Learner:
     def _settle(self) -> None:
         self.guide.settle(self.config.integer_kernels)
         self._settled = True
+        self._undo_harm()
+
+    def _undo_harm(self) -> None:
+        """Goes back to the untrained weights if these are better at the widths just settled."""
+        trained = snapshot(self.mirror)
+        loss, _ = self.evaluator.evaluate(self.mirror)
+        self._start.put_back(self.mirror, self.guide)
+        first = self.evaluator.evaluate(self.mirror)
+        if first[0] < loss or not math.isfinite(loss):
+            self._consider(self._epochs, *first)
+            self._optimizer = Optimizer(self.mirror, self.config)
+            self._pace = _CAREFUL_PACE
+            self.emit(
+                Notice(
+                    f"training did more harm than good so far (loss {loss:.4f} on held-out data, "
+                    f"{first[0]:.4f} untrained): it goes on from the untrained weights, slowly"
+                )
+            )
+        else:
+            self.mirror.load_state_dict(trained)
 
     def _mean_bits(self, role: Role) -> float:
         bits, count = 0.0, 0
@@ -242,8 +269,7 @@ class Learner:
         loss = math.inf if math.isnan(loss) else loss
         feasible = self._settled and self.guide.satisfied
         if feasible and (loss < self.best.loss or self.best.state is None):
-            state = {key: value.detach().clone() for key, value in self.mirror.state_dict().items()}
-            self.best = Best(loss, accuracy, epoch, state)
+            self.best = Best(loss, accuracy, epoch, snapshot(self.mirror))
 
     # -- checkpoints ----------------------------------------------------------------------------
 
@@ -261,6 +287,7 @@ class Learner:
             "epochs": self._epochs,
             "loss_sum": self._loss_sum,
             "settled": self._settled,
+            "pace": self._pace,
             "mirror": self.mirror.state_dict(),
             "optimizer": self._optimizer.adam.state_dict(),
             "guide": self.guide.state_dict(),
@@ -272,6 +299,7 @@ class Learner:
             return
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._settled = state["loss_sum"], state["settled"]
+        self._pace = state["pace"]
         self.mirror.load_state_dict(state["mirror"])
         self._optimizer.adam.load_state_dict(state["optimizer"])
         self.guide.load_state_dict(state["guide"])

@@ -124,6 +124,7 @@ def test_the_best_settled_state_is_kept() -> None:
 
 def test_learning_rates_warm_up_hold_and_fall_to_nearly_nothing() -> None:
     learner, rates = _learner(epochs=10, learning_rate=0.01), []
+    learner._undo_harm = lambda: None  # which would slow them down
     adam = learner._optimizer.adam
     step = adam.step
 
@@ -200,3 +201,31 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path, monk
     assert (tmp_path / "out.onnx").exists()
     assert len(notices) == 2
     assert all("No space left" in n and "learning goes on" in n for n in notices)
+
+
+def test_training_that_does_harm_is_undone_at_the_learned_widths() -> None:
+    learner = _learner("100%", widths=(8,), learning_rate=1.0)
+    before = {name: value.detach().clone() for name, value in learner.mirror.state_dict().items()}
+    notices: list[str] = []
+    learner.emit = lambda event: (
+        notices.append(event.message) if isinstance(event, Notice) else None
+    )
+    start, _ = learner.evaluator.evaluate(learner.mirror)
+    outcome = learner.run()
+    assert outcome.complete
+    assert len(notices) == 1
+    assert "more harm than good" in notices[0]
+    assert outcome.validation_loss <= start
+    if outcome.best_epoch == 0:
+        assert torch.equal(learner.mirror.state_dict()["w1"], before["w1"])
+
+
+def test_training_that_helps_is_kept() -> None:
+    learner = _learner("0.5%", widths=(2, 4, 8), learning_rate=0.005, epochs=8)
+    notices: list[str] = []
+    learner.emit = lambda event: (
+        notices.append(event.message) if isinstance(event, Notice) else None
+    )
+    outcome = learner.run()
+    assert not notices
+    assert outcome.best_epoch > 0
