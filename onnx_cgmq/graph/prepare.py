@@ -95,6 +95,7 @@ def _simplify(model: ir.Model) -> None:
     common.RemoveInitializersFromInputsPass()(model)
     upgrade(model)
     ir.passes.Sequential(
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
