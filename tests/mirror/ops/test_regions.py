@@ -57,7 +57,7 @@ def test_roi_align_without_regions() -> None:
 
 
 def test_roi_align_of_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(UnsupportedOperatorError, match="mode 'sum'"):
+    with pytest.raises(UnsupportedOperatorError, match="mode = 'sum'"):
         Mirror(ir.from_proto(_align('mode="sum"')))
 
 

@@ -168,8 +168,8 @@ def test_integers_keep_their_type(kind: str) -> None:
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ('mode="area"', "mode 'area'"),
-        ('coordinate_transformation_mode="corners"', "mode 'corners'"),
+        ('mode="area"', "mode = 'area'"),
+        ('coordinate_transformation_mode="corners"', "mode = 'corners'"),
         ("antialias=1", "antialias"),
     ],
 )
