@@ -192,7 +192,7 @@ class Guide:
     # -- parts ----------------------------------------------------------------------------------
 
     def _values(self, name: str) -> Tensor | None:
-        return self.mirror.value_parameters.get(name)
+        return self.mirror.value_parameter(name)
 
     def _importances(self, upper: Widths, lower: Widths) -> dict[str, Tensor]:
         return {

@@ -92,11 +92,16 @@ class Mirror(nn.Module):
     def value_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters by the name of the ONNX value they hold, in graph order."""
         found = {}
-        for name, key in self._parameter_keys.items():
-            parameter = self._parameters[key]
+        for name in self._parameter_keys:
+            parameter = self.value_parameter(name)
             assert parameter is not None
             found[name] = parameter
         return found
+
+    def value_parameter(self, name: str) -> nn.Parameter | None:
+        """The parameter that holds an ONNX value, or ``None`` if none does."""
+        key = self._parameter_keys.get(name)
+        return None if key is None else self._parameters[key]
 
     @property
     def value_names(self) -> frozenset[str]:
