@@ -1,24 +1,16 @@
-"""Gated quantizers in a graph: find them, change their form, keep their functions."""
+"""Gated quantizers in a graph: find them, add what they need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import GridForm
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gated_qdq import (
-    GATED_DOMAIN,
-    function_name,
-    gated_qdq,
-    is_gated_quantizer,
-)
+from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN, is_gated_quantizer
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
 SPEC_KEY: Final = "onnx_cgmq.quantizer"
@@ -44,43 +36,6 @@ def quantizer_nodes(model: ir.Model) -> dict[str, tuple[ir.Node, QuantizerSpec]]
         spec = QuantizerSpec.from_json(text)
         found[spec.tensor] = (node, spec)
     return found
-
-
-def set_form(model: ir.Model, tensor: str, form: GridForm) -> None:
-    """Changes the form of a tensor's grids, in place.
-
-    Calibration does so when an activation, such as a graph input, turns out never to be negative.
-
-    Args:
-        model: A gated model.
-        tensor: Name of the quantized tensor.
-        form: The new form. A range start that is new is ``-high``.
-
-    Raises:
-        ModelError: The tensor has no quantizer.
-    """
-    nodes = quantizer_nodes(model)
-    if tensor not in nodes:
-        raise ModelError(f"tensor '{tensor}' has no quantizer; there are: {', '.join(nodes)}")
-    node, old = nodes[tensor]
-    spec = replace(old, form=form)
-    x, *low, high, gate = node.inputs
-    assert high is not None
-    assert high.const_value is not None
-    if form is GridForm.AFFINE and not low:
-        low = [add_initializer(model.graph, f"{tensor}.low", -high.const_value.numpy())]
-    unused = low if form is not GridForm.AFFINE else []
-    inputs = [x, *(low if form is GridForm.AFFINE else []), high, gate]
-    node.resize_inputs(len(inputs))
-    for index, value in enumerate(inputs):
-        node.replace_input_with(index, value)
-    for value in unused:
-        if value is not None and value.name and not value.uses():
-            del model.graph.initializers[value.name]
-    node.op_type = function_name(spec)
-    node.metadata_props[SPEC_KEY] = spec.to_json()
-    add_function(model, node.op_type, partial(gated_qdq, spec))
-    _drop_function(model, function_name(old))
 
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.float32]) -> ir.Value:
@@ -109,9 +64,3 @@ def add_function(model: ir.Model, name: str, build: Callable[[int], ir.Function]
     identifier = (GATED_DOMAIN, name, "")
     if identifier not in model.functions:
         model.functions[identifier] = build(model.opset_imports[""])
-
-
-def _drop_function(model: ir.Model, op_type: str) -> None:
-    """Removes a function that no node calls any more."""
-    if not any(node.domain == GATED_DOMAIN and node.op_type == op_type for node in model.graph):
-        model.functions.pop((GATED_DOMAIN, op_type, ""), None)

@@ -27,8 +27,6 @@ from onnx_cgmq.graph.gates import (
     SPEC_KEY,
     add_function,
     add_initializer,
-    quantizer_nodes,
-    set_form,
 )
 from onnx_cgmq.graph.integer_path import stay_in_integers
 from onnx_cgmq.graph.layouts import stored_weight
@@ -46,8 +44,6 @@ from onnx_cgmq.graph.placement import (
 from onnx_cgmq.graph.prepare import is_prepared, prepare_in_place
 from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.sizes import set_input_shapes
-
-__all__ = ["insert_gates", "quantizer_nodes", "set_form"]
 
 _SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
 

@@ -11,7 +11,8 @@ from onnx_cgmq.bits import Granularity, GridForm, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP
-from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes
+from onnx_cgmq.graph.gates import quantizer_nodes
+from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.load import load_model, save_model
 from onnx_cgmq.graph.prepare import prepare
 

@@ -11,7 +11,8 @@ from plans import make_plan
 
 from onnx_cgmq.bits import Granularity, Role
 from onnx_cgmq.errors import ConfigError
-from onnx_cgmq.graph.insert import insert_gates, quantizer_nodes
+from onnx_cgmq.graph.gates import quantizer_nodes
+from onnx_cgmq.graph.insert import insert_gates
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.graph.prepare import prepare
 from onnx_cgmq.inspection import inspect

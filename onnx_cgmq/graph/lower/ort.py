@@ -13,7 +13,7 @@ from onnx_cgmq.bits import Granularity, Role, code_range
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.external import reading
 from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
-from onnx_cgmq.graph.insert import quantizer_nodes
+from onnx_cgmq.graph.gates import quantizer_nodes
 from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.activations import write_float_activation, write_integer_activation
 from onnx_cgmq.graph.lower.codes import FloatArray, has_integer_kernel, kernel_step
