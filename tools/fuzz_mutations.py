@@ -84,7 +84,7 @@ def on_model(change: Callable[[random.Random, ModelProto], None]) -> Mutation:
         except Exception as error:  # protobuf's error is of a private class
             raise ValueError("not a message") from error
         change(rng, model)
-        return model.SerializeToString()
+        return bytes(model.SerializeToString())
 
     return mutation
 
@@ -102,18 +102,21 @@ def _graph(rng: random.Random, model: ModelProto) -> GraphProto:
 
 
 def _node(rng: random.Random, model: ModelProto) -> NodeProto:
-    return rng.choice(_graph(rng, model).node)
+    node: NodeProto = rng.choice(_graph(rng, model).node)
+    return node
 
 
 def _attribute(rng: random.Random, model: ModelProto) -> AttributeProto:
     nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    return rng.choice([attribute for node in nodes for attribute in node.attribute])
+    attribute: AttributeProto = rng.choice([a for node in nodes for a in node.attribute])
+    return attribute
 
 
 def _tensor(rng: random.Random, model: ModelProto) -> TensorProto:
     graph = _graph(rng, model)
     held = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
-    return rng.choice([*graph.initializer, *held])
+    tensor: TensorProto = rng.choice([*graph.initializer, *held])
+    return tensor
 
 
 def element_type(rng: random.Random, model: ModelProto) -> None:

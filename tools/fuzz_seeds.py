@@ -106,7 +106,7 @@ def _network(text: str) -> bytes:
                 if sizes and all(size.isdigit() for size in sizes):
                     _add_weight(model.graph, name, tuple(map(int, sizes)), rng)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def _add_weight(
