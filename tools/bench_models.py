@@ -274,9 +274,10 @@ def write_table(arguments: argparse.Namespace) -> None:
         "",
         "## Quantized",
         "",
-        "All settings are the defaults but epochs and batch size; no labels, the float model is "
-        "the teacher. The written file against the float file in onnxruntime, on samples that "
-        "were not learned from: files of this machine, rendered text, photographs. RBOP is "
+        "Epochs and batch size are for a few minutes on two cores; all other "
+        "settings are the defaults. No labels: the float model is the teacher. The written file "
+        "against the float file in onnxruntime, on samples that were not learned from: files of "
+        "this machine, rendered text, photographs. RBOP is "
         "counted from the file alone.",
         "",
         "| model | bound | RBOP % | agreement with the float file | mean difference | file, bytes "
