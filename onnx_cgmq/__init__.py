@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from onnx_cgmq.benchmark import bench
     from onnx_cgmq.config import Config
     from onnx_cgmq.errors import CgmqError
-    from onnx_cgmq.graph.insert import insert_gates
+    from onnx_cgmq.graph.gating.insert import insert_gates
     from onnx_cgmq.graph.lower.ort import write_back
-    from onnx_cgmq.graph.prepare import prepare
+    from onnx_cgmq.graph.preparation.prepare import prepare
     from onnx_cgmq.inspection import inspect
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.guide import Guide
@@ -32,9 +32,9 @@ _MODULES = {
     "Result": "onnx_cgmq.pipeline",
     "bench": "onnx_cgmq.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
-    "insert_gates": "onnx_cgmq.graph.insert",
+    "insert_gates": "onnx_cgmq.graph.gating.insert",
     "inspect": "onnx_cgmq.inspection",
-    "prepare": "onnx_cgmq.graph.prepare",
+    "prepare": "onnx_cgmq.graph.preparation.prepare",
     "quantize": "onnx_cgmq.pipeline",
     "verify": "onnx_cgmq.verification",
     "write_back": "onnx_cgmq.graph.lower.ort",

@@ -21,7 +21,7 @@ from onnx_cgmq.agreement import Agreement
 from onnx_cgmq.data import Samples, open_data
 from onnx_cgmq.data.specs import input_specs
 from onnx_cgmq.errors import ConfigError, DataError
-from onnx_cgmq.graph.load import file_size, load_model
+from onnx_cgmq.graph.files.load import file_size, load_model
 from onnx_cgmq.graph.sizes import Sizes, set_input_shapes
 from onnx_cgmq.memory import peak_bytes
 from onnx_cgmq.runtime import open_session, run_batch

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.data.samples import Batch, Samples
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.load import ModelLike
+from onnx_cgmq.graph.files.load import ModelLike
 
 if TYPE_CHECKING:
     import onnxruntime as ort

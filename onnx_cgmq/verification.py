@@ -18,7 +18,7 @@ from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bound import Bound, CostKind, parse_bound
 from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import VerificationError
-from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.runtime import Outputs, counted, open_session, run_batch
 

@@ -9,7 +9,7 @@ from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range, 
 from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.cost.size import Storage
-from onnx_cgmq.graph.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.lower.codes import own_codes
 from onnx_cgmq.plan import BitPlan, TensorPlan
 

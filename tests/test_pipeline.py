@@ -27,7 +27,7 @@ from onnx_cgmq.errors import (
     VerificationError,
 )
 from onnx_cgmq.events import EpochDone, Finished, Notice, Started, StepDone
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.pipeline import checkpoint_path, plan_path, quantize
 from onnx_cgmq.runtime import open_session
 

@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.mirror.module import Mirror

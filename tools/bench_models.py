@@ -33,9 +33,9 @@ from onnx_ir.passes import common
 
 import onnx_cgmq as cgmq
 from onnx_cgmq.events import EpochDone, Event
-from onnx_cgmq.graph.load import load_model
-from onnx_cgmq.graph.precision import change_float_type
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.files.load import load_model
+from onnx_cgmq.graph.preparation.precision import change_float_type
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.runtime import open_session
 
 RESULTS = Path("docs/benchmarks/models")

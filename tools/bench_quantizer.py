@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Direction
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.allocator import keep_freed_memory
 from onnx_cgmq.learn.directions import wanted_statistics
 from onnx_cgmq.learn.statistics import RunningStatistics

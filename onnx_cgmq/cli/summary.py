@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from onnx_cgmq.graph.load import file_size
+from onnx_cgmq.graph.files.load import file_size
 
 if TYPE_CHECKING:
     from onnx_cgmq.events import Started

@@ -26,7 +26,7 @@ from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp
 from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import PlanCost
 
 

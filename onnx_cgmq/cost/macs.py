@@ -13,7 +13,7 @@ from onnx_cgmq.cost import geometry
 from onnx_cgmq.cost.geometry import Array, Side
 from onnx_cgmq.cost.products import Product, products
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import permutation, transposes_above
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import Sizes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import Sizes

@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bops import Widths
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.layouts import constants_read
 from onnx_cgmq.graph.lower.storage import NEWEST_OPSET, weight_type
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 
 
 @dataclass(frozen=True)

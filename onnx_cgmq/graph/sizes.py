@@ -10,7 +10,7 @@ from typing import Final
 import onnx_ir as ir
 
 from onnx_cgmq.errors import ConfigError, ModelError
-from onnx_cgmq.graph.gated_qdq import GATED_DOMAIN
+from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
 
 SHAPES_KEY: Final = "onnx_cgmq.shapes"

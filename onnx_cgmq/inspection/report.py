@@ -19,8 +19,8 @@ from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.load import ModelLike, load_model
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime

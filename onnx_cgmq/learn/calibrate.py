@@ -8,7 +8,7 @@ from torch import Tensor
 
 from onnx_cgmq.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.mirror.module import Mirror
 

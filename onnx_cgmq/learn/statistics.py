@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.bits import Role
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 
 class RunningStatistics:

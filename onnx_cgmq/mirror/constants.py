@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.select import domain_of, is_quantizer
 
 SPEC_KEY = "onnx_cgmq.quantizer"

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.graph.external import reading
+from onnx_cgmq.graph.files.external import reading
 
 _DataType = ir.DataType
 

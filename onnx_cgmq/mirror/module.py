@@ -13,7 +13,7 @@ from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.errors import DataError, ModelError
-from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import compile_model
 from onnx_cgmq.mirror.constants import constants_of, gated_nodes, replace_constants
 from onnx_cgmq.mirror.dtypes import to_torch

@@ -16,7 +16,7 @@ from onnx_cgmq.bits import (
     intervals,
     nesting_factor,
 )
-from onnx_cgmq.graph.external import reading
+from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 from onnx_cgmq.plan import TensorPlan
 

@@ -18,7 +18,7 @@ from onnx_cgmq.bits import (
     code_range,
     intervals,
 )
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.fake_quantize import (
     GradientObserver,
     Grid,

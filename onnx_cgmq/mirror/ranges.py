@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.bits import Granularity, GridForm, code_range, intervals
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 _CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
 _MAX_ELEMENTS = 1 << 17

@@ -11,7 +11,7 @@ from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.cost.bound import Bound, CostKind, CostModel, parse_bound
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.cost.size import Storage
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 
 def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.runtime import open_session
 

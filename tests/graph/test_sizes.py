@@ -6,8 +6,8 @@ import pytest
 
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import ConfigError, ModelError
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.graph.sizes import (
     SHAPES_KEY,
     Sizes,

@@ -11,8 +11,8 @@ from plans import make_plan
 from rich.console import Console
 
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gates import quantizer_nodes
-from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.metadata import PLAN_KEY
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.inspection import inspect

@@ -9,8 +9,8 @@ from toys import convnet, mlp, toy_data
 
 from onnx_cgmq.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.learn import calibrate as calibration
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror

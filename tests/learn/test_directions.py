@@ -8,7 +8,7 @@ import torch
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Direction
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.directions import (
     MIN_DIRECTION,
     gate_direction,

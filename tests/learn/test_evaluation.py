@@ -7,8 +7,8 @@ from toys import mlp, toy_data
 
 from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
 from onnx_cgmq.learn.teacher import Teacher

@@ -12,7 +12,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.cost.bound import CostKind, CostModel
 from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.gates import Ladders, Widths, narrow_until, widen_within
 
 _LADDER = (2, 4, 8, 16, 32)

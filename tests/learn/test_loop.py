@@ -14,8 +14,8 @@ from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.events import EpochDone, Notice, StepDone
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.prepare import prepare
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.evaluation import Evaluator

@@ -12,7 +12,7 @@ from toys import make_model
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
-from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.learn.optimizer import Optimizer, default_learning_rate
 from onnx_cgmq.mirror.module import Mirror
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.statistics import RunningStatistics
 
 ALL = ("gradient", "magnitude", "gradient_square")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.errors import DataError, ModelError, UnsupportedOperatorError
-from onnx_cgmq.graph.insert import insert_gates
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer, accumulator_qdq
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, code_range
-from onnx_cgmq.graph.integer_path import is_clamp, moves_integers
+from onnx_cgmq.graph.gating.integer_path import is_clamp, moves_integers
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan

@@ -17,7 +17,7 @@ from onnx_cgmq.bits import (
     intervals,
     nesting_factor,
 )
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import TensorPlan
 
 FloatArray = npt.NDArray[np.float32]

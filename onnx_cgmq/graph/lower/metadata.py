@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan
 
 PLAN_KEY: Final = "onnx_cgmq.plan"

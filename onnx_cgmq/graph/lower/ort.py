@@ -11,10 +11,11 @@ import onnx_ir.passes.common as passes
 
 from onnx_cgmq.bits import Granularity, Role, code_range
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.external import reading
-from onnx_cgmq.graph.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
-from onnx_cgmq.graph.gates import quantizer_nodes
-from onnx_cgmq.graph.load import ModelLike, load_model
+from onnx_cgmq.graph.files.external import reading
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.gating.gated_qdq import ACCUMULATOR_OP, GATED_DOMAIN
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.activations import write_float_activation, write_integer_activation
 from onnx_cgmq.graph.lower.codes import FloatArray, has_integer_kernel, kernel_step
 from onnx_cgmq.graph.lower.emit import Emitter
@@ -23,7 +24,6 @@ from onnx_cgmq.graph.lower.sink import sink_dequantization
 from onnx_cgmq.graph.lower.storage import ir_version
 from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
 from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.sizes import SHAPES_KEY
 from onnx_cgmq.plan import BitPlan, TensorPlan
 

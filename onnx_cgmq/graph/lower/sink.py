@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.integer_path import moves_integers
+from onnx_cgmq.graph.gating.integer_path import moves_integers
 from onnx_cgmq.graph.opspec import standard_op
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.codes import (
     FloatArray,
     GridCodes,
@@ -16,7 +17,6 @@ from onnx_cgmq.graph.lower.codes import (
 )
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.storage import pack, weight_type
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import TensorPlan
 
 UNSIGNED_OFFSET = 128

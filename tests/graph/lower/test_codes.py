@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.codes import (
     accumulator_codes,
     grid_codes,
@@ -11,7 +12,6 @@ from onnx_cgmq.graph.lower.codes import (
     may_saturate,
     quantized_values,
 )
-from onnx_cgmq.graph.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import TensorPlan
 
 

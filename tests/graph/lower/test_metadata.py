@@ -8,7 +8,7 @@ from plans import make_plan
 from toys import convnet
 
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower import metadata
 from onnx_cgmq.graph.lower.metadata import PLAN_KEY, embedded_tensors
 from onnx_cgmq.graph.lower.ort import write_back

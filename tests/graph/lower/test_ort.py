@@ -14,9 +14,9 @@ from plans import draw_widths, make_plan, set_initializer, set_widths
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gated_qdq import is_gated_quantizer
-from onnx_cgmq.graph.gates import quantizer_nodes
-from onnx_cgmq.graph.insert import insert_gates
+from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.ort import write_back
 from onnx_cgmq.inspection import inspect
 

@@ -1,0 +1,211 @@
+"""ONNX files in and out: clear errors for what can't be read, atomic writes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from onnx_cgmq.errors import ModelError, OutputError
+from onnx_cgmq.graph.files.serialize import write_model
+from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
+from onnx_cgmq.graph.files.validate import validate
+
+ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
+"""Wherever a model is taken: a path, a proto, or a graph in memory."""
+
+_PROTO_LIMIT: Final = 2**31 - 2**24
+"""Bytes of tensors above which a model needs external data: protobuf holds less than 2 GiB."""
+
+
+def load_model(model: ModelLike) -> ir.Model:
+    """Loads a model; what the caller holds is never changed.
+
+    Args:
+        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model`` (cloned, and taken to
+            be valid).
+
+    Returns:
+        The graph in memory. External data stays mapped from its file.
+
+    Raises:
+        ModelError: The file is missing, is not ONNX, is truncated or invalid, or its external data
+            is missing, too short, or outside the folder of the file.
+    """
+    if isinstance(model, ir.Model):
+        return model.clone()
+    if isinstance(model, onnx.ModelProto):
+        return _from_proto(model, "the ModelProto", Path.cwd(), file=None)
+    path = Path(model)
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the ONNX file in it")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} does not exist; check the path of the ONNX file") from error
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    try:
+        proto = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ModelError(
+            f"{path} is not an ONNX file, or is truncated ({len(content):,} bytes; {error}); "
+            "export or download it again"
+        ) from error
+    return _from_proto(proto, str(path), path.resolve().parent, file=path)
+
+
+def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
+    """Writes a model atomically: a file of that name is replaced at the end or left as it was.
+
+    A model too large for one file (2 GiB) gets its tensors written to ``NAME.data`` beside it.
+
+    Args:
+        model: What to write; not changed.
+        path: The file.
+
+    Raises:
+        OutputError: The file can't be written.
+        ModelError: External data that the model refers to can no longer be read.
+    """
+    target = Path(path)
+    part: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(descriptor)
+        part = Path(name)
+        _write(model, target, part)
+        part.chmod(_default_mode())  # mkstemp makes files that only their owner can read
+        os.replace(part, target)
+    except OSError as error:
+        raise OutputError(
+            f"can't write {target}: {error.strerror or error}; "
+            "check its folder, permissions and free space"
+        ) from error
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"the model can't be written: {_reason(error)}") from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Names and values of all constant tensors: initializers and attributes, subgraphs included."""
+    for graph in model.graphs():
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+        for node in graph:
+            for attribute in node.attributes.values():
+                if attribute.type is ir.AttributeType.TENSOR and not attribute.is_ref():
+                    yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
+
+
+def file_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a model's file and of its external data.
+
+    Raises:
+        ModelError: It can't be read.
+    """
+    external = {
+        Path(tensor.path)
+        for _, tensor in tensors_of(load_model(path))
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+    return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
+
+
+def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | None) -> ir.Model:
+    if not proto.HasField("graph") or not proto.ir_version:
+        raise ModelError(f"{label} is not an ONNX model: it has no graph; export it again")
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as error:  # whatever malformed field it met first
+        raise ModelError(f"{label} is not a valid ONNX model: {_reason(error)}") from error
+    validate(model, label)
+    external = {
+        name: tensor for name, tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)
+    }
+    for name, tensor in external.items():
+        _check_external(label, folder, name, tensor)
+    for graph in model.graphs():
+        ir.external_data.set_base_dir(graph, folder)
+    try:
+        # Functions may be of another opset than the model: prepare() upgrades them.
+        if external and file is not None:
+            onnx.checker.check_model(os.fspath(file), skip_opset_compatibility_check=True)
+        elif not external and proto.ByteSize() < _PROTO_LIMIT:
+            with tolerated(proto):
+                onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(
+            f"{label} is not a valid ONNX model: {_reason(error)}; export it again"
+        ) from error
+    forget_false_sizes(model)
+    return model
+
+
+def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTensor) -> None:
+    where = f"{label}: external data of tensor '{name}'"
+    data = (folder / tensor.location).resolve()
+    # Links are followed first: a model from elsewhere must not make us read any file.
+    if not data.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{where} points outside the model's folder ('{tensor.location}'); "
+            "move the data file beside the model and export again"
+        )
+    if not data.is_file():
+        raise ModelError(
+            f"{where} is missing: no file '{tensor.location}' in {folder}; copy it there"
+            + (", or give the path of the model's file" if label == "the ModelProto" else "")
+        )
+    start, length = tensor.offset or 0, tensor.length or tensor.nbytes
+    if start < 0 or length != tensor.nbytes:
+        raise ModelError(
+            f"{where} has {length:,} bytes from {start:,} on, but {tensor.nbytes:,} are needed for "
+            f"its type {tensor.dtype.name} and shape {tensor.shape}; export it again"
+        )
+    if data.stat().st_nlink > 1:
+        raise ModelError(
+            f"{where}: '{tensor.location}' has a second name (a hard link), which may be a file "
+            "from elsewhere; copy it"
+        )
+    end = start + length
+    if data.stat().st_size < end:
+        raise ModelError(
+            f"{where} is truncated: '{tensor.location}' has {data.stat().st_size:,} bytes, "
+            f"{end:,} are needed; copy it again"
+        )
+
+
+def _write(model: ir.Model, target: Path, part: Path) -> None:
+    tensors = dict(tensors_of(model))
+    for name, tensor in tensors.items():
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external("the model", Path(tensor.base_dir), name, tensor)
+    if sum(tensor.nbytes for tensor in tensors.values()) < _PROTO_LIMIT:
+        with part.open("wb") as file:
+            write_model(model.clone(), file)
+    else:
+        # The model stores the name of its data file: the final one, which ir.save also replaces
+        # atomically.
+        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
+
+
+def _default_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause on one line: wrappers only repeat the whole graph."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:500]
