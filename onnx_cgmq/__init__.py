@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.config import Config
     from onnx_cgmq.errors import CgmqError
     from onnx_cgmq.graph.gating.insert import insert_gates
-    from onnx_cgmq.graph.lower.ort import write_back
+    from onnx_cgmq.graph.lower.write import write_back
     from onnx_cgmq.graph.preparation.prepare import prepare
     from onnx_cgmq.inspection import inspect
     from onnx_cgmq.learn.calibrate import calibrate
@@ -37,7 +37,7 @@ _MODULES = {
     "prepare": "onnx_cgmq.graph.preparation.prepare",
     "quantize": "onnx_cgmq.pipeline",
     "verify": "onnx_cgmq.verification",
-    "write_back": "onnx_cgmq.graph.lower.ort",
+    "write_back": "onnx_cgmq.graph.lower.write",
 }
 
 __all__ = [

@@ -22,7 +22,7 @@ from onnx_cgmq.errors import ConfigError, OutputError
 from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Notice, Started
 from onnx_cgmq.graph.files.load import ModelLike, save_model
 from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.graph.sizes import open_inputs
 from onnx_cgmq.inspection import Report, inspect

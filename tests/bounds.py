@@ -17,7 +17,7 @@ from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import BoundError
 from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.calibrate import calibrate

@@ -34,7 +34,7 @@ PARAMETERS = {
     "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
     "insert_gates": "model config **settings",
     "prepare": "model",
-    "write_back": "gated plan",
+    "write_back": "gated plan *form",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "inspect": "model shapes",

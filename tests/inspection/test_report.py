@@ -14,7 +14,7 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.metadata import PLAN_KEY
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.inspection import inspect
 
 

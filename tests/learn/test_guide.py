@@ -12,7 +12,7 @@ from toys import convnet, gated_mirror, guided_steps, mlp
 from onnx_cgmq.bits import Granularity, Role
 from onnx_cgmq.config import Direction
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.guide import Guide
 

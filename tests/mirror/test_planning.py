@@ -15,7 +15,7 @@ from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role, code_range
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.codes import quantized_values
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.mirror.planning import narrow_to_codes, tensor_plan
 from onnx_cgmq.mirror.quantizer import GatedQuantizer

@@ -15,7 +15,7 @@ from onnx_cgmq.bits import INTEGER_KERNEL_BITS
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror

@@ -13,7 +13,7 @@ from onnx_cgmq.bits import Granularity, Role
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.runtime import open_session

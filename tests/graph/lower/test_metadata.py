@@ -11,7 +11,7 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower import metadata
 from onnx_cgmq.graph.lower.metadata import PLAN_KEY, embedded_tensors
-from onnx_cgmq.graph.lower.ort import write_back
+from onnx_cgmq.graph.lower.write import write_back
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])

@@ -1,0 +1,70 @@
+"""write_back(): a plan becomes a standard ONNX model, in one of the forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
+from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.graph.lower.gated import GatedTensors
+from onnx_cgmq.graph.lower.metadata import embed_plan
+from onnx_cgmq.graph.lower.ort import write_ort
+from onnx_cgmq.graph.lower.storage import ir_version
+from onnx_cgmq.graph.sizes import SHAPES_KEY
+from onnx_cgmq.plan import BitPlan
+
+_WRITERS: Final[dict[Form, Callable[[GatedTensors], None]]] = {Form.ORT: write_ort}
+"""What replaces every quantizer of a gated graph, in place."""
+
+
+def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) -> ir.Model:
+    """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
+
+    The result computes what the gated graph computes at the plan's gates. How tensors are written
+    is said in the module of the form: :mod:`~onnx_cgmq.graph.lower.ort`.
+
+    Args:
+        gated: The gated model; it is not changed.
+        plan: A plan for its tensors. Values of weights and biases come from the plan, or else from
+            the gated model.
+        form: How to write quantized tensors.
+
+    Returns:
+        The model, with the plan in its metadata. What the model says of itself stays there; notes
+        of exporters at its nodes do not.
+
+    Raises:
+        ModelError: The model has no gates, or the plan does not fit it.
+        ConfigError: There is no such form.
+    """
+    write = _writer(form)
+    model = load_model(gated)
+    tensors = GatedTensors(model, plan)
+    write(tensors)
+    for function in list(model.functions):
+        if function[0] == GATED_DOMAIN:
+            del model.functions[function]
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
+    model.graph.opset_imports.pop(GATED_DOMAIN, None)
+    types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
+    model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
+    for key in list(model.metadata_props):
+        if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
+            del model.metadata_props[key]
+    embed_plan(model, plan, tensors.specs)
+    return model
+
+
+def _writer(form: Form | str) -> Callable[[GatedTensors], None]:
+    try:
+        return _WRITERS[Form(form)]
+    except (KeyError, ValueError):
+        known = ", ".join(writable.value for writable in _WRITERS)
+        raise ConfigError(f"form {str(form)!r} can't be written; choose one of {known}") from None
