@@ -40,13 +40,25 @@ class GridForm(str, Enum):
     """Which integer codes a grid has.
 
     SYMMETRIC: ``-(2**(b-1)-1) .. 2**(b-1)-1``, zero point 0 (weights, biases).
+    REDUCED: the same, but at 8 bits -64 .. 64: two products of such a weight and a UINT8 activation
+        fit into INT16, which x86 kernels without VNNI add them in, saturating silently.
     UNSIGNED: ``0 .. 2**b-1``, zero point 0 (activations that can't be negative).
     AFFINE: ``0 .. 2**b-1`` with an integer zero point (all other activations).
     """
 
     SYMMETRIC = "symmetric"
+    REDUCED = "reduced"
     UNSIGNED = "unsigned"
     AFFINE = "affine"
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether codes are signed, with zero in the middle."""
+        return self in (GridForm.SYMMETRIC, GridForm.REDUCED)
+
+
+_REDUCED_LARGEST = 64
+"""Largest 8-bit code of a reduced grid: ``2 * 64 * 255 < 2**15``."""
 
 
 def code_range(bits: int, form: GridForm) -> tuple[int, int]:
@@ -66,15 +78,36 @@ def code_range(bits: int, form: GridForm) -> tuple[int, int]:
         raise ValueError(f"{bits} bits have no integer codes; expected 0 to {FLOAT_BITS - 1}")
     if bits == 0:
         return 0, 0
-    if form is GridForm.SYMMETRIC:
-        largest = 2 ** (bits - 1) - 1
+    if form.is_symmetric:
+        reduced = form is GridForm.REDUCED and bits == INTEGER_KERNEL_BITS
+        largest = _REDUCED_LARGEST if reduced else 2 ** (bits - 1) - 1
         return -largest, largest
     return 0, 2**bits - 1
 
 
-def intervals(bits: int) -> int:
-    """Number of steps that span the range at a width: ``2**bits - 1``."""
-    return int(2**bits - 1)
+def intervals(bits: int, form: GridForm = GridForm.SYMMETRIC) -> int:
+    """Number of steps that span the range at a width: ``2**bits - 1``, or as the codes need.
+
+    A range reaches half a step beyond the largest code of a symmetric grid.
+    """
+    smallest, largest = code_range(bits, form)
+    return largest - smallest + (1 if form.is_symmetric and bits else 0)
+
+
+def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.NDArray[np.float32]:
+    """Steps rounded to so many significant bits: 1 leaves powers of two.
+
+    Sums of products of codes on such steps are exact in float32 (as long as they stay below
+    ``2**24`` in units of the product's last bit), so that float and integer kernels agree.
+
+    Args:
+        step: Positive, any shape.
+        significant_bits: At least 1.
+    """
+    mantissa, exponent = np.frexp(step)
+    scale = np.float32(2**significant_bits)
+    rounded = np.ldexp(np.round(mantissa * scale) / scale, exponent)
+    return np.asarray(rounded, dtype=np.float32)
 
 
 def nesting_factor(coarse: int, fine: int) -> int:

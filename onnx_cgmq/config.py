@@ -26,6 +26,12 @@ class Config(BaseModel):
     Attributes:
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The same for activations; ``None`` follows ``granularity``.
+        weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
+        exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.graph.gating.exact.exact_ranges`),
+            so that float and integer kernels, and every runtime, compute the same codes.
+        reduced_range: Keep 8-bit codes of weights within -64 .. 64, so that INT8 kernels of x86
+            processors without VNNI don't saturate; otherwise such weights are written as UINT8,
+            which is exact, but slower there.
         widths: The widths a gate may choose, ascending.
         prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
@@ -55,6 +61,9 @@ class Config(BaseModel):
 
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
+    weight_ranges: Granularity = Granularity.TENSOR
+    exact_steps: bool = False
+    reduced_range: bool = False
     widths: tuple[int, ...] = (2, 4, 8, 16, 32)
     prune: bool = False
     input_width: int | None = None
@@ -83,6 +92,8 @@ class Config(BaseModel):
                 "prune=True with granularity 'tensor' would remove whole layers; "
                 "choose granularity 'channel' or 'element'"
             )
+        if self.weight_ranges is Granularity.ELEMENT:
+            raise ValueError("weight_ranges must be 'tensor' or 'channel'")
         if self.input_width is not None and self.input_width not in (2, 4, 8, 16, 32):
             raise ValueError("input_width must be 2, 4, 8, 16 or 32")
         for pattern, widths in self.choices:

@@ -68,7 +68,7 @@ def _array(value: ir.Value) -> np.ndarray:
 def _tensor_plan(node, spec, widths, wider: TensorPlan | None = None) -> TensorPlan:
     has_grid = (widths > 0) & (widths < FLOAT_BITS)
     high = _array(node.inputs[-2])
-    low = -high if spec.form is GridForm.SYMMETRIC else np.zeros_like(high)
+    low = -high if spec.form.is_symmetric else np.zeros_like(high)
     if spec.form is GridForm.AFFINE:
         low = _array(node.inputs[1])
     quantized = spec.ladder.quantized or (8,)
@@ -76,14 +76,16 @@ def _tensor_plan(node, spec, widths, wider: TensorPlan | None = None) -> TensorP
     shared = spec.granularity is Granularity.ELEMENT
     if shared:
         low, high = low[0], high[0]
+    elif spec.channel_ranges:
+        low, high = low[int(index)], high[int(index)]
     else:
         low = np.take_along_axis(low, index[None], 0)[0]
         high = np.take_along_axis(high, index[None], 0)[0]
-    count = np.vectorize(lambda w: np.float32(intervals(w) if w else 1), otypes=[np.float32])(
-        np.where(has_grid, widths, 0)
-    )
+    count = np.vectorize(
+        lambda w: np.float32(intervals(w, spec.form) if w else 1), otypes=[np.float32]
+    )(np.where(has_grid, widths, 0))
     step = np.where(has_grid, (high - low).astype(np.float32) / count, 0).astype(np.float32)
-    zero_point = np.zeros(widths.shape, dtype=np.int64)
+    zero_point = np.zeros(step.shape, dtype=np.int64)
     if spec.form is GridForm.AFFINE:
         safe = np.where(step > 0, step, np.float32(1))
         zero_point = np.clip(np.round(-low / safe), 0, count).astype(np.int64) * has_grid

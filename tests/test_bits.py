@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_cgmq.bits import GridForm, Ladder, code_range, intervals, nesting_factor
+from onnx_cgmq.bits import (
+    GridForm,
+    Ladder,
+    code_range,
+    intervals,
+    nesting_factor,
+    rounded_step,
+)
 
 WIDTHS = (0, 2, 4, 8, 16, 32)
 LADDERS = st.sets(st.sampled_from(WIDTHS), min_size=1).filter(lambda s: s != {0})
@@ -44,7 +51,11 @@ def test_nesting():
 
 
 @settings(deadline=None)
-@given(st.sampled_from((2, 4, 8)), st.sampled_from((4, 8, 16)), st.sampled_from(list(GridForm)))
+@given(
+    st.sampled_from((2, 4, 8)),
+    st.sampled_from((4, 8, 16)),
+    st.sampled_from([form for form in GridForm if form is not GridForm.REDUCED]),
+)
 def test_scaled_codes_stay_in_the_finer_range(coarse, fine, form):
     if fine <= coarse:
         return
@@ -53,6 +64,30 @@ def test_scaled_codes_stay_in_the_finer_range(coarse, fine, form):
     smallest, largest = code_range(coarse, form)
     fine_smallest, fine_largest = code_range(fine, form)
     assert fine_smallest <= factor * smallest <= factor * largest <= fine_largest
+
+
+@pytest.mark.parametrize("form", GridForm)
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_a_range_reaches_its_largest_code(bits, form):
+    smallest, largest = code_range(bits, form)
+    margin = 0.5 if form.is_symmetric else 0
+    assert intervals(bits, form) == largest - smallest + 2 * margin
+
+
+def test_reduced_codes_of_8_bits_never_saturate_a_pair_of_products():
+    smallest, largest = code_range(8, GridForm.REDUCED)
+    assert -(2**15) <= 2 * 255 * smallest < 2 * 255 * largest < 2**15
+    assert code_range(4, GridForm.REDUCED) == code_range(4, GridForm.SYMMETRIC)
+
+
+@settings(deadline=None)
+@given(st.floats(2.0**-60, 2.0**60, width=32), st.integers(1, 5))
+def test_rounded_steps_are_near_and_have_few_bits(step, bits):
+    rounded = rounded_step(np.array([step], np.float32), bits)
+    assert rounded_step(rounded, bits) == rounded
+    assert abs(rounded[0] - step) <= step * 2.0**-bits
+    mantissa, _ = np.frexp(rounded[0])
+    assert mantissa * 2**bits == int(mantissa * 2**bits)
 
 
 def test_table_of_the_paper():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.bits import Role
 from onnx_cgmq.data.source import Samples
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.batches import tensors
@@ -43,7 +43,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
 
 def _thin(value: Tensor, spec: QuantizerSpec, keep: int) -> Tensor:
     """Part of an activation: whole samples for ``channel`` gates, else values at a stride."""
-    if spec.granularity is Granularity.CHANNEL:
+    if spec.has_channels:
         per_sample = max(1, value[0].numel())
         return value[: max(1, keep // per_sample)].detach().clone()
     flat = value.detach().reshape(-1)

@@ -82,7 +82,10 @@ def _noise(quantizer: GatedQuantizer, magnitude: Tensor, widths: Tensor) -> Tens
     """Mean squared quantization error at the given widths, the gate's shape."""
     noise = torch.zeros(widths.shape)
     for index, width in enumerate(quantizer.spec.ladder.quantized):
-        noise = torch.where(widths == width, quantizer.noise[index], noise)
+        error = quantizer.noise[index]
+        if quantizer.spec.channel_ranges:  # one gate for all of them
+            error = error.mean()
+        noise = torch.where(widths == width, error, noise)
     return torch.where(widths == 0, _PRUNED_NOISE * magnitude.square(), noise)
 
 

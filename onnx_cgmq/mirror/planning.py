@@ -34,10 +34,11 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     grid, low, high = quantizer.selected()
     widths = quantizer.widths
     has_grid = _has_grid(widths)
-    step = np.broadcast_to(grid.step.numpy(), spec.gate_shape)
-    zero_point = np.zeros(spec.gate_shape)
+    shape = np.broadcast_shapes(spec.gate_shape, spec.range_item_shape)
+    step = np.broadcast_to(grid.step.numpy(), shape)
+    zero_point = np.zeros(shape)
     if spec.role is Role.ACTIVATION:
-        zero_point = np.broadcast_to(-grid.code_min.numpy(), spec.gate_shape)
+        zero_point = np.broadcast_to(-grid.code_min.numpy(), shape)
     return TensorPlan(
         name=spec.tensor,
         role=spec.role,
@@ -91,7 +92,8 @@ def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
             # A width has a range of its own: take along the step.
             moved = torch.from_numpy((narrow == width) & (widths != width))
             index = quantizer.spec.range_index(width)
-            high = torch.where(moved, grid.step * intervals(width) / 2, quantizer.high[index])
+            span = grid.step * intervals(width, quantizer.spec.form)
+            high = torch.where(moved, span / 2, quantizer.high[index])
             quantizer.base_high[index] = high
             quantizer.log_high[index] = 0.0
     quantizer.set_gate(quantizer.gate_for(narrow))

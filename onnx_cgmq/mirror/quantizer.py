@@ -26,7 +26,7 @@ from onnx_cgmq.mirror.fake_quantize import (
     observe,
     round_straight_through,
 )
-from onnx_cgmq.mirror.ranges import fit_ranges
+from onnx_cgmq.mirror.ranges import exact, fit_ranges
 
 INT32_LIMIT: Final = 2.0**31 - 128
 """Largest float32 below 2**31: the clip of INT32 bias codes."""
@@ -145,7 +145,7 @@ class GatedQuantizer(nn.Module):
         # Pruned and float entries have no step of their own: any range and width will do.
         quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
         index = (levels - 1).clamp(0, len(quantized) - 1)
-        counts = torch.tensor([float(intervals(width)) for width in quantized])
+        counts = torch.tensor([float(intervals(width, self.spec.form)) for width in quantized])
         self._range_index, self._intervals = index, counts[index]
         self._passes = is_float if bool(is_float.any()) else None
         self._all_float = bool(is_float.all())
@@ -155,16 +155,25 @@ class GatedQuantizer(nn.Module):
     @property
     def high(self) -> Tensor:
         """Range ends of every width, float32, ``spec.range_shape``; differentiable."""
-        return self.base_high * torch.exp(self.log_high)
+        return self._ranges()[1]
 
     @property
     def low(self) -> Tensor:
         """Range starts of every width, float32, ``spec.range_shape``; differentiable."""
-        if self.spec.form is GridForm.SYMMETRIC:
-            return -self.high
-        if self.log_low is None:
-            return self.base_low
-        return self.base_low * torch.exp(self.log_low)
+        return self._ranges()[0]
+
+    def _ranges(self) -> tuple[Tensor, Tensor]:
+        """Starts and ends of every width; rounding to exact steps has the identity's gradient."""
+        high = self.base_high * torch.exp(self.log_high)
+        low = self.base_low
+        if self.spec.form.is_symmetric:
+            low = -high
+        elif self.log_low is not None:
+            low = self.base_low * torch.exp(self.log_low)
+        if not self.spec.exact:
+            return low, high
+        exact_low, exact_high = exact(self.spec, low, high)
+        return _with_gradient_of(low, exact_low), _with_gradient_of(high, exact_high)
 
     def fit(self, values: Tensor) -> None:
         """Fits the range of every width to values by least squared error (:func:`fit_ranges`)."""
@@ -183,7 +192,7 @@ class GatedQuantizer(nn.Module):
     def _remember(self, x: Tensor) -> None:
         """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
         flat = x.detach()
-        if self.spec.granularity is Granularity.CHANNEL:
+        if self.spec.has_channels:
             rows = max(1, _SAMPLE_SIZE * 4 // max(1, flat[0].numel()))
             self._sample = flat[:rows].clone()
         else:
@@ -225,7 +234,7 @@ class GatedQuantizer(nn.Module):
 
     def _selected_range(self) -> tuple[Tensor, Tensor]:
         """Range of the selected width(s): of ``spec.range_item_shape``."""
-        high, low = self.high, self.low
+        low, high = self._ranges()
         if self.spec.granularity is Granularity.ELEMENT:
             return high[0], low[0]
         if self._width is not None:
@@ -239,7 +248,7 @@ class GatedQuantizer(nn.Module):
         form = self.spec.form
         if self._width is not None:
             smallest, largest = code_range(self._width, form)
-            step = (high - low) / intervals(self._width)
+            step = (high - low) / intervals(self._width, form)
             code_min, code_max = torch.tensor(float(smallest)), torch.tensor(float(largest))
             passes = None
         else:
@@ -272,6 +281,13 @@ class GatedQuantizer(nn.Module):
             return Grid(zero, zero, zero), self.low[-1], self.high[-1]
         high, low = self._selected_range()
         return self.grid(high, low), low, high
+
+
+def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
+    """``value``, to the last bit, with the gradient of the identity to ``learned``."""
+    if not (torch.is_grad_enabled() and learned.requires_grad):
+        return value
+    return value + (learned - learned.detach())
 
 
 def _refresh_loaded(module: GatedQuantizer, _: object) -> None:

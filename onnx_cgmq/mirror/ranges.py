@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Granularity, GridForm, code_range, intervals
+from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, code_range, intervals
+from onnx_cgmq.graph.gating.exact import exact_range, exact_ranges
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 _CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
@@ -49,7 +50,7 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
     rows = _rows(spec, values.detach().float())
     top = rows.amax(dim=1).clamp_min(0.0)
     bottom = rows.amin(dim=1).clamp_max(0.0)
-    if spec.form is GridForm.SYMMETRIC:
+    if spec.form.is_symmetric:
         top = torch.maximum(top, -bottom).clamp_min(_TINY)
         bottom = -top
     elif spec.form is GridForm.UNSIGNED:
@@ -60,17 +61,20 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
     lows, highs, errors = [], [], []
     for width in spec.ladder.quantized or (8,):
         best_error = torch.full_like(top, float("inf"))
-        best = torch.ones_like(top)
+        best_low, best_high = bottom, top
         for fraction in _CANDIDATES.tolist():
-            error = _error(rows, bottom * fraction, top * fraction, width, spec.form)
+            low, high = _candidate(spec, bottom * fraction, top * fraction, width)
+            error = _error(rows, low, high, width, spec.form)
             better = error < best_error
-            best = torch.where(better, torch.full_like(best, fraction), best)
+            best_low = torch.where(better, low, best_low)
+            best_high = torch.where(better, high, best_high)
             best_error = torch.minimum(error, best_error)
-        lows.append(bottom * best)
-        highs.append(top * best)
+        lows.append(best_low)
+        highs.append(best_high)
         errors.append(best_error)
     if spec.granularity is Granularity.ELEMENT:
-        lows, highs = lows[:1], highs[:1]
+        low, high = exact(spec, torch.stack(lows[:1]), torch.stack(highs[:1]))
+        lows, highs = [low[0]], [high[0]]
         errors = [
             _error(rows, lows[0], highs[0], width, spec.form)
             for width in spec.ladder.quantized or (8,)
@@ -82,9 +86,24 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
     )
 
 
+def exact(spec: QuantizerSpec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`~onnx_cgmq.graph.gating.exact.exact_ranges` of tensors, without gradient."""
+    ends = exact_ranges(spec, low.detach().numpy(), high.detach().numpy())
+    return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
+
+
+def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """A range as the quantizer will use it."""
+    shared = spec.granularity is Granularity.ELEMENT  # rounded for the widest of its grids only
+    if not spec.exact or shared or width > INTEGER_KERNEL_BITS:
+        return low, high
+    ends = exact_range(spec, low.numpy(), high.numpy(), width)
+    return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
+
+
 def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
     """One row of values for every range."""
-    if spec.granularity is Granularity.CHANNEL:
+    if spec.has_channels:
         assert spec.axis is not None
         rows = values.movedim(spec.axis, 0).reshape(spec.shape[spec.axis], -1)
     else:
@@ -95,7 +114,7 @@ def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
 
 def _error(rows: Tensor, low: Tensor, high: Tensor, width: int, form: GridForm) -> Tensor:
     """Mean squared quantization error of every row."""
-    step = ((high - low) / intervals(width)).unsqueeze(1)
+    step = ((high - low) / intervals(width, form)).unsqueeze(1)
     smallest, largest = code_range(width, form)
     zero_point = torch.zeros_like(step)
     if form is GridForm.AFFINE:

@@ -68,7 +68,7 @@ def test_ranges_hold_zero_and_are_positive(form) -> None:
         assert (fitted.high > 0).all()
         assert (fitted.low <= 0).all()
         assert torch.isfinite(fitted.error).all()
-        if form is GridForm.SYMMETRIC:
+        if form.is_symmetric:
             assert torch.equal(fitted.low, -fitted.high)
         if form is GridForm.UNSIGNED:
             assert not fitted.low.any()

@@ -55,7 +55,8 @@ _LAYOUTS: Final = {
 def function_name(spec: QuantizerSpec) -> str:
     """Operator type of a quantizer, such as ``GatedQDQ_symmetric_channel_2_4_8_16_32``."""
     widths = "_".join(map(str, spec.ladder.widths))
-    return f"{GATED_PREFIX}{spec.form.value}_{_LAYOUTS[spec.granularity]}_{widths}"
+    layout = "channel_ranges" if spec.channel_ranges else _LAYOUTS[spec.granularity]
+    return f"{GATED_PREFIX}{spec.form.value}_{layout}_{widths}"
 
 
 def is_gated_quantizer(node: ir.Node) -> bool:
@@ -67,7 +68,8 @@ def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
     """Builds the function that quantizes as a spec says.
 
     Its signature is ``(x, [low,] high, gate) -> (y, step)``, with ``low`` for affine grids only and
-    an attribute ``axis`` for ``channel`` granularity. Shapes are those of :class:`QuantizerSpec`.
+    an attribute ``axis`` where channels have ranges of their own. Shapes are those of
+    :class:`QuantizerSpec`.
     ``step`` has shape ``spec.range_item_shape``: the step of the integer tensor that holds the
     codes (``element``: of the widest selected grid), 0 everywhere if any gate selects more than 8
     bits; a pruned channel or tensor has the step of the narrowest width.
@@ -129,7 +131,7 @@ class _Body:
             self._quantize(width)
         self._select_value()
         self._select_step()
-        axis = "<axis> " if self.granularity is Granularity.CHANNEL else ""
+        axis = "<axis> " if self.spec.has_channels else ""
         low = "low, " if self.form is GridForm.AFFINE else ""
         nodes = "\n".join(f"    {line}" for line in self.lines)
         return (
@@ -149,25 +151,25 @@ class _Body:
         self._add(f"i_{width}", f"Constant <value_int: int = {index}> ()")
         self._add(f"high_{width}", f"Gather <axis: int = 0> (high, i_{width})")
         span = f"high_{width}"
-        if self.form is GridForm.SYMMETRIC:
+        if self.form.is_symmetric:
             self._add(f"span_{width}", f"Add (high_{width}, high_{width})")
             span = f"span_{width}"
         elif self.form is GridForm.AFFINE:
             self._add(f"low_{width}", f"Gather <axis: int = 0> (low, i_{width})")
             self._add(f"span_{width}", f"Sub (high_{width}, low_{width})")
             span = f"span_{width}"
-        self._constant(f"n_{width}", intervals(width))
+        self._constant(f"n_{width}", intervals(width, self.form))
         self._add(f"step_{width}", f"Div ({span}, n_{width})")
 
     def _quantize(self, width: int) -> None:
         """``y_b``: one QuantizeLinear/DequantizeLinear pair."""
         self._zero_point(width)
         bits = max(width, 4)  # 2-bit types came with opset 25; 4-bit ones hold the clipped codes
-        signed = self.form is GridForm.SYMMETRIC
+        signed = self.form.is_symmetric
         dtype = ir.DataType[f"{'INT' if signed else 'UINT'}{bits}"]
         scale, offset = f"step_{width}", f"offset_{width}"
         axis = ""
-        if self.granularity is Granularity.CHANNEL:
+        if self.spec.has_channels:
             axis = "<axis: int = @axis> "
             if "flat = " not in "".join(self.lines):
                 self._add("flat", "Constant <value_ints: ints = [-1]> ()")

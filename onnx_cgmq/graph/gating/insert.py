@@ -15,6 +15,7 @@ from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.choices import Choices
+from onnx_cgmq.graph.gating.exact import exact_ranges
 from onnx_cgmq.graph.gating.gated_qdq import (
     ACCUMULATOR_OP,
     GATED_DOMAIN,
@@ -178,7 +179,7 @@ class _Inserter:
     def carry(self, value: ir.Value, before: ir.Node) -> ir.Node:
         """Inserts the quantizer of a value between integer kernels."""
         chosen = self.choices.ladder(str(value.name), activation=True)
-        spec = carried_spec(value, chosen, value in self.nonnegative)
+        spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
         self._quantize(value, spec, before)
         return self.quantized[value][0]
 
@@ -186,18 +187,19 @@ class _Inserter:
         """Inserts the quantizer of a value before a node."""
         name = spec.tensor
         high = _initial_high(value, spec)
+        symmetric = spec.form is not GridForm.UNSIGNED
+        low, high = exact_ranges(spec, -high if symmetric else np.zeros_like(high), high)
         inputs: list[ir.Value] = [value]
         if spec.form is GridForm.AFFINE:
-            inputs.append(add_initializer(self.graph, f"{name}.low", -high))
+            inputs.append(add_initializer(self.graph, f"{name}.low", low))
         gate = np.full(spec.gate_shape, spec.ladder.gate_max, dtype=np.float32)
         inputs.append(add_initializer(self.graph, f"{name}.high", high))
         inputs.append(add_initializer(self.graph, f"{name}.gate", gate))
-        per_channel = spec.granularity is Granularity.CHANNEL
         node = ir.Node(
             GATED_DOMAIN,
             function_name(spec),
             inputs,
-            [ir.AttrInt64("axis", spec.axis)] if per_channel and spec.axis is not None else [],
+            [ir.AttrInt64("axis", spec.axis)] if spec.axis is not None else [],
             outputs=[
                 _float_value(f"{name}.quantized", _shape_of(value)),
                 _float_value(f"{name}.step", ir.Shape(spec.range_item_shape)),
@@ -262,9 +264,8 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
     """Largest magnitude of a constant for each range; 1 for activations, before calibration."""
     if value.const_value is None:
         return np.ones(spec.range_shape, dtype=np.float32)
-    per_channel = spec.granularity is Granularity.CHANNEL
     with reading(value.const_value) as array:
-        axes = tuple(i for i in range(array.ndim) if i != spec.axis) if per_channel else None
+        axes = tuple(i for i in range(array.ndim) if i != spec.axis) if spec.has_channels else None
         largest = np.maximum(array.max(axis=axes, initial=0.0), -array.min(axis=axes, initial=0.0))
     item = np.asarray(largest, dtype=np.float32).reshape(spec.range_item_shape)
     item = np.where(item > 0, item, np.float32(_SMALLEST_RANGE))

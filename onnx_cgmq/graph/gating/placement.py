@@ -80,15 +80,25 @@ def weight_spec(
     granularity = config.granularity
     if granularity is Granularity.CHANNEL and axis is None:
         granularity = Granularity.TENSOR
+    one_gate = granularity is Granularity.TENSOR
+    channel_ranges = one_gate and axis is not None and config.weight_ranges is Granularity.CHANNEL
     return QuantizerSpec(
         tensor=str(weight.name),
         role=Role.WEIGHT,
-        form=GridForm.SYMMETRIC,
+        form=_weight_form(config, granularity),
         granularity=granularity,
         ladder=chosen or _weight_ladder(config, granularity),
         shape=tuple(weight.const_value.shape.numpy()),
-        axis=axis if granularity is Granularity.CHANNEL else None,
+        axis=axis if channel_ranges or granularity is Granularity.CHANNEL else None,
+        channel_ranges=channel_ranges,
+        exact=config.exact_steps,
     )
+
+
+def _weight_form(config: Config, granularity: Granularity) -> GridForm:
+    # The grids of element gates must be nested, and reduced ones are not.
+    reduced = config.reduced_range and granularity is not Granularity.ELEMENT
+    return GridForm.REDUCED if reduced else GridForm.SYMMETRIC
 
 
 def _weight_ladder(config: Config, granularity: Granularity) -> Ladder:
@@ -154,6 +164,7 @@ def activation_spec(
         ladder=ladder,
         shape=_sample_shape(node, value, granularity, axis),
         axis=axis,
+        exact=config.exact_steps,
     )
 
 
@@ -212,10 +223,13 @@ def _sample_shape(
     return tuple(shape)
 
 
-def carried_spec(value: ir.Value, chosen: Ladder | None, nonnegative: bool) -> QuantizerSpec:
+def carried_spec(
+    config: Config, value: ir.Value, chosen: Ladder | None, nonnegative: bool
+) -> QuantizerSpec:
     """Describes the quantizer of an activation between integer kernels that no MAC reads.
 
     Args:
+        config: Whether steps are exact.
         value: The activation.
         chosen: The widths that the user chose for it, if any; 8 bits otherwise.
         nonnegative: Whether it is never negative.
@@ -228,4 +242,5 @@ def carried_spec(value: ir.Value, chosen: Ladder | None, nonnegative: bool) -> Q
         granularity=Granularity.TENSOR,
         ladder=chosen or Ladder((INTEGER_KERNEL_BITS,)),
         shape=(1, *shape[1:]),
+        exact=config.exact_steps,
     )

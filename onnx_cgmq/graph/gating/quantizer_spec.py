@@ -19,7 +19,10 @@ class QuantizerSpec:
         granularity: One gate per tensor, channel or element.
         ladder: The widths its gate may choose.
         shape: Shape of the tensor; activations have their batch (axis 0) as 1.
-        axis: Channel axis for ``channel`` granularity (and per-channel ranges), else ``None``.
+        axis: Channel axis where there is a range for each channel, else ``None``.
+        channel_ranges: Whether a tensor with one gate has a range for each channel.
+        exact: Whether steps up to 8 bits are rounded so that float32 sums of products are exact:
+            to powers of two for activations, to three significant bits for weights.
     """
 
     tensor: str
@@ -29,6 +32,13 @@ class QuantizerSpec:
     ladder: Ladder
     shape: tuple[int, ...]
     axis: int | None = None
+    channel_ranges: bool = False
+    exact: bool = False
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether each channel has a range of its own."""
+        return self.granularity is Granularity.CHANNEL or self.channel_ranges
 
     @property
     def gate_shape(self) -> tuple[int, ...]:
@@ -37,14 +47,14 @@ class QuantizerSpec:
         ``()`` for ``tensor``; ``[1, .., C, .., 1]`` (full rank) for ``channel``; ``shape`` for
         ``element``.
         """
-        if self.granularity is Granularity.ELEMENT:
-            return self.shape
-        return self.range_item_shape
+        if self.granularity is Granularity.TENSOR:
+            return ()
+        return self.shape if self.granularity is Granularity.ELEMENT else self.range_item_shape
 
     @property
     def range_item_shape(self) -> tuple[int, ...]:
-        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` for ``channel``."""
-        if self.granularity is Granularity.CHANNEL:
+        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` with channels."""
+        if self.has_channels:
             assert self.axis is not None
             return tuple(size if i == self.axis else 1 for i, size in enumerate(self.shape))
         return ()
@@ -74,6 +84,8 @@ class QuantizerSpec:
             "widths": self.ladder.widths,
             "shape": self.shape,
             "axis": self.axis,
+            "channel_ranges": self.channel_ranges,
+            "exact": self.exact,
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -89,4 +101,6 @@ class QuantizerSpec:
             ladder=Ladder(tuple(fields["widths"])),
             shape=tuple(fields["shape"]),
             axis=fields["axis"],
+            channel_ranges=fields.get("channel_ranges", False),
+            exact=fields.get("exact", False),
         )

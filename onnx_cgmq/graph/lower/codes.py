@@ -96,7 +96,7 @@ def kernel_step(spec: QuantizerSpec, plan: TensorPlan) -> FloatArray:
     """
     narrowest = spec.ladder.quantized[0] if spec.ladder.quantized else INTEGER_KERNEL_BITS
     span = np.asarray(plan.high, np.float32) - np.asarray(plan.low, np.float32)
-    pruned = np.asarray(span / np.float32(intervals(narrowest)), dtype=np.float32)
+    pruned = np.asarray(span / np.float32(intervals(narrowest, plan.form)), dtype=np.float32)
     if plan.granularity is Granularity.ELEMENT:
         widest = plan.step[plan.widths == plan.grid_width]
         step = widest.reshape(-1)[0] if plan.grid_width > 0 else pruned.reshape(-1)[0]

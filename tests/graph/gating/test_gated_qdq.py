@@ -28,9 +28,14 @@ PRUNED = (0, 2, 4, 8, 16, 32)
 LADDERS = (FULL, PRUNED, (8,), (2, 8), (0, 4), (16, 32), (32,), (0, 16, 32), (0, 32))
 
 
-def make_spec(form: GridForm, granularity: Granularity, widths: tuple[int, ...]) -> QuantizerSpec:
-    axis = AXIS if granularity is Granularity.CHANNEL else None
-    return QuantizerSpec("v", Role.WEIGHT, form, granularity, Ladder(widths), SHAPE, axis)
+def make_spec(
+    form: GridForm, granularity: Granularity, widths: tuple[int, ...], channel_ranges: bool = False
+) -> QuantizerSpec:
+    axis = AXIS if channel_ranges or granularity is Granularity.CHANNEL else None
+    ladder = Ladder(widths)
+    return QuantizerSpec(
+        "v", Role.WEIGHT, form, granularity, ladder, SHAPE, axis, channel_ranges=channel_ranges
+    )
 
 
 def run_options(optimize: bool = True) -> ort.SessionOptions:
@@ -84,8 +89,8 @@ def reference(spec: QuantizerSpec, x, low, high, gate):
     steps = {}
     for width in spec.ladder.quantized:
         index = spec.range_index(width)
-        start = -high[index] if spec.form is GridForm.SYMMETRIC else low[index]
-        n = np.float32(intervals(width))
+        start = -high[index] if spec.form.is_symmetric else low[index]
+        n = np.float32(intervals(width, spec.form))
         step = (high[index] - start) / n
         smallest, largest = code_range(width, spec.form)
         zero_point = np.float32(0)
@@ -167,6 +172,23 @@ def test_each_width(form, granularity, width):
         assert_same_bits(y, x)
     else:
         assert len(np.unique(y)) <= 2**width
+
+
+@pytest.mark.parametrize("width", FULL)
+@pytest.mark.parametrize("form", GridForm)
+def test_one_gate_with_a_range_for_each_channel(form, width):
+    spec = make_spec(form, Granularity.TENSOR, FULL, channel_ranges=True)
+    assert (spec.gate_shape, spec.range_item_shape) == ((), (1, 3, 1))
+    rng = np.random.default_rng(width)
+    high = (rng.random(spec.range_shape) + 0.5).astype(np.float32)
+    low = np.zeros_like(high) if form is GridForm.UNSIGNED else -0.5 * high
+    x = rng.normal(size=SHAPE).astype(np.float32)
+    gate = np.array(spec.ladder.gate_of(width), np.float32)
+    y, step = run(spec, x, low, high, gate)
+    expected_y, expected_step = reference(spec, x, low, high, gate)
+    assert_same_bits(y, expected_y)
+    assert_same_bits(step, expected_step)
+    assert (step > 0).all() == (width <= 8)
 
 
 @pytest.mark.parametrize("opset", [21, 23])

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -19,6 +20,7 @@ from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.inspection import inspect
+from onnx_cgmq.mirror.module import Mirror
 
 
 def run(model: ir.Model, x, optimize: bool, save: Path | None = None) -> np.ndarray:
@@ -269,3 +271,39 @@ def test_notes_of_exporters_are_left_out_and_those_of_the_model_stay():
     written = write_back(with_gates, make_plan(with_gates))
     assert written.metadata_props["names"] == "digits"
     assert not any(node.metadata_props or node.doc_string for node in written.graph)
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
+@pytest.mark.parametrize("weight_ranges", ["tensor", "channel"])
+def test_exact_steps_give_the_same_bits_in_every_kernel(granularity, weight_ranges) -> None:
+    """Float kernels without optimizations, integer kernels with them, and the mirror."""
+    model = gated(
+        granularity=granularity,
+        activation_granularity="tensor",
+        weight_ranges=weight_ranges,
+        widths=(2, 4, 8),
+        exact_steps=True,
+        reduced_range=True,
+    )
+    mirror = Mirror(model)
+    x = samples()
+    mirror({"x": torch.from_numpy(x)})
+    rng = np.random.default_rng(3)
+    for quantizer in mirror.quantizers.values():
+        if quantizer.spec.role is Role.WEIGHT:
+            quantizer.fit(mirror.value_parameter(quantizer.spec.tensor))
+        choice = (8,) if quantizer.spec.role is Role.ACTIVATION else (2, 4, 8)
+        widths = rng.choice(choice, quantizer.spec.gate_shape)
+        quantizer.set_gate(quantizer.gate_for(widths))
+    plan = mirror.plan()
+    written = write_back(mirror.to_model(), plan)
+    check_file(written)
+    with torch.no_grad():
+        expected = mirror({"x": torch.from_numpy(x)})["y"].numpy()
+    np.testing.assert_array_equal(run(written, x, False), expected)
+    np.testing.assert_array_equal(run(mirror.to_model(), x, False), expected)
+    np.testing.assert_allclose(run(written, x, True), expected, rtol=1e-6, atol=1e-6)
+    codes = [value for name, value in written.graph.initializers.items() if name.endswith(".codes")]
+    unsigned = any(value.dtype is ir.DataType.UINT8 for value in codes)
+    assert codes
+    assert not unsigned or granularity == "element"  # nested grids can't be reduced
