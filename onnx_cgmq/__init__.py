@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.pipeline import Result, quantize
     from onnx_cgmq.plan import BitPlan
+    from onnx_cgmq.targets.target import Target
     from onnx_cgmq.verification import verify
 
 # Names load on first use: importing the package must not load torch.
@@ -30,6 +31,7 @@ _MODULES = {
     "Guide": "onnx_cgmq.learn.guide",
     "Mirror": "onnx_cgmq.mirror.module",
     "Result": "onnx_cgmq.pipeline",
+    "Target": "onnx_cgmq.targets.target",
     "bench": "onnx_cgmq.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
     "insert_gates": "onnx_cgmq.graph.gating.insert",
@@ -47,6 +49,7 @@ __all__ = [
     "Guide",
     "Mirror",
     "Result",
+    "Target",
     "__version__",
     "bench",
     "calibrate",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Ladder
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.targets import Target, load_target
+from onnx_cgmq.validation import problems
+
+DEFAULT_TARGET = "generic"
 
 
 class Direction(str, Enum):
@@ -23,9 +36,14 @@ class Direction(str, Enum):
 class Config(BaseModel):
     """Settings of a run; the defaults serve every model.
 
+    What the user does not set comes from the target, and what the user sets must be allowed by it.
+
     Attributes:
+        target: What the model is for: name of a built-in target, path of a TOML file, or a
+            :class:`~onnx_cgmq.targets.Target` (docs/targets.md).
         granularity: One gate per tensor, channel or element, for weights and biases.
-        activation_granularity: The same for activations; ``None`` follows ``granularity``.
+        activation_granularity: The same for activations; ``None`` follows ``granularity`` where the
+            target allows it.
         weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
         exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.graph.gating.exact.exact_ranges`),
             so that float and integer kernels, and every runtime, compute the same codes.
@@ -33,6 +51,9 @@ class Config(BaseModel):
             processors without VNNI don't saturate; otherwise such weights are written as UINT8,
             which is exact, but slower there.
         widths: The widths a gate may choose, ascending.
+        activation_widths: The same for activations; ``None`` follows ``widths`` where the target
+            allows them.
+        bias_widths: The same for biases.
         prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
         keep_float: Names of tensors and nodes, patterns (``head/*``) and operator types that stay
@@ -59,12 +80,15 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    target: Annotated[Target, BeforeValidator(load_target)] = load_target(DEFAULT_TARGET)
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Granularity = Granularity.TENSOR
     exact_steps: bool = False
     reduced_range: bool = False
     widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    activation_widths: tuple[int, ...] | None = None
+    bias_widths: tuple[int, ...] | None = None
     prune: bool = False
     input_width: int | None = None
     keep_float: tuple[str, ...] = ()
@@ -82,11 +106,26 @@ class Config(BaseModel):
     seed: int = Field(default=0, ge=0)
     time_limit: float | None = Field(default=None, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, settings: Any) -> Any:
+        """Takes what is not set from the target."""
+        if not isinstance(settings, Mapping):
+            return settings
+        target = load_target(settings.get("target", DEFAULT_TARGET))
+        return {**settings, "target": target, **target.settings(settings)}
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        Ladder(self.widths)
-        if 0 in self.widths:
-            raise ValueError("width 0 is chosen with prune=True, not in widths")
+        for ladder in (self.ladder, self.activation_ladder, self.bias_ladder):
+            if ladder.prunes:
+                raise ValueError("width 0 is chosen with prune=True, not in widths")
+        self.target.check(
+            widths=self.widths,
+            activation_widths=self.activation_ladder.widths,
+            granularity=self.granularity,
+            activation_granularity=self.activations,
+        )
         if self.prune and self.granularity is Granularity.TENSOR:
             raise ValueError(
                 "prune=True with granularity 'tensor' would remove whole layers; "
@@ -94,8 +133,10 @@ class Config(BaseModel):
             )
         if self.weight_ranges is Granularity.ELEMENT:
             raise ValueError("weight_ranges must be 'tensor' or 'channel'")
-        if self.input_width is not None and self.input_width not in (2, 4, 8, 16, 32):
-            raise ValueError("input_width must be 2, 4, 8, 16 or 32")
+        if self.input_width is not None:
+            if self.input_width not in (2, 4, 8, 16, 32):
+                raise ValueError("input_width must be 2, 4, 8, 16 or 32")
+            self.target.check(activation_widths=(self.input_width,))
         for pattern, widths in self.choices:
             if 0 in widths:
                 raise ValueError(f"{pattern!r}: width 0 is chosen with prune=True")
@@ -112,18 +153,7 @@ class Config(BaseModel):
         try:
             return cls(**settings)
         except ValidationError as error:
-            problems = "; ".join(
-                ": ".join(
-                    part
-                    for part in (
-                        ".".join(map(str, item["loc"])),
-                        item["msg"].removeprefix("Value error, "),
-                    )
-                    if part
-                )
-                for item in error.errors()
-            )
-            raise ConfigError(f"invalid settings: {problems}") from error
+            raise ConfigError(f"invalid settings: {problems(error)}") from error
 
     @property
     def choices(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -136,8 +166,18 @@ class Config(BaseModel):
 
     @property
     def ladder(self) -> Ladder:
-        """Widths of activations and biases."""
+        """Widths of weights that can't be pruned."""
         return Ladder(self.widths)
+
+    @property
+    def activation_ladder(self) -> Ladder:
+        """Widths of activations."""
+        return Ladder(self.activation_widths or self.widths)
+
+    @property
+    def bias_ladder(self) -> Ladder:
+        """Widths of biases."""
+        return Ladder(self.bias_widths or self.widths)
 
     @property
     def weight_ladder(self) -> Ladder:

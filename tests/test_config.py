@@ -39,6 +39,75 @@ def test_choices_are_widths_by_name():
     assert config.choices == (("head", (32,)), ("w", (8,)), ("Conv", (2, 4)))
 
 
+def test_the_generic_target_changes_nothing():
+    config = Config()
+    assert config.target.name == "generic"
+    for name, field in Config.model_fields.items():
+        if name not in ("target", "activation_widths", "bias_widths", "activation_granularity"):
+            assert getattr(config, name) == field.default, name
+    assert config.activation_ladder == config.bias_ladder == config.ladder
+    assert config.activations is config.granularity
+
+
+def test_what_is_not_set_comes_from_the_target():
+    config = Config.create(target="ort-cpu")
+    assert (config.widths, config.activation_widths, config.bias_widths) == ((2, 4, 8), (8,), (32,))
+    assert config.integer_kernels
+    assert config.exact_steps
+    assert config.reduced_range
+    assert config.weight_ranges is Granularity.CHANNEL
+    assert not Config.create(target="qonnx").integer_kernels
+    assert Config.create(target="qonnx", integer_kernels=True).integer_kernels
+
+
+@pytest.mark.parametrize(
+    ("target", "widths", "activation_widths", "bias_widths"),
+    [
+        ("generic", (2, 8), (2, 8), (2, 8)),
+        ("qonnx", (2, 4), (2, 4), (32,)),
+        ("ort-cpu", (2, 4), (8,), (32,)),
+    ],
+)
+def test_activations_and_biases_follow_weights_where_the_target_allows_it(
+    target, widths, activation_widths, bias_widths
+):
+    config = Config.create(target=target, widths=widths)
+    assert config.activation_widths == config.activation_ladder.widths == activation_widths
+    assert config.bias_ladder.widths == bias_widths
+    chosen = Config.create(target="generic", widths=widths, activation_widths=(4,))
+    assert chosen.activation_ladder.widths == (4,)
+    gates = Config.create(target=target, granularity="channel")
+    follows = Granularity.CHANNEL if target == "generic" else Granularity.TENSOR
+    assert gates.activations is follows
+
+
+def test_settings_can_be_written_and_read():
+    config = Config.create(target="ort-cpu", widths=(4, 8))
+    assert Config.create(**config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"widths": (8, 16, 32)},
+            "target 'ort-cpu' has no weights of 16, 32 bits: choose from 2, 4, 8, or another",
+        ),
+        ({"activation_widths": (4, 8)}, "has no activations of 4 bits: choose from 8"),
+        ({"input_width": 4}, "no activations of 4 bits"),
+        ({"activation_granularity": "channel"}, "no 'channel' gates for activations"),
+    ],
+)
+def test_what_a_target_does_not_have(settings, reason):
+    with pytest.raises(ConfigError, match=reason):
+        Config.create(target="ort-cpu", **settings)
+
+
+def test_unknown_target():
+    with pytest.raises(ConfigError, match="did you mean 'ort-cpu'"):
+        Config.create(target="ort_cpu")
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -51,6 +120,8 @@ def test_choices_are_widths_by_name():
         ({"widths": (2, 3)}, "widths"),
         ({"widths": (8, 4)}, "ascending"),
         ({"widths": (0, 4)}, "prune=True, not in widths"),
+        ({"activation_widths": (0, 4)}, "prune=True, not in widths"),
+        ({"bias_widths": (4, 2)}, "ascending"),
         ({"prune": True}, "would remove whole layers"),
         ({"input_width": 7}, "input_width must be"),
         ({"fix": {"w": 3}}, "widths"),

@@ -19,6 +19,7 @@ NAMES = {
     "Guide",
     "Mirror",
     "Result",
+    "Target",
     "__version__",
     "bench",
     "calibrate",

@@ -10,6 +10,7 @@ from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
 from onnx_cgmq.cli.quantize import quantize_command
+from onnx_cgmq.cli.targets import targets_command
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +23,7 @@ app.command("quantize")(quantize_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)
 app.command("bench")(bench_command)
+app.command("targets")(targets_command)
 
 
 def _show_version(wanted: bool) -> None:

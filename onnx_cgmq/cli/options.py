@@ -23,8 +23,14 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="What the model is for: a name that 'onnx-cgmq targets' lists, or a TOML file.",
+    ),
+]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from onnx_cgmq.cli.options import (
     JsonOption,
     ModelArgument,
     ShapeOption,
+    TargetOption,
     output_console,
     parse_shapes,
     parse_widths,
@@ -59,6 +60,7 @@ def quantize_command(
             "-o", "--output", metavar="OUT", help="The ONNX file to write; its plan goes beside it."
         ),
     ],
+    target: TargetOption = None,
     granularity: Annotated[
         Granularity | None,
         typer.Option(
@@ -74,6 +76,14 @@ def quantize_command(
     widths: Annotated[
         str | None,
         typer.Option("--widths", metavar="2,4,8", help=_help("Widths to choose from.", "widths")),
+    ] = None,
+    activation_widths: Annotated[
+        str | None,
+        typer.Option(
+            "--activation-widths",
+            metavar="4,8",
+            help="The same for activations (default: as --widths, where the target allows them).",
+        ),
     ] = None,
     prune: Annotated[
         bool,
@@ -147,9 +157,11 @@ def quantize_command(
     if output.exists() and model.exists() and output.samefile(model):
         raise typer.BadParameter("OUT is the float model itself", param_hint="--output")
     given: dict[str, Any] = {
+        "target": target,
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),
+        "activation_widths": parse_widths(activation_widths, "--activation-widths"),
         "prune": prune or None,
         "input_width": input_width,
         "direction": direction,

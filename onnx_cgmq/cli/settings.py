@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +9,7 @@ import typer
 
 from onnx_cgmq.cli.options import assignments, parse_widths
 from onnx_cgmq.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from onnx_cgmq.validation import read_toml
 
 _NAMES = "Names of tensors and nodes, patterns (head/*) and operator types (LSTM) will do"
 
@@ -48,13 +43,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     Raises:
         ConfigError: It can't be read, or is not TOML.
     """
-    if path is None:
-        return {}
-    try:
-        settings: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise ConfigError(f"settings file {path} can't be read: {error}") from error
-    return settings
+    return {} if path is None else read_toml(path, "settings file")
 
 
 def merge(

@@ -37,7 +37,8 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
 
 def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     options = (
-        "--granularity element --activation-granularity channel --widths 2,4,8 --prune "
+        "--target generic --granularity element --activation-granularity channel "
+        "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --epochs 3 --batch-size 7 "
         "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
         f"--resume --log {tmp_path / 'm.jsonl'}"
@@ -49,6 +50,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         granularity=Granularity.ELEMENT,
         activation_granularity=Granularity.CHANNEL,
         widths=(2, 4, 8),
+        activation_widths=(4, 8),
         prune=True,
         input_width=8,
         direction=Direction.GRADIENT,
@@ -63,6 +65,15 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     assert called["resume"]
     assert called["validation"] == "my:data"
     assert called["log"] == tmp_path / "m.jsonl"
+
+
+def test_a_target_is_a_name_or_a_file(quantize, pipeline_run, cli, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(cli("targets", "ort-cpu").stdout)
+    for target, name in (("ort-cpu", "ort-cpu"), (file, "mine")):
+        assert quantize("--target", target).exit_code == 0
+        config = pipeline_run.called["config"]
+        assert (config.target.name, config.activation_widths) == (name, (8,))
 
 
 def test_choices_by_name(quantize, pipeline_run, tmp_path):
@@ -180,6 +191,8 @@ def test_debug_shows_the_traceback(quantize, monkeypatch):
     [
         (["--widths", "two"], "not a list of widths"),
         (["--widths", "2,3"], "invalid settings"),
+        (["--target", "ort-cpu", "--widths", "16"], "no weights of 16 bits"),
+        (["--target", "ort"], "did you mean 'ort-cpu'"),
         (["--prune"], "would remove whole layers"),
         (["--epochs", "0"], "epochs"),
         (["--granularity", "layer"], "--granularity"),

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Role
+from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
 from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.files.external import reading
@@ -89,7 +89,7 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:
         inserter.visit(node, spec)
-    if config.integer_kernels and INTEGER_KERNEL_BITS in config.widths:
+    if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
         stay_in_integers(gated, inserter.carry)
     if not inserter.quantized:
         raise ModelError(
@@ -147,7 +147,7 @@ class _Inserter:
         if not weight and self.choices.reads_float(node, name):
             return None
         if value not in self.quantized:
-            chosen = self.choices.ladder(name, activation=not weight)
+            chosen = self._chosen(name, activation=not weight)
             if weight:
                 spec = weight_spec(self.config, value, self.axes[value], chosen)
             else:
@@ -155,6 +155,25 @@ class _Inserter:
                 spec = activation_spec(self.config, node, op, value, chosen, nonnegative)
             self._quantize(value, spec, node)
         return self.quantized[value]
+
+    def _chosen(self, tensor: str, *, activation: bool) -> Ladder | None:
+        """The widths that the user chose for a tensor, if any; float is allowed on any target.
+
+        Raises:
+            ConfigError: The target lacks one of them.
+        """
+        chosen = self.choices.ladder(tensor, activation=activation)
+        if chosen is None or chosen.widths == (FLOAT_BITS,):
+            return chosen
+        target = self.config.target
+        try:
+            if activation:
+                target.check(activation_widths=chosen.widths)
+            else:
+                target.check(widths=chosen.widths)
+        except ValueError as error:
+            raise ConfigError(f"widths of '{tensor}': {error}") from error
+        return chosen
 
     def _transposed(
         self, value: ir.Value, path: tuple[ir.Node, ...], quantized: ir.Value, before: ir.Node
@@ -178,7 +197,7 @@ class _Inserter:
 
     def carry(self, value: ir.Value, before: ir.Node) -> ir.Node:
         """Inserts the quantizer of a value between integer kernels."""
-        chosen = self.choices.ladder(str(value.name), activation=True)
+        chosen = self._chosen(str(value.name), activation=True)
         spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
         self._quantize(value, spec, before)
         return self.quantized[value][0]

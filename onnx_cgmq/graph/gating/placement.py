@@ -117,7 +117,7 @@ def bias_spec(config: Config, bias: ir.Value, chosen: Ladder | None) -> Quantize
         role=Role.BIAS,
         form=GridForm.SYMMETRIC,
         granularity=granularity,
-        ladder=chosen or config.ladder,
+        ladder=chosen or config.bias_ladder,
         shape=shape,
         axis=len(shape) - 1 if granularity is Granularity.CHANNEL else None,
     )
@@ -152,7 +152,7 @@ def activation_spec(
     rank = len(value.shape)
     granularity = config.activations if rank > 1 else Granularity.TENSOR
     axis = op.activation_axis % rank if granularity is Granularity.CHANNEL else None
-    ladder = chosen or config.ladder
+    ladder = chosen or config.activation_ladder
     if chosen is None and config.input_width is not None and _comes_from_input(value):
         ladder = Ladder((config.input_width,))
     form = GridForm.UNSIGNED if nonnegative else GridForm.AFFINE

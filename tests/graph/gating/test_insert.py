@@ -422,3 +422,27 @@ def test_unknown_rank():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with pytest.raises(ModelError, match=r"node 'mm' \(MatMul\): the rank of its input 'r'"):
         insert_gates(model)
+
+
+def test_activations_and_biases_have_widths_of_their_own():
+    gated = insert_gates(lenet(), widths=(2, 8), activation_widths=(4, 8), bias_widths=(16,))
+    expected = {"weight": (2, 8), "activation": (4, 8), "bias": (16,)}
+    for _, spec in quantizer_nodes(gated).values():
+        assert spec.ladder.widths == expected[spec.role.value]
+
+
+def test_integers_from_end_to_end_on_a_target():
+    gated = insert_gates(lenet(), target="ort-cpu")
+    expected = {"weight": (2, 4, 8), "activation": (8,), "bias": (32,)}
+    for _, spec in quantizer_nodes(gated).values():
+        assert spec.ladder.widths == expected[spec.role.value]
+
+
+def test_a_choice_that_the_target_lacks():
+    with pytest.raises(ConfigError, match="widths of 'x': target 'ort-cpu' has no activations of"):
+        insert_gates(lenet(), target="ort-cpu", fix={"x": 4})
+    with pytest.raises(ConfigError, match="widths of 'w1': target 'ort-cpu' has no weights of 16"):
+        insert_gates(lenet(), target="ort-cpu", fix={"w1": 16})
+    gated = insert_gates(lenet(), target="ort-cpu", keep_float=("w1",), fix={"w2": 4})
+    widths = {name: spec.ladder.widths for name, (_, spec) in quantizer_nodes(gated).items()}
+    assert (widths["w1"], widths["w2"]) == ((32,), (4,))

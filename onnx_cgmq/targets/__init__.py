@@ -1,0 +1,6 @@
+"""Targets as data: what a kind of hardware or runtime allows, and what it costs there."""
+
+from onnx_cgmq.targets.load import built_in_targets, load_target, target_text
+from onnx_cgmq.targets.target import Target
+
+__all__ = ["Target", "built_in_targets", "load_target", "target_text"]
