@@ -119,6 +119,13 @@ class TensorPlan(BaseModel):
         return bool((self.widths == FLOAT_BITS).all())
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether all entries have one width, and a step for the tensor or for each channel."""
+        return self.granularity is not Granularity.ELEMENT and bool(
+            (self.widths == self.grid_width).all()
+        )
+
+    @property
     def mean_bits(self) -> float:
         """Mean width over the elements of the tensor."""
         return (

@@ -51,11 +51,12 @@ class Emitter:
         dtype: ir.DataType,
         shape: ir.Shape | None,
         attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> ir.Value:
-        """A standard node with one output ``<base>.<suffix>``; the node has the output's name."""
+        """A node with one output ``<base>.<suffix>``; the node has the output's name."""
         name = f"{self.base}.{suffix}"
         output = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
-        made = ir.node(op_type, inputs, attributes, outputs=[output], name=name)
+        made = ir.node(op_type, inputs, attributes, domain=domain, outputs=[output], name=name)
         self.graph.insert_before(self._anchor, made)
         return output
 

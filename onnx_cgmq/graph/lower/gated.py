@@ -67,6 +67,10 @@ class GatedTensor:
         self.node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
 
 
+WriteTensor = Callable[[Emitter, GatedTensor], ir.Value]
+"""Writes a weight or an activation."""
+
+
 class GatedTensors:
     """All gated tensors of a model.
 
@@ -95,9 +99,9 @@ class GatedTensors:
         """Descriptions by tensor name, in graph order."""
         return {tensor.name: tensor.spec for tensor in self._tensors.values()}
 
-    def of_role(self, *roles: Role) -> list[GatedTensor]:
-        """Tensors of some roles, in graph order."""
-        return [tensor for tensor in self._tensors.values() if tensor.spec.role in roles]
+    def of_role(self, role: Role) -> list[GatedTensor]:
+        """Tensors of a role, in graph order."""
+        return [tensor for tensor in self._tensors.values() if tensor.spec.role is role]
 
     def of(self, value: ir.Value | None) -> GatedTensor | None:
         """The tensor whose quantizer makes a value (its output or its step)."""
@@ -115,6 +119,12 @@ class GatedTensors:
         for tensor in self.of_role(Role.BIAS):
             with tensor.values() as values:
                 self._write_bias(tensor, values, write)
+            self.graph.remove(tensor.node, safe=True)
+
+    def write(self, role: Role, write: WriteTensor) -> None:
+        """Replaces the quantizers of a role, each by one value for all of its readers."""
+        for tensor in self.of_role(role):
+            tensor.replace(write(Emitter(tensor.node, tensor.name), tensor))
             self.graph.remove(tensor.node, safe=True)
 
     def _write_bias(self, tensor: GatedTensor, values: FloatArray, write: WriteBias) -> None:

@@ -15,11 +15,15 @@ from onnx_cgmq.graph.lower.form import Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.ort import write_ort
+from onnx_cgmq.graph.lower.qonnx import write_qonnx
 from onnx_cgmq.graph.lower.storage import ir_version
 from onnx_cgmq.graph.sizes import SHAPES_KEY
 from onnx_cgmq.plan import BitPlan
 
-_WRITERS: Final[dict[Form, Callable[[GatedTensors], None]]] = {Form.ORT: write_ort}
+_WRITERS: Final[dict[Form, Callable[[GatedTensors], None]]] = {
+    Form.ORT: write_ort,
+    Form.QONNX: write_qonnx,
+}
 """What replaces every quantizer of a gated graph, in place."""
 
 
@@ -27,7 +31,8 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
     The result computes what the gated graph computes at the plan's gates. How tensors are written
-    is said in the module of the form: :mod:`~onnx_cgmq.graph.lower.ort`.
+    is said in the module of the form: :mod:`~onnx_cgmq.graph.lower.ort`,
+    :mod:`~onnx_cgmq.graph.lower.qonnx`.
 
     Args:
         gated: The gated model; it is not changed.
