@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, Ladder
+from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Ladder
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.graph.lower.form import Form
 from onnx_cgmq.targets import Target, load_target
 from onnx_cgmq.validation import problems
 
@@ -41,6 +42,8 @@ class Config(BaseModel):
     Attributes:
         target: What the model is for: name of a built-in target, path of a TOML file, or a
             :class:`~onnx_cgmq.targets.Target` (docs/targets.md).
+        form: How the model is written (docs/concepts.md, "What is written"); ``qonnx`` gives
+            activations that can be negative symmetric grids, since it has no zero points.
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The same for activations; ``None`` follows ``granularity`` where the
             target allows it.
@@ -81,6 +84,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Annotated[Target, BeforeValidator(load_target)] = load_target(DEFAULT_TARGET)
+    form: Form = Form.ORT
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Granularity = Granularity.TENSOR
@@ -188,3 +192,8 @@ class Config(BaseModel):
     def activations(self) -> Granularity:
         """Granularity of activations."""
         return self.activation_granularity or self.granularity
+
+    @property
+    def signed_grid(self) -> GridForm:
+        """Grid of activations that can be negative: ``Quant`` nodes have no zero point."""
+        return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE

@@ -202,7 +202,7 @@ def quantize(
     outcome = learner.run(resume=resume)
 
     plan = mirror.plan()
-    deployed = write_back(gated, plan)
+    deployed = write_back(gated, plan, form=config.form)
     check = verify(deployed, mirror, held_out, bound=guide.bound)
     result = Result(deployed, plan, inspect(deployed), check, outcome, mirror, tuple(history))
     if output is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from onnx_cgmq.bits import (
     FLOAT_BITS,
     Granularity,
-    Role,
+    GridForm,
     code_range,
     intervals,
     nesting_factor,
@@ -37,7 +37,7 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     shape = np.broadcast_shapes(spec.gate_shape, spec.range_item_shape)
     step = np.broadcast_to(grid.step.numpy(), shape)
     zero_point = np.zeros(shape)
-    if spec.role is Role.ACTIVATION:
+    if spec.form is GridForm.AFFINE:
         zero_point = np.broadcast_to(-grid.code_min.numpy(), shape)
     return TensorPlan(
         name=spec.tensor,

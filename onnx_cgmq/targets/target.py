@@ -128,6 +128,7 @@ class Target(BaseModel):
         """
         widths, granularity = given.get("widths"), given.get("granularity")
         filled: dict[str, Any] = {
+            "form": self.form,
             "widths": self.weights.widths,
             "activation_widths": _following(widths, self.activations.widths),
             "bias_widths": _following(widths, self.biases.widths),

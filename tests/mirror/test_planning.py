@@ -179,3 +179,10 @@ def test_plan_holds_only_values_that_were_learned() -> None:
         mirror.value_parameters[learned].add_(1.0)
     changed = mirror.plan().tensors
     assert [name for name in weights if changed[name].values is not None] == [learned]
+
+
+def test_symmetric_activations_have_no_zero_point() -> None:
+    _, mirror, _ = gated_mirror(mlp(), form="qonnx", widths=(2, 4, 8))
+    plan = mirror.plan().tensors["x"]
+    assert float(plan.step) > 0
+    assert (plan.form, int(plan.zero_point)) == (GridForm.SYMMETRIC, 0)

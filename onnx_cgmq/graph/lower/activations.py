@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, code_range
+from onnx_cgmq.bits import FLOAT_BITS, code_range
 from onnx_cgmq.graph.gating.integer_path import is_clamp, moves_integers
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan
+
+UNSIGNED_OFFSET: Final = 128
+"""Zero point of a symmetric grid of up to 8 bits that is written as UINT8."""
+
+_LARGEST_UINT8: Final = 255
+
+
+class Uint8Grid(NamedTuple):
+    """The codes of an activation in UINT8."""
+
+    zero_point: int
+    smallest: int
+    largest: int
+
+
+def uint8_grid(plan: TensorPlan) -> Uint8Grid:
+    """The codes that an activation with one width of at most 8 bits has in UINT8."""
+    offset = UNSIGNED_OFFSET if plan.form.is_symmetric else 0
+    smallest, largest = code_range(plan.grid_width, plan.form)
+    return Uint8Grid(int(plan.zero_point) + offset, smallest + offset, largest + offset)
 
 
 def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
@@ -30,15 +52,16 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
         The quantized-dequantized value.
     """
     code_type = ir.DataType.UINT8
+    grid = uint8_grid(plan)
     scale = emit.constant("scale", np.float32(plan.step))
-    zero_point = emit.constant("zero_point", np.uint8(plan.zero_point))
+    zero_point = emit.constant("zero_point", np.uint8(grid.zero_point))
 
     path = _path_of_codes(x)
     source = path[-1].inputs[0] if path else x
     assert source is not None
-    code_min, code_max = code_range(plan.grid_width, plan.form)
+    code_min, code_max = grid.smallest, grid.largest
     for clamp in _clamps_above(source):
-        smallest, largest = _limits(clamp, plan)
+        smallest, largest = _limits(clamp, grid, plan.step)
         code_min, code_max = max(code_min, smallest), min(code_max, largest)
         assert clamp.inputs[0] is not None
         source = clamp.inputs[0]
@@ -52,7 +75,7 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
         codes = mover.outputs[0]
         codes.type = ir.TensorType(code_type)
         codes.name = f"{codes.name}.codes"
-    if (code_min, code_max) != code_range(INTEGER_KERNEL_BITS, plan.form):
+    if (code_min, code_max) != (0, _LARGEST_UINT8):
         limits = [
             emit.constant("code_min", np.uint8(code_min)),
             emit.constant("code_max", np.uint8(code_max)),
@@ -91,17 +114,15 @@ def _clamps_above(value: ir.Value) -> list[ir.Node]:
     return clamps
 
 
-def _limits(clamp: ir.Node, plan: TensorPlan) -> tuple[int, int]:
+def _limits(clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]) -> tuple[int, int]:
     """Codes of the two ends of a clamp, as QuantizeLinear rounds them."""
-    smallest, largest = code_range(plan.grid_width, plan.form)
-    zero_point = int(plan.zero_point)
     if standard_op(clamp) == "Relu":
-        return zero_point, largest
-    ends = [smallest, largest]
+        return grid.zero_point, grid.largest
+    ends = [grid.smallest, grid.largest]
     for index, value in enumerate(clamp.inputs[1:]):
         if value is not None and value.const_value is not None:
-            end = np.float32(value.const_value.numpy().reshape(())) / np.float32(plan.step)
-            ends[index] = int(np.clip(np.round(end) + zero_point, smallest, largest))
+            end = np.float32(value.const_value.numpy().reshape(())) / np.float32(step)
+            ends[index] = int(np.clip(np.round(end) + grid.zero_point, grid.smallest, grid.largest))
     return ends[0], ends[1]
 
 

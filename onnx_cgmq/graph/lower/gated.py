@@ -9,13 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Role
+from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
-from onnx_cgmq.graph.lower.codes import FloatArray, has_integer_kernel, kernel_step
+from onnx_cgmq.graph.lower.codes import (
+    FloatArray,
+    GridCodes,
+    grid_codes,
+    has_integer_kernel,
+    kernel_step,
+    quantized_values,
+)
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.plan import BitPlan, TensorPlan
 
@@ -62,6 +69,20 @@ class GatedTensor:
         with reading(constant) as array:
             yield np.asarray(array, dtype=np.float32)
 
+    def codes(self) -> GridCodes | None:
+        """The codes of a weight on its widest grid; ``None`` if any entry of it is float."""
+        if self.plan.grid_width == FLOAT_BITS:
+            return None
+        with self.values() as values:
+            return grid_codes(self.spec, self.plan, values)
+
+    def float_value(self, emit: Emitter) -> ir.Value:
+        """A weight as a float initializer: the one that is there, if nothing has changed it."""
+        if self.plan.is_float and self.plan.values is None:
+            return self.source
+        with self.values() as values:
+            return emit.constant("values", quantized_values(self.plan, values))
+
     def replace(self, written: ir.Value) -> None:
         """Lets all readers of the quantizer that are left read a value instead."""
         self.node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
@@ -99,9 +120,9 @@ class GatedTensors:
         """Descriptions by tensor name, in graph order."""
         return {tensor.name: tensor.spec for tensor in self._tensors.values()}
 
-    def of_role(self, role: Role) -> list[GatedTensor]:
-        """Tensors of a role, in graph order."""
-        return [tensor for tensor in self._tensors.values() if tensor.spec.role is role]
+    def of_role(self, *roles: Role) -> list[GatedTensor]:
+        """Tensors of some roles, in graph order."""
+        return [tensor for tensor in self._tensors.values() if tensor.spec.role in roles]
 
     def of(self, value: ir.Value | None) -> GatedTensor | None:
         """The tensor whose quantizer makes a value (its output or its step)."""

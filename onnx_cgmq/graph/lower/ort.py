@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Granularity, Role, code_range
-from onnx_cgmq.graph.lower.activations import write_float_activation, write_integer_activation
+from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.graph.lower.activations import (
+    uint8_grid,
+    write_float_activation,
+    write_integer_activation,
+)
 from onnx_cgmq.graph.lower.codes import has_integer_kernel
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.gated import GatedTensor, GatedTensors
@@ -102,7 +106,7 @@ class _Writer:
             for index in operator.operands if operator is not None else ():
                 other = self._tensors.of(node.inputs[index])
                 if index != read and other is not None:
-                    largest = max(largest, code_range(other.plan.grid_width, other.plan.form)[1])
+                    largest = max(largest, uint8_grid(other.plan).largest)
         return largest
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range
+from onnx_cgmq.bits import Role, code_range
 from onnx_cgmq.graph.lower.activations import write_float_activation
-from onnx_cgmq.graph.lower.codes import FloatArray, accumulator_codes, grid_codes, quantized_values
+from onnx_cgmq.graph.lower.codes import FloatArray, accumulator_codes, quantized_values
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.gated import GatedTensor, GatedTensors
 from onnx_cgmq.graph.opspec import standard_op
@@ -45,14 +45,10 @@ def _write_bias(
 
 
 def _write_weight(emit: Emitter, tensor: GatedTensor) -> ir.Value:
-    spec, plan = tensor.spec, tensor.plan
-    if plan.is_float and plan.values is None:
-        return tensor.source
-    with tensor.values() as values:
-        if plan.grid_width == FLOAT_BITS:
-            return emit.constant("values", quantized_values(plan, values))
-        grid = grid_codes(spec, plan, values)
-    scale = grid.scale.reshape(spec.range_item_shape)
+    grid = tensor.codes()
+    if grid is None:
+        return tensor.float_value(emit)
+    scale = grid.scale.reshape(tensor.spec.range_item_shape)
     on_grid = emit.constant("values", grid.codes.astype(np.float32) * scale)
     return _quant(emit, on_grid, scale, grid.width, "quantized", signed=True, narrow=True)
 
@@ -62,13 +58,13 @@ def _write_activation(emit: Emitter, tensor: GatedTensor) -> ir.Value:
     width, zero_point = plan.grid_width, plan.zero_point
     if plan.is_float or not plan.is_uniform:
         return write_float_activation(emit, plan, x)
-    if plan.form is GridForm.SYMMETRIC:
+    if plan.form.is_symmetric:
         return _quant(emit, x, plan.step, width, "quantized", signed=True, narrow=True)
     if not zero_point.any():
         return _quant(emit, x, plan.step, width, "quantized", signed=False, narrow=False)
     if (zero_point == 2 ** (width - 1)).all():
         return _quant(emit, x, plan.step, width, "quantized", signed=True, narrow=False)
-    if plan.granularity is not Granularity.TENSOR:
+    if zero_point.size > 1:  # Clip has one limit for all channels
         return write_float_activation(emit, plan, x)
     rounded = _quant(emit, x, plan.step, width + 1, "rounded", signed=True, narrow=True)
     ends = [
@@ -104,6 +100,10 @@ def _say_kernel_shapes(graph: ir.Graph) -> None:
     """Gives convolutions the ``kernel_shape`` that ONNX lets them leave out and QONNX reads."""
     for node in graph.all_nodes():
         weight = node.inputs[1] if standard_op(node) in ("Conv", "ConvTranspose") else None
-        if weight is not None and weight.shape is not None and "kernel_shape" not in node.attributes:
+        if (
+            weight is not None
+            and weight.shape is not None
+            and "kernel_shape" not in node.attributes
+        ):
             sizes = [int(size) for size in weight.shape.numpy()[2:]]
             node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", sizes)

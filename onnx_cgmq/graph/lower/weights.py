@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.lower.activations import UNSIGNED_OFFSET
 from onnx_cgmq.graph.lower.codes import (
     FloatArray,
     GridCodes,
@@ -18,9 +19,6 @@ from onnx_cgmq.graph.lower.codes import (
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.storage import pack, weight_type
 from onnx_cgmq.plan import TensorPlan
-
-UNSIGNED_OFFSET = 128
-"""Zero point of an INT8 grid that is written as UINT8."""
 
 
 def write_integer_weight(
