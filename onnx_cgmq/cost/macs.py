@@ -103,7 +103,7 @@ class Source:
 
 
 def mac_ops(
-    model: ir.Model, source_of: Callable[[ir.Value], Source] | None = None
+    model: ir.Model, source_of: Callable[[ir.Node, int], Source] | None = None
 ) -> tuple[MacOp, ...]:
     """Finds the multiply-accumulates of a prepared, gated or written graph, in graph order.
 
@@ -112,8 +112,8 @@ def mac_ops(
 
     Args:
         model: The model.
-        source_of: Finds the float tensor that an operand, as the node reads it, stands for; by
-            default the input of its gated quantizer, if it has one.
+        source_of: Finds the float tensor that an operand (a node and the index of its input) stands
+            for; by default the input of its gated quantizer, if it has one.
 
     Returns:
         One entry for every product of every MAC operator.
@@ -163,25 +163,27 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
 
 
 def _operand(
-    node: ir.Node, index: int | None, side: Side, source_of: Callable[[ir.Value], Source]
+    node: ir.Node, index: int | None, side: Side, source_of: Callable[[ir.Node, int], Source]
 ) -> tuple[Operand, Side]:
     """An operand, and its map onto taps, both in the layout of the tensor it stands for."""
     value = None if index is None else node.inputs[index]
-    if value is None:
+    if index is None or value is None:
         return Operand("", side.shape), side
-    source = source_of(value)
+    source = source_of(node, index)
     if source.path:
         axes = dict(zip(permutation(source.path, len(side.axes)), side.axes, strict=True))
         side = Side(tuple(axes[axis] for axis in range(len(axes))), side.tap_shape)
     return Operand(source.name, side.shape), side
 
 
-def _before_gates(model: ir.Model) -> Callable[[ir.Value], Source]:
+def _before_gates(model: ir.Model) -> Callable[[ir.Node, int], Source]:
     """Operands by the tensor before their quantizer; who reads such a tensor as it is, is told."""
     sources = {node.outputs[0]: node.inputs[0] for node in model.graph if is_gated_quantizer(node)}
     gated = set(sources.values())
 
-    def source_of(value: ir.Value) -> Source:
+    def source_of(node: ir.Node, index: int) -> Source:
+        value = node.inputs[index]
+        assert value is not None
         path = transposes_above(value)
         top = (path[-1].inputs[0] if path else value) or value
         tensor = sources.get(top)

@@ -8,6 +8,8 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
+from onnx_cgmq.graph.stand_ins import stand_in
+
 _LARGE: Final = 1000  # bytes: shapes, axes and pads are smaller, and inference reads their values
 
 
@@ -31,7 +33,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         model: The model; it is left as it was.
 
     Returns:
-        The model with all its nodes; an initializer of more than a kilobyte is an input only.
+        The model with all its nodes, quantizers of other domains as standard nodes of the same
+        shape and type; an initializer of more than a kilobyte is an input only.
     """
     graph = model.graph
     inputs, initializers = list(graph.inputs), list(graph.initializers.values())
@@ -43,7 +46,9 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         for value in initializers:
             if value.const_value is None or value.const_value.nbytes > _LARGE:
                 del graph.initializers[str(value.name)]
-        return ir.serde.serialize_model(model)
+        proto = ir.serde.serialize_model(model)
+        stand_in(proto)
+        return proto
     finally:
         graph.inputs.clear()
         graph.inputs.extend(inputs)

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS
+from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.macs import Source, float_name
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.opspec import lookup_spec, mac_spec
-from onnx_cgmq.inspection.reading import Reading, read_operand, stored_codes
+from onnx_cgmq.inspection.grid import scalar
+from onnx_cgmq.inspection.implicit import implicit_width
+from onnx_cgmq.inspection.narrowing import Claim
+from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor
 
-Claims = Mapping[str, Mapping[str, Any]]
+_Key = tuple[ir.Value, int | None]
+"""A value, and the width to which an operator rounds it by itself."""
 
 
 class Operands:
     """The operands of MAC operators, and the tables of lookups.
 
     Attributes:
-        readings: What the file says about every tensor, by name. A tensor that one operator reads
-            quantized and another as it is has an entry for both.
+        readings: What the file says about every tensor, by name. A tensor that is read at several
+            widths (quantized and as it is, say) has an entry for each.
     """
 
-    def __init__(self, model: ir.Model, claims: Claims) -> None:
+    def __init__(self, model: ir.Model, claims: Mapping[str, Claim]) -> None:
         """Reads the operands.
 
         Args:
@@ -34,39 +37,55 @@ class Operands:
             claims: Entries of the embedded plan by tensor name.
         """
         self.readings: dict[str, Reading] = {}
-        self._sources: dict[ir.Value, Source] = {}
-        found: dict[ir.Value, tuple[Reading, tuple[ir.Node, ...]]] = {}
-        for value in _operands(model):
-            if value not in found:
-                stored, path = _stored(value)
-                found[value] = read_operand(stored, claims), path
-        quantized = {r.name: r for r, _ in found.values() if not _is_float(r)}
-        for value, (reading, path) in found.items():
-            if _is_float(reading) and reading.name in quantized:
-                reading = replace(reading, name=float_name(reading.name))
-            self.readings.setdefault(reading.name, reading)
-            self._sources[value] = Source(reading.name, path)
+        self._sources: dict[_Key, Source] = {}
+        found: dict[_Key, tuple[Reading, tuple[ir.Node, ...]]] = {}
+        for key in _operands(model):
+            if key not in found:
+                stored, path = _stored(key[0])
+                reading = read_operand(stored, claims)
+                if key[1] is not None:
+                    reading = replace(reading, widths=scalar(key[1]), note="")
+                found[key] = reading, path
+        quantized = {r.name for r, _ in found.values() if not _is_float(r)}
+        for key, (reading, path) in found.items():
+            name = reading.name
+            if _is_float(reading) and name in quantized:
+                name = float_name(name)
+            name = self._unused(name, reading)
+            self.readings.setdefault(name, replace(reading, name=name))
+            self._sources[key] = Source(name, path)
 
-    def source(self, value: ir.Value) -> Source:
+    def source(self, node: ir.Node, index: int) -> Source:
         """The tensor that an operand stands for.
 
         One that never gets a quantizer, such as the keys of the past, is what it is.
         """
+        value = node.inputs[index]
+        assert value is not None
         name = str(value.name)
-        return self._sources.get(value) or Source(
+        return self._sources.get((value, implicit_width(node, index))) or Source(
             float_name(name) if name in self.readings else name
         )
 
+    def _unused(self, name: str, reading: Reading) -> str:
+        """A name that no tensor of other widths has; two quantizers may read one input."""
+        unused, count = name, 1
+        while (other := self.readings.get(unused)) and not _same(other, reading):
+            count += 1
+            unused = f"{name} ({count})"
+        return unused
 
-def _operands(model: ir.Model) -> Iterator[ir.Value]:
+
+def _operands(model: ir.Model) -> Iterator[_Key]:
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
-        yield from (value for _, value in spec.operand_values(node)) if spec is not None else ()
+        for index, value in spec.operand_values(node) if spec is not None else ():
+            yield value, implicit_width(node, index)
         lookup = lookup_spec(node)
         for _, value in lookup.operand_values(node) if lookup is not None else ():
-            table = stored_codes(value) or value.const_value
+            table = stored_tensor(value)
             if table is not None and len(table.shape) > 1 and _is_float_value(value):
-                yield value
+                yield value, None
 
 
 def _is_float_value(value: ir.Value) -> bool:
@@ -78,10 +97,17 @@ def _stored(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
     """A weight before the Transpose nodes that a file has after it; any other value itself."""
     path = transposes_above(value)
     source = path[-1].inputs[0] if path else None
-    if source is None or (stored_codes(source) is None and source.const_value is None):
+    if source is None or stored_tensor(source) is None:
         return value, ()
     return source, path
 
 
 def _is_float(reading: Reading) -> bool:
     return bool(np.all(reading.widths == FLOAT_BITS))
+
+
+def _same(one: Reading, other: Reading) -> bool:
+    if one.role is not other.role or not np.array_equal(one.widths, other.widths):
+        return False
+    weight = one.role is not Role.ACTIVATION
+    return not weight or (one.shape, one.stored_bits) == (other.shape, other.stored_bits)

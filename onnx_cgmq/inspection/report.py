@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,13 +20,13 @@ from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
-from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
 from onnx_cgmq.graph.sizes import set_input_shapes
+from onnx_cgmq.inspection.normalize import normalize
+from onnx_cgmq.inspection.notes import unknown_operators
 from onnx_cgmq.inspection.operands import Operands
-from onnx_cgmq.inspection.reading import Reading, stored_codes, tensor_name
+from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 
 _INSIDE: Final = "(inside)"
 
@@ -95,6 +95,7 @@ class Report:
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float model's.
         weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of tables.
+        notes: Sentences on what could not be read, and how it was counted.
     """
 
     tensors: Mapping[str, TensorReport]
@@ -103,6 +104,7 @@ class Report:
     bops: int
     rbop: float
     weight_bytes: int
+    notes: tuple[str, ...] = ()
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text; widths as counts."""
@@ -123,7 +125,8 @@ class Report:
         ]
         total = {key: getattr(self, key) for key in ("macs", "bops", "rbop", "weight_bytes")}
         nodes = [vars(node) for node in self.nodes]
-        return json.dumps({**total, "nodes": nodes, "tensors": tensors}, indent=indent)
+        fields = {**total, "nodes": nodes, "tensors": tensors, "notes": self.notes}
+        return json.dumps(fields, indent=indent)
 
     def table(self) -> Group:
         """The report as tables for a terminal (a rich renderable)."""
@@ -148,7 +151,8 @@ class Report:
             nodes.add_row(node.name, node.op_type, *cost)
         nodes.add_section()
         nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
-        return Group(tensors, nodes, f"weights and biases: {self.weight_bytes:,} bytes")
+        size = f"weights and biases: {self.weight_bytes:,} bytes"
+        return Group(tensors, nodes, size, *(f"note: {note}" for note in self.notes))
 
 
 def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None) -> Report:
@@ -156,10 +160,11 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
 
     Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
     vary (per tensor, channel or element); a width that the codes exceed is not believed. A float
-    model is all 32 bits.
+    model is all 32 bits. Files of other tools are read as well: QDQ and QOperator of onnxruntime,
+    QCDQ, QONNX, MatMulNBits. What can't be told counts as 32 bits, with a note.
 
     Args:
-        model: A written model: path, ``ModelProto`` or ``onnx_ir.Model``.
+        model: A quantized model: path, ``ModelProto`` or ``onnx_ir.Model``.
         shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
             the model was written with, and 1 for any other size that it leaves open.
 
@@ -173,8 +178,8 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
     graph = load_model(model)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
+    normalize(graph)
     set_input_shapes(graph, shapes or {})
-    _infer_missing_types(graph)
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)
@@ -200,25 +205,14 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         bops=total,
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
         weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
+        notes=(*_notes(readings.values()), *unknown_operators(graph)),
     )
 
 
-def _infer_missing_types(model: ir.Model) -> None:
-    """Files of other tools may have no types and shapes but those of inputs and outputs."""
-
-    def untyped() -> list[ir.Value]:
-        return [
-            value
-            for node in model.graph
-            if (spec := mac_spec(node)) is not None
-            for _, value in spec.operand_values(node)
-            if value.producer() is not None and (value.shape is None or value.dtype is None)
-        ]
-
-    if untyped():
-        infer_shapes(model)
-    if values := untyped():
-        set_types_of_onnxruntime(model, values)
+def _notes(readings: Iterable[Reading]) -> Iterator[str]:
+    for reading in readings:
+        if reading.note:
+            yield f"{reading.name}: {reading.note}; it counts as {FLOAT_BITS} bits"
 
 
 def _node_report(op: MacOp, bops: int) -> NodeReport:
@@ -259,15 +253,14 @@ def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterato
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
         value = spec.bias_value(node) if spec is not None else None
-        stored = None if value is None else stored_codes(value) or value.const_value
+        stored = None if value is None else stored_tensor(value)
         if value is None or stored is None:
             continue
-        name = tensor_name(value)
-        widths = np.array(claims.get(name, {}).get("widths", FLOAT_BITS), dtype=np.int64)
-        shape = tuple(int(size) for size in stored.shape.numpy())
-        bits = int(stored.size) * int(stored.dtype.bitwidth)
+        reading = read_operand(value, {})
+        name = tensor_name(value) if tensor_name(value) in claims else reading.name
+        widths = np.array(claims.get(name, {}).get("widths", reading.widths), dtype=np.int64)
         granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR
-        yield Reading(name, Role.BIAS, granularity, widths, shape, stored.dtype, bits)
+        yield replace(reading, name=name, role=Role.BIAS, granularity=granularity, widths=widths)
 
 
 def _range_text(tensor: TensorReport) -> str:

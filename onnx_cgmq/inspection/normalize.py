@@ -1,0 +1,41 @@
+"""Brings a file of any tool into the form that the readers expect; it says the same as before."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
+
+
+def normalize(model: ir.Model) -> None:
+    """Makes all constants initializers, inlines functions, infers types and shapes, in place."""
+    common.RemoveInitializersFromInputsPass()(model)
+    if model.functions:
+        common.InlinePass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    _infer_missing_types(model)
+
+
+def _infer_missing_types(model: ir.Model) -> None:
+    """Files of other tools may have no types and shapes but those of inputs and outputs."""
+    if _untyped(model):
+        infer_shapes(model)
+    if values := _untyped(model):
+        set_types_of_onnxruntime(model, values)
+
+
+def _untyped(model: ir.Model) -> list[ir.Value]:
+    """Operands without type or shape, and codes without type."""
+    found: dict[ir.Value, None] = {}
+    for node in model.graph:
+        spec = mac_spec(node)
+        for _, value in spec.operand_values(node) if spec is not None else ():
+            if value.shape is None or value.dtype is None:
+                found[value] = None
+        codes = node.inputs[0] if node.op_type == "DequantizeLinear" else None
+        if codes is not None and codes.dtype is None:
+            found[codes] = None
+    return [value for value in found if value.producer() is not None]

@@ -1,0 +1,76 @@
+"""What a reader of a report must know about operators that were not counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import onnx_ir as ir
+
+from onnx_cgmq.graph.opspec import mac_spec, operator_key, standard_op
+from onnx_cgmq.graph.stand_ins import QONNX_DOMAINS
+
+_NO_MACS: Final = frozenset(
+    {
+        "BiasAdd",
+        "BiasGelu",
+        "BiasSoftmax",
+        "BiasSplitGelu",
+        "DequantizeLinear",
+        "EmbedLayerNormalization",
+        "ExpandDims",
+        "FastGelu",
+        "GatherBlockQuantized",
+        "GatherND",
+        "Gelu",
+        "GroupNorm",
+        "Inverse",
+        "NhwcMaxPool",
+        "Pad",
+        "QEmbedLayerNormalization",
+        "QLinearAdd",
+        "QLinearAveragePool",
+        "QLinearConcat",
+        "QLinearGlobalAveragePool",
+        "QLinearLeakyRelu",
+        "QLinearMul",
+        "QLinearReduceMean",
+        "QLinearSigmoid",
+        "QLinearSoftmax",
+        "QLinearWhere",
+        "QuantizeLinear",
+        "QuickGelu",
+        "Range",
+        "ReduceSumInteger",
+        "RotaryEmbedding",
+        "SkipGroupNorm",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
+        "Tokenizer",
+        "Trilu",
+        "Unique",
+    }
+)
+"""Operators of onnxruntime (domain com.microsoft) that don't multiply and accumulate."""
+
+_QUANTIZERS: Final = frozenset({"BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc"})
+
+
+def unknown_operators(model: ir.Model) -> tuple[str, ...]:
+    """A sentence for every operator of another domain that may multiply and is not counted."""
+    unknown = Counter(
+        operator_key(node)
+        for node in model.graph.all_nodes()
+        if standard_op(node) is None and mac_spec(node) is None and not _is_harmless(node)
+    )
+    return tuple(
+        f"{operator} ({count} node{'s' * (count > 1)}) is not known: if it multiplies and "
+        "accumulates, that is not counted"
+        for operator, count in unknown.items()
+    )
+
+
+def _is_harmless(node: ir.Node) -> bool:
+    if node.domain in QONNX_DOMAINS:
+        return node.op_type in _QUANTIZERS
+    return node.domain == "com.microsoft" and node.op_type in _NO_MACS

@@ -1,0 +1,131 @@
+"""Integer codes: their type gives the width, or limits on their way that are narrower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_cgmq.graph.opspec import moves_codes, standard_op
+from onnx_cgmq.inspection.constants import constant_value
+from onnx_cgmq.inspection.grid import Grid, is_stored, range_bits, scalar
+
+QUANTIZE_DOMAINS = ("", "ai.onnx", "com.microsoft")
+"""Domains of QuantizeLinear and DequantizeLinear: onnxruntime has its own for 4 and 16 bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Integer codes, and where they come from.
+
+    Attributes:
+        low: Smallest code possible.
+        high: Largest code possible.
+        source: What QuantizeLinear reads, or the initializer; ``None`` for the codes of others.
+        constant: Whether they are fixed by the file.
+    """
+
+    low: int
+    high: int
+    source: ir.Value | None
+    constant: bool
+
+
+def codes_grid(value: ir.Value, zero_point: int = 0) -> Grid:
+    """The grid of codes as an operator reads them.
+
+    Args:
+        value: The codes.
+        zero_point: What is subtracted from them.
+    """
+    dtype = code_type(value)
+    if dtype is None:
+        note = f"the type of the codes {value.name!r} is unknown"
+        return Grid(scalar(32), None, is_stored(value), ir.DataType.UNDEFINED, note=note)
+    if not dtype.is_integer():  # floats of 8 bits and fewer
+        return Grid(scalar(dtype.bitwidth), _top(value), is_stored(value), dtype)
+    codes = _codes(value, dtype)
+    plain = range_bits(codes.low, codes.high)
+    centred = range_bits(codes.low - zero_point, codes.high - zero_point)
+    return Grid(scalar(min(plain, centred)), codes.source, codes.constant, dtype)
+
+
+def code_type(value: ir.Value) -> ir.DataType | None:
+    """Type of codes; of what quantizes them if the file does not tell."""
+    if value.const_value is not None:
+        return value.const_value.dtype
+    if value.dtype is not None and value.dtype is not ir.DataType.UNDEFINED:
+        return value.dtype
+    node = value.producer()
+    if node is None:
+        return None
+    if standard_op(node) == "Cast":
+        return ir.DataType(node.attributes["to"].as_int())
+    if is_quantize(node):
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            return code_type(node.inputs[2])
+        output = node.attributes.get("output_dtype")
+        return ir.DataType(output.as_int()) if output else ir.DataType.UINT8
+    if (standard_op(node) == "Clip" or moves_codes(node)) and node.inputs[0] is not None:
+        return code_type(node.inputs[0])
+    return None
+
+
+def is_quantize(node: ir.Node) -> bool:
+    """Whether a node is QuantizeLinear."""
+    return node.op_type == "QuantizeLinear" and node.domain in QUANTIZE_DOMAINS
+
+
+def _codes(value: ir.Value, dtype: ir.DataType) -> Codes:
+    low, high = _type_range(dtype)
+    node = value.producer()
+    if node is None or not node.inputs or node.inputs[0] is None:
+        return Codes(low, high, value if is_stored(value) else None, is_stored(value))
+    above, operator = node.inputs[0], standard_op(node)
+    if is_quantize(node):
+        return Codes(low, high, above, is_stored(above))
+    if operator == "Clip" or moves_codes(node):
+        inner = _codes(above, dtype)
+        others = all(constant_value(v) is not None for v in node.inputs[1:] if v is not None)
+        if operator == "Clip":
+            low, high = _limits(node)
+            low, high = max(low, inner.low), min(high, inner.high)
+        else:
+            low, high = inner.low, inner.high
+        return Codes(low, max(low, high), inner.source, inner.constant and others)
+    if operator == "Cast":
+        from_type = code_type(above)
+        if from_type is not None and from_type.is_integer():
+            inner = _codes(above, from_type)
+            if low <= inner.low and inner.high <= high:
+                return inner
+            return Codes(low, high, inner.source, inner.constant)
+    return Codes(low, high, None, False)
+
+
+def _limits(node: ir.Node) -> tuple[int, int]:
+    """Ends of a Clip of integers; those that are no constants don't limit anything."""
+    ends = [-(2**63), 2**63]
+    for index, value in enumerate(node.inputs[1:3]):
+        end = constant_value(value)
+        if end is not None and end.size == 1:
+            ends[index] = int(end.reshape(()))
+    return ends[0], ends[1]
+
+
+def _type_range(dtype: ir.DataType) -> tuple[int, int]:
+    bits = dtype.bitwidth
+    if dtype.name.startswith("U"):
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _top(value: ir.Value) -> ir.Value | None:
+    """The initializer that codes are made of by Cast, Clip and operators that move them."""
+    node = value.producer()
+    while node is not None and (standard_op(node) in ("Cast", "Clip") or moves_codes(node)):
+        if node.inputs[0] is None:
+            return None
+        value = node.inputs[0]
+        node = value.producer()
+    return value if is_stored(value) else None

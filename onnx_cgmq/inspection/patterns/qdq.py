@@ -1,0 +1,73 @@
+"""Integer codes made float: DequantizeLinear, and ``Cast`` with ``Mul`` by a constant step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.graph.opspec import standard_op
+from onnx_cgmq.inspection.constants import constant_value
+from onnx_cgmq.inspection.grid import Grid, IntArray
+from onnx_cgmq.inspection.patterns.codes import QUANTIZE_DOMAINS, code_type, codes_grid
+
+
+def dequantized(node: ir.Node) -> Grid | None:
+    """The grid of what DequantizeLinear makes.
+
+    Its codes may be those of an integer initializer, of QuantizeLinear (of an activation, or of a
+    float initializer), or of an operator that computes with codes; ``Clip``, ``Cast`` and operators
+    that move codes may stand between (QCDQ).
+    """
+    if node.op_type != "DequantizeLinear" or node.domain not in QUANTIZE_DOMAINS:
+        return None
+    codes = node.inputs[0]
+    if codes is None:
+        return None
+    zero_point = node.inputs[2] if len(node.inputs) > 2 else None
+    return _with_codes(codes, zero_point, _axis(node))
+
+
+def stepped(node: ir.Node) -> Grid | None:
+    """The grid of ``Mul <- Cast <- codes`` with a constant step: weights of float kernels."""
+    if standard_op(node) != "Mul":
+        return None
+    for value, step in (node.inputs[:2], node.inputs[1::-1]):
+        cast = value.producer() if value is not None else None
+        if cast is None or standard_op(cast) != "Cast" or constant_value(step) is None:
+            continue
+        codes = cast.inputs[0]
+        dtype = code_type(codes) if codes is not None else None
+        if codes is not None and dtype is not None and dtype.is_integer():
+            return _with_codes(codes, None, 0)
+    return None
+
+
+def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid:
+    zero = constant_value(zero_point)
+    offset = int(zero.reshape(())) if zero is not None and zero.size == 1 else 0
+    grid = codes_grid(codes, offset)
+    if not grid.constant or (zero_point is not None and zero is None):
+        return grid
+
+    def centred() -> IntArray:
+        stored = constant_value(codes)
+        if stored is None:
+            raise ValueError("not computed")
+        values, zeros = stored.astype(np.int64), np.zeros((), np.int64)
+        if zero is not None:
+            zeros = zero.astype(np.int64)
+        if zeros.ndim == 1 and zeros.size > 1:
+            zeros = zeros.reshape(
+                [-1 if i == axis % values.ndim else 1 for i in range(values.ndim)]
+            )
+        return np.asarray(values - zeros)
+
+    known = constant_value(codes) is not None and (zero is None or zero.ndim < 2)
+    return replace(grid, codes=centred) if known else grid
+
+
+def _axis(node: ir.Node) -> int:
+    attribute = node.attributes.get("axis")
+    return 1 if attribute is None else attribute.as_int()

@@ -1,0 +1,75 @@
+"""Quantizers of QONNX: ``Quant``, ``BipolarQuant``, ``Trunc``, ``FloatQuant``.
+
+The standard says ``y = (clip(round(x / scale + zero_point)) - zero_point) * scale``, at a width
+that is an input (https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.bits import FLOAT_BITS
+from onnx_cgmq.graph.opspec import int_attribute
+from onnx_cgmq.graph.stand_ins import QONNX_DOMAINS
+from onnx_cgmq.inspection.constants import constant_value
+from onnx_cgmq.inspection.grid import Grid, IntArray, is_stored, scalar
+
+_WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
+"""Index of the input that is the width of the output."""
+
+
+def quant_node(node: ir.Node) -> Grid | None:
+    """The grid of what a quantizer of QONNX, Brevitas or FINN makes."""
+    if node.domain not in QONNX_DOMAINS or not node.inputs:
+        return None
+    source = node.inputs[0]
+    if node.op_type == "BipolarQuant":
+        return Grid(scalar(1), source, is_stored(source), ir.DataType.FLOAT)
+    if node.op_type == "FloatQuant":
+        return _grid(node, _float_width(node))
+    index = _WIDTH_INPUT.get(node.op_type)
+    return None if index is None else _grid(node, _input(node, index))
+
+
+def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
+    source = node.inputs[0]
+    constant = is_stored(source)
+    if width is None or not np.all(width > 0):
+        note = f"the bit width of node {node.name!r} ({node.op_type}) is not a constant above 0"
+        return Grid(scalar(FLOAT_BITS), source, constant, ir.DataType.FLOAT, note=note)
+    widths = np.minimum(np.ceil(width), FLOAT_BITS).astype(np.int64)
+    if widths.size == 1 or np.all(widths == widths.reshape(-1)[0]):
+        widths = scalar(int(widths.reshape(-1)[0]))
+    codes = _codes(node, widths) if constant and node.op_type != "FloatQuant" else None
+    return Grid(widths, source, constant, ir.DataType.FLOAT, codes)
+
+
+def _codes(node: ir.Node, widths: IntArray) -> Callable[[], IntArray] | None:
+    """Codes of a constant, less the zero point; only where rounding is that of QuantizeLinear."""
+    rounding = node.attributes.get("rounding_mode")
+    mode = "ROUND" if rounding is None else rounding.as_string()
+    values, scale, zero = (_input(node, index) for index in range(3))
+    if mode not in ("ROUND", "HALF_EVEN") or values is None or scale is None or zero is None:
+        return None
+    signed, narrow = int_attribute(node, "signed", 1), int_attribute(node, "narrow", 0)
+
+    def compute() -> IntArray:
+        high = 2.0 ** (widths - signed) - 1 - (narrow and not signed)
+        low = -(2.0 ** (widths - 1)) + narrow if signed else np.zeros(())
+        codes = np.clip(np.round(values / scale + zero), low, high) - zero
+        return np.asarray(codes.astype(np.int64))
+
+    return compute
+
+
+def _float_width(node: ir.Node) -> np.ndarray | None:
+    """Sign, exponent and mantissa."""
+    exponent, mantissa = _input(node, 2), _input(node, 3)
+    return None if exponent is None or mantissa is None else 1 + exponent + mantissa
+
+
+def _input(node: ir.Node, index: int) -> np.ndarray | None:
+    return constant_value(node.inputs[index]) if index < len(node.inputs) else None
