@@ -12,14 +12,21 @@ import onnx_ir as ir
 NEWEST_OPSET: Final = 25
 """Newest opset that models are written in."""
 
-_SINCE: Final = {ir.DataType.INT2: 25, ir.DataType.INT4: 21}
-"""Opset that brought a type to Cast and DequantizeLinear."""
+_SINCE: Final = {
+    ir.DataType.INT2: 25,
+    ir.DataType.UINT2: 25,
+    ir.DataType.INT4: 21,
+    ir.DataType.UINT4: 21,
+    ir.DataType.INT16: 21,
+    ir.DataType.UINT16: 21,
+}
+"""Opset that brought a type to QuantizeLinear and DequantizeLinear."""
 
-_IR_VERSION: Final = {ir.DataType.INT4: 10, ir.DataType.INT2: 13}
-_NUMPY: Final = {
-    ir.DataType.INT8: np.int8,
-    ir.DataType.UINT8: np.uint8,
-    ir.DataType.INT16: np.int16,
+_IR_VERSION: Final = {
+    ir.DataType.INT2: 13,
+    ir.DataType.UINT2: 13,
+    ir.DataType.INT4: 10,
+    ir.DataType.UINT4: 10,
 }
 
 
@@ -30,10 +37,21 @@ def weight_type(width: int, opset: int) -> ir.DataType:
         width: Bits of the grid: 2, 4, 8 or 16.
         opset: Version of the standard operators in the model.
     """
-    for data_type, since in _SINCE.items():
+    for data_type in (ir.DataType.INT2, ir.DataType.INT4):
+        since = _SINCE[data_type]
         if width <= data_type.bitwidth and opset >= since and loads(data_type):
             return data_type
     return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16
+
+
+def grid_type(width: int, *, signed: bool) -> ir.DataType:
+    """The integer type of just a width: 2, 4, 8 or 16 bits."""
+    return ir.DataType[f"{'INT' if signed else 'UINT'}{width}"]
+
+
+def quantizer_opset(data_type: ir.DataType) -> int:
+    """Oldest opset whose quantizers take a type (13 for all older ones)."""
+    return _SINCE.get(data_type, 13)
 
 
 def ir_version(data_type: ir.DataType) -> int:
@@ -45,9 +63,9 @@ def pack(
     codes: npt.NDArray[np.integer[Any]], data_type: ir.DataType, name: str
 ) -> ir.TensorProtocol:
     """Codes as a tensor of a type, packed into ``raw_data`` below 8 bits (first element lowest)."""
-    if data_type not in (ir.DataType.INT2, ir.DataType.INT4):
-        return ir.Tensor(codes.astype(_NUMPY[data_type]), name=name)
-    width = 2 if data_type is ir.DataType.INT2 else 4
+    width = data_type.bitwidth
+    if width >= 8:
+        return ir.Tensor(codes.astype(data_type.numpy()), name=name)
     per_byte = 8 // width
     flat = codes.reshape(-1).astype(np.int8).view(np.uint8) & np.uint8(2**width - 1)
     padded = np.pad(flat, (0, -len(flat) % per_byte)).reshape(-1, per_byte)

@@ -14,14 +14,17 @@ from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.lower.form import Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
+from onnx_cgmq.graph.lower.native import write_native
 from onnx_cgmq.graph.lower.ort import write_ort
 from onnx_cgmq.graph.lower.qonnx import write_qonnx
-from onnx_cgmq.graph.lower.storage import ir_version
+from onnx_cgmq.graph.lower.storage import ir_version, quantizer_opset
+from onnx_cgmq.graph.preparation.opset import raise_opset
 from onnx_cgmq.graph.sizes import SHAPES_KEY
 from onnx_cgmq.plan import BitPlan
 
 _WRITERS: Final[dict[Form, Callable[[GatedTensors], None]]] = {
     Form.ORT: write_ort,
+    Form.NATIVE: write_native,
     Form.QONNX: write_qonnx,
 }
 """What replaces every quantizer of a gated graph, in place."""
@@ -32,7 +35,7 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
 
     The result computes what the gated graph computes at the plan's gates. How tensors are written
     is said in the module of the form: :mod:`~onnx_cgmq.graph.lower.ort`,
-    :mod:`~onnx_cgmq.graph.lower.qonnx`.
+    :mod:`~onnx_cgmq.graph.lower.native`, :mod:`~onnx_cgmq.graph.lower.qonnx`.
 
     Args:
         gated: The gated model; it is not changed.
@@ -58,13 +61,19 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
-    types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
-    model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
+    _raise_versions(model)
     for key in list(model.metadata_props):
         if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
             del model.metadata_props[key]
     embed_plan(model, plan, tensors.specs)
     return model
+
+
+def _raise_versions(model: ir.Model) -> None:
+    """Raises the opset and the IR version to what the types of the codes need."""
+    types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
+    raise_opset(model, max((quantizer_opset(data_type) for data_type in types), default=0))
+    model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
 
 
 def _writer(form: Form | str) -> Callable[[GatedTensors], None]:

@@ -40,6 +40,20 @@ def convert(model: ir.Model) -> None:
             f"the model uses opset {current}, which onnxruntime {ort.__version__} does not load; "
             f"upgrade onnxruntime or export the model with opset {target}"
         )
+    raise_opset(model, target)
+
+
+def raise_opset(model: ir.Model, target: int) -> None:
+    """Brings a model to an opset, in place, with an IR version to it; a newer one stays.
+
+    Args:
+        model: As for :func:`convert`.
+        target: At most :data:`NEWEST_OPSET`.
+
+    Raises:
+        ModelError: The converter fails.
+    """
+    current = model.opset_imports[""]
     if current < target:
         try:
             _refuse_unknown_groups(model, current)
