@@ -20,9 +20,21 @@ from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.opspec import mac_spec, standard_op
 
 INTEGER_OPS: Final = frozenset(
-    {"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"}
+    {
+        "Add",
+        "AveragePool",
+        "Concat",
+        "GlobalAveragePool",
+        "HardSigmoid",
+        "LeakyRelu",
+        "Mul",
+        "Sigmoid",
+    }
 )
-"""Operators besides MACs that onnxruntime's CPU provider runs in integers, on any scales."""
+"""Operators besides MACs that onnxruntime's CPU provider runs in integers, on any scales.
+
+HardSigmoid as an Add that saturates (``lower/saturating.py``).
+"""
 
 INTEGER_MOVERS: Final = frozenset(
     {

@@ -2,7 +2,7 @@
 
 With ``y = scale * (W x + b) + shift`` per output channel, ``W`` becomes ``scale * W`` and ``b``
 becomes ``scale * b + shift``: BatchNormalization, biases that are an Add of their own, learned
-scalar factors.
+scalar factors, and HardSigmoid, of which a Clip is left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.opspec import float_attribute, int_attribute, standard_op
 from onnx_cgmq.graph.preparation.affine import Affine, Constant, affine_of
+from onnx_cgmq.graph.preparation.emitter import Emitter, replace
 
 
 def fold_affine(model: ir.Model) -> None:
@@ -24,10 +25,15 @@ def fold_affine(model: ir.Model) -> None:
     """
     for graph in model.graphs():
         for node in list(graph):
-            affine = affine_of(node)
+            limited = standard_op(node) == "HardSigmoid"
+            affine = _inside_hard_sigmoid(node) if limited else affine_of(node)
             mac = None if affine is None else _only_reader_of(affine.source, node)
             target = None if mac is None else _target(mac)
-            if affine is not None and target is not None and _fold(model, target, affine):
+            if affine is None or target is None or not _fold(model, target, affine):
+                continue
+            if limited:
+                _make_clip(model, node)
+            else:
                 _bypass(node, target.node)
 
 
@@ -156,6 +162,21 @@ def _free_name(graph: ir.Graph, name: str) -> str:
     while name in graph.initializers:
         name += "_"
     return name
+
+
+def _inside_hard_sigmoid(node: ir.Node) -> Affine | None:
+    x = node.inputs[0]
+    if x is None:
+        return None
+    slope, offset = float_attribute(node, "alpha", 0.2), float_attribute(node, "beta", 0.5)
+    return Affine(x, np.array(slope), np.array(offset))
+
+
+def _make_clip(model: ir.Model, node: ir.Node) -> None:
+    """Leaves of a HardSigmoid whose slope and offset are folded the limits alone."""
+    emit = Emitter(node, model.opset_imports[""])
+    dtype = np.float32 if node.outputs[0].dtype is None else node.outputs[0].dtype.numpy()
+    replace(node, [emit("Clip", node.inputs[0], *(emit.constant(end, dtype) for end in (0, 1)))])
 
 
 def _bypass(node: ir.Node, mac: ir.Node) -> None:

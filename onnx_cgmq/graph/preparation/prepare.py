@@ -23,9 +23,11 @@ from onnx_cgmq.graph.preparation.branches import (
 )
 from onnx_cgmq.graph.preparation.decompose import decompose
 from onnx_cgmq.graph.preparation.fuse import fold_affine
+from onnx_cgmq.graph.preparation.hard import fuse_hard_activations
 from onnx_cgmq.graph.preparation.means import pool_means
 from onnx_cgmq.graph.preparation.opset import convert
 from onnx_cgmq.graph.preparation.precision import change_float_type
+from onnx_cgmq.graph.preparation.reshapes import fix_reshapes
 from onnx_cgmq.graph.preparation.upgrade import upgrade
 
 _PREPARED_KEY: Final = "onnx_cgmq.prepared"
@@ -54,10 +56,11 @@ def prepare(model: ModelLike) -> ir.Model:
 
     Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
     scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
-    them, a product of matrices with a bias becomes Gemm, dead code goes, shapes are inferred, every
-    node has a name, and the opset is the newest one (up to 25) that the installed onnxruntime
-    loads. Operators that onnxruntime fused (domain com.microsoft) are taken apart where that is
-    exact; what was float16 or bfloat16 inside is float32. The result computes the same.
+    them, a product of matrices with a bias becomes Gemm, hard sigmoids that are spelled out become
+    operators, dead code goes, shapes are inferred, every node has a name, and the opset is the
+    newest one (up to 25) that the installed onnxruntime loads. Operators that onnxruntime fused
+    (domain com.microsoft) are taken apart where that is exact; what was float16 or bfloat16 inside
+    is float32. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
@@ -109,6 +112,8 @@ def _simplify(model: ir.Model) -> None:
         infer_shapes(model)
     _fold(model)
     _name_nodes(model)
+    fix_reshapes(model)
+    fuse_hard_activations(model)
     fold_affine(model)
     pool_means(model)
     remove_identities(model)

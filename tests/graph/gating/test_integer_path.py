@@ -55,6 +55,20 @@ CLIPPED = """
     c1 = Conv<pads=[1,1,1,1]>(r0, w1)
     y = Conv(c1, w2)
 """
+SQUEEZED = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    t = Add(c0, three)
+    k = Clip(t, low, top)
+    m = Mul(c0, k)
+    h = Div(m, top)
+    g = GlobalAveragePool(h)
+    c1 = Conv(g, p0)
+    r = Relu(c1)
+    c2 = Conv(r, p0)
+    s = HardSigmoid(c2)
+    e = Mul(h, s)
+    y = Conv(e, w2)
+"""
 NORMALIZED = """
     h0 = MatMul(x, u0)
     a = Add(h0, x)
@@ -74,7 +88,10 @@ def _constants() -> list[onnx.TensorProto]:
         "u0": rng.normal(0, 0.4, (8, 8)),
         "u1": rng.normal(0, 0.4, (8, 8)),
         "scale": np.ones(8),
+        "p0": rng.normal(0, 0.5, (4, 4, 1, 1)),
         "low": np.array(0.0),
+        "three": np.array(3.0),
+        "top": np.array(6.0),
         "six": np.array(1.5),
     }
     integers = {
@@ -141,8 +158,9 @@ def _kernels(model: ir.Model, tmp_path) -> Counter:
         (SHORTCUT, {"c1", "a"}),
         (GATED, {"c0", "s0", "c1"}),
         (CLIPPED, set()),
+        (SQUEEZED, {"c0", "k", "h", "s"}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed"],
 )
 def test_values_between_integer_kernels_get_8_bits(body, carried) -> None:
     assert _carried(insert_gates(_model(body))) == carried
@@ -162,8 +180,12 @@ def test_what_goes_on_in_floats_stays_float() -> None:
         (SHORTCUT, {"QLinearAdd": 1, "QLinearConv": 2, "QLinearGlobalAveragePool": 1, "QGemm": 1}),
         (GATED, {"QLinearSigmoid": 1, "QLinearMul": 1, "QLinearConcat": 1, "QLinearConv": 2}),
         (CLIPPED, {"QLinearConv": 2}),
+        (
+            SQUEEZED,
+            {"QLinearConv": 3, "QLinearAdd": 1, "QLinearMul": 2, "QLinearGlobalAveragePool": 1},
+        ),
     ],
-    ids=["residual", "shortcut", "gated", "clipped"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed"],
 )
 def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     _, written, _ = _deploy(_model(body), bits)
@@ -171,11 +193,11 @@ def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     assert {name: found[name] for name in kernels} == kernels
     # The last Conv makes the graph's output, which is float: so is its kernel.
     floats = {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul", "Relu", "Sigmoid"}
-    assert not floats & set(found)
+    assert not {*floats, "Div", "HardSigmoid"} & set(found)
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
-@pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED])
+@pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED])
 def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits) -> None:
     mirror, written, data = _deploy(_model(body), bits)
     session = open_session(written, optimize=False)

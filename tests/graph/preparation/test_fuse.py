@@ -181,3 +181,18 @@ def test_factors_that_overflow_stay() -> None:
     graph = load_model(model)
     fold_affine(graph)
     assert [node.op_type for node in graph.graph] == ["Gemm", "Div"]
+
+
+@pytest.mark.parametrize(
+    ("mac", "weight", "shape"),
+    [("Conv(x, w, c)", (4, 3, 3, 3), "2,3,5,5"), ("Gemm(x, w, c)", (3, 4), "2,3")],
+)
+def test_hard_sigmoid_leaves_its_limits(mac: str, weight: tuple[int, ...], shape: str) -> None:
+    text = f"(float[{shape}] x) => (float[] y) {{ h = {mac} y = HardSigmoid<alpha = 0.1>(h) }}"
+    found = folded(build(text, w=weight, c=(4,)))
+    assert [name for name in found if name != "Constant"] == [mac.split("(")[0], "Clip"]
+
+
+def test_hard_sigmoid_of_what_others_read_stays() -> None:
+    text = "(float[2,3,5,5] x) => (float[] y) { h = Conv(x, w) s = HardSigmoid(h) y = Mul(h, s) }"
+    assert folded(build(text, w=(4, 3, 3, 3))) == ["Conv", "HardSigmoid", "Mul"]
