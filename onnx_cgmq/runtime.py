@@ -14,7 +14,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.data.samples import Batch, Samples
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.files.load import ModelLike
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.lower.form import Form, written_form
+from onnx_cgmq.graph.quant_op import define_quant, is_quant
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -50,6 +52,26 @@ def open_session(
         raise ModelError(
             f"onnxruntime {ort.__version__} can't load {label}: {_one_line(error)}"
         ) from error
+
+
+def open_written(model: ModelLike) -> ort.InferenceSession:
+    """A session for a model of any form, which computes what the model says.
+
+    ``native`` runs without graph optimizations, which don't know integer kernels of its types.
+    ``Quant`` nodes run as the standard operators that they stand for.
+
+    Args:
+        model: As for :func:`open_session`.
+
+    Raises:
+        ModelError: The model can't be read, or onnxruntime can't load it.
+    """
+    graph = load_model(model)
+    if any(is_quant(node) for node in graph.graph.all_nodes()):
+        defined = graph.clone()
+        define_quant(defined)
+        return open_session(defined)
+    return open_session(model, optimize=written_form(graph) is not Form.NATIVE)
 
 
 def run_batch(session: ort.InferenceSession, batch: Batch) -> Outputs:

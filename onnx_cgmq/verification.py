@@ -20,7 +20,7 @@ from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.runtime import Outputs, counted, open_session, run_batch
+from onnx_cgmq.runtime import Outputs, counted, open_written, run_batch
 
 if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
@@ -80,7 +80,8 @@ def verify(
     """Runs both models on the same samples and counts the cost of the deployed one.
 
     Args:
-        deployed: The quantized model; runs in onnxruntime with its default optimizations.
+        deployed: The quantized model; runs in onnxruntime with its default optimizations, in the
+            forms ``native`` and ``qonnx`` as :func:`~onnx_cgmq.runtime.open_written` says.
         reference: The mirror that it was written from, or a model (usually the float one), which
             runs in onnxruntime too.
         data: Samples in any form that :func:`onnx_cgmq.quantize` takes.
@@ -97,7 +98,7 @@ def verify(
     if limit is not None:
         _check_bound(limit, report)
     samples = open_data(data, load_model(deployed))
-    session = open_session(deployed)
+    session = open_written(deployed)
     run_reference = _runner(reference)
     agreement = Agreement()
     for batch in samples.batches(_BATCH_SIZE):
@@ -121,7 +122,7 @@ def verify(
 
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
     if isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model)):
-        session = open_session(reference)
+        session = open_written(reference)
         return lambda batch: run_batch(session, batch)
     mirror = reference
     return lambda batch: _run_mirror(mirror, batch)

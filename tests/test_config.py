@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from onnx_cgmq.bits import Granularity
+from onnx_cgmq.bits import Granularity, GridForm
 from onnx_cgmq.config import Config, Direction
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.graph.lower.form import Form
 
 
 def test_defaults_are_valid():
@@ -144,3 +145,11 @@ def test_messages_are_plain():
 def test_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         Config().epochs = 3
+
+
+def test_form_comes_from_the_target_unless_given() -> None:
+    assert Config().form is Form.ORT
+    assert Config.create(target="qonnx").form is Form.QONNX
+    assert Config.create(target="qonnx", form="native").form is Form.NATIVE
+    assert Config.create(form="qonnx").signed_grid is GridForm.SYMMETRIC
+    assert Config.create(form="native").signed_grid is GridForm.AFFINE

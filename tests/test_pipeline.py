@@ -27,6 +27,7 @@ from onnx_cgmq.errors import (
     VerificationError,
 )
 from onnx_cgmq.events import EpochDone, Finished, Notice, Started, StepDone
+from onnx_cgmq.graph.lower.form import Form, written_form
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.pipeline import checkpoint_path, plan_path, quantize
 from onnx_cgmq.runtime import open_session
@@ -258,7 +259,7 @@ def test_a_full_disk_is_refused_before_training(tmp_path, monkeypatch) -> None:
 
 def test_a_file_that_breaks_the_bound_is_not_left_behind(tmp_path, monkeypatch) -> None:
     output = tmp_path / "out.onnx"
-    monkeypatch.setattr(pipeline, "write_back", lambda gated, plan: prepare(mlp()))
+    monkeypatch.setattr(pipeline, "write_back", lambda gated, plan, form: prepare(mlp()))
     with pytest.raises(VerificationError, match="bound '3%'"):
         _run(output=output)
     assert not output.exists()
@@ -401,3 +402,18 @@ def test_where_the_loss_is_taken_is_told() -> None:
     assert [event.message for event in told if isinstance(event, Notice)] == [
         "no gradient passes through ArgMax 'top'; the loss is taken at y"
     ]
+
+
+@pytest.mark.parametrize("form", ["native", "qonnx"])
+def test_other_forms_keep_the_bound_and_are_verified(form, tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    result = _run("3%", output, epochs=2, form=form)
+    assert written_form(result.model).value == form
+    assert result.report.bops == result.plan.cost.bops
+    assert result.check.within_bound
+    assert result.check.max_abs_difference < 1e-5
+    assert result.check.bops == onnx_cgmq.inspect(output).bops
+
+
+def test_a_target_chooses_the_form() -> None:
+    assert written_form(_run("3%", epochs=1, target="qonnx").model) is Form.QONNX

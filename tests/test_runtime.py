@@ -2,10 +2,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from plans import make_plan
+from toys import mlp
 
 from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.runtime import open_session, run_onnxruntime
+from onnx_cgmq.graph.files.load import save_model
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.graph.lower.write import write_back
+from onnx_cgmq.runtime import open_session, open_written, run_onnxruntime
 
 DOUBLE = """
     <ir_version: 10, opset_import: ["" : 21]>
@@ -60,3 +67,20 @@ def test_model_that_does_not_run():
     samples = open_data(np.ones((2, 2), np.float32), ir.from_proto(model))
     with pytest.raises(ModelError, match="onnxruntime can't run the model"):
         run_onnxruntime(model, samples)
+
+
+@pytest.mark.parametrize("form", list(Form))
+def test_every_form_runs_as_it_is_written(form, tmp_path):
+    gated = insert_gates(mlp())
+    widths = {"w1": 2, "w2": 4, "x": 4, "r": 2}
+    names = quantizer_nodes(gated)
+    plan = make_plan(gated, {name: np.array(widths.get(name, 8)) for name in names})
+    written = write_back(gated, plan, form=form)
+    before = ir.to_proto(written).SerializeToString(deterministic=True)
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    (expected,) = open_session(gated, optimize=False).run(None, {"x": x})
+    save_model(written, tmp_path / "m.onnx")
+    for model in (written, tmp_path / "m.onnx"):
+        (found,) = open_written(model).run(None, {"x": x})
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert ir.to_proto(written).SerializeToString(deterministic=True) == before

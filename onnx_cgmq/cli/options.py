@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnx_cgmq.graph.lower.form import Form
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,6 +32,10 @@ TargetOption = Annotated[
         metavar="TARGET",
         help="What the model is for: a name that 'onnx-cgmq targets' lists, or a TOML file.",
     ),
+]
+FormOption = Annotated[
+    Form | None,
+    typer.Option("--form", help="How quantized tensors are written (default: as the target says)."),
 ]
 ShapeOption = Annotated[
     list[str] | None,

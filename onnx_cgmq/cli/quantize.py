@@ -13,6 +13,7 @@ from onnx_cgmq.cli.failures import INTERRUPTED, reported
 from onnx_cgmq.cli.options import (
     DataOption,
     DebugOption,
+    FormOption,
     JsonOption,
     ModelArgument,
     ShapeOption,
@@ -61,6 +62,7 @@ def quantize_command(
         ),
     ],
     target: TargetOption = None,
+    form: FormOption = None,
     granularity: Annotated[
         Granularity | None,
         typer.Option(
@@ -158,6 +160,7 @@ def quantize_command(
         raise typer.BadParameter("OUT is the float model itself", param_hint="--output")
     given: dict[str, Any] = {
         "target": target,
+        "form": form,
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),

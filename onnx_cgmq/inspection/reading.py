@@ -35,7 +35,8 @@ class Reading:
         widths: Bits, int64; broadcasts to the tensor.
         shape: Shape of the tensor (activations: as the file has it, 0 for unknown sizes).
         stored: Type of the codes in the file (``FLOAT`` if there are none).
-        stored_bits: Bits that a weight takes in the file; 0 for an activation.
+        stored_bits: Bits that a weight takes in the file, or its codes where floats hold them, as
+            in QONNX; 0 for an activation.
         note: Why its width can't be told (it counts as 32 bits then), or empty.
     """
 
@@ -105,14 +106,23 @@ def _constant(name: str, value: ir.Value, grid: Grid, claim: Claim) -> Reading:
     widths: IntArray = grid.widths
     if claim and grid.codes is not None:
         widths = narrowed(grid.codes(), claim)
-    return _weight(name, tensor, widths, claim, grid.note)
+    in_floats = grid.stored is ir.DataType.FLOAT and grid.codes is not None
+    stored = grid.widths if in_floats else None
+    return _weight(name, tensor, widths, claim, stored, grid.note)
 
 
 def _weight(
-    name: str, tensor: ir.TensorProtocol, widths: IntArray, claim: Claim, note: str = ""
+    name: str,
+    tensor: ir.TensorProtocol,
+    widths: IntArray,
+    claim: Claim,
+    stored: IntArray | None = None,
+    note: str = "",
 ) -> Reading:
+    """A weight; ``stored`` are the widths of codes that floats hold."""
     shape = tuple(int(size) for size in tensor.shape.numpy())
-    bits = int(tensor.size) * int(tensor.dtype.bitwidth)
+    element_bits = scalar(int(tensor.dtype.bitwidth)) if stored is None else stored
+    bits = int(np.broadcast_to(element_bits, shape).sum())
     granularity = _granularity(widths, claim)
     return Reading(name, Role.WEIGHT, granularity, widths, shape, tensor.dtype, bits, note)
 

@@ -47,7 +47,8 @@ class TensorReport:
             ``None``.
         share: Part of the model's bit operations that the nodes have which multiply it.
         stored: Type of the codes in the file, as ONNX names it.
-        stored_bytes: Bytes that a weight or bias takes in the file.
+        stored_bytes: Bytes that a weight or bias takes in the file, or its codes where floats hold
+            them, as in QONNX.
     """
 
     name: str

@@ -6,6 +6,7 @@ from onnx_cgmq import pipeline
 from onnx_cgmq.bits import Granularity
 from onnx_cgmq.config import Config, Direction
 from onnx_cgmq.errors import BoundError, DataError, ModelError, OutputError, VerificationError
+from onnx_cgmq.graph.lower.form import Form
 from onnx_cgmq.plan import BitPlan
 
 
@@ -37,7 +38,7 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
 
 def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     options = (
-        "--target generic --granularity element --activation-granularity channel "
+        "--target generic --form native --granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --epochs 3 --batch-size 7 "
         "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
@@ -47,6 +48,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     assert result.exit_code == 0, result.output
     called = pipeline_run.called
     assert called["config"] == Config(
+        form=Form.NATIVE,
         granularity=Granularity.ELEMENT,
         activation_granularity=Granularity.CHANNEL,
         widths=(2, 4, 8),
@@ -196,6 +198,7 @@ def test_debug_shows_the_traceback(quantize, monkeypatch):
         (["--prune"], "would remove whole layers"),
         (["--epochs", "0"], "epochs"),
         (["--granularity", "layer"], "--granularity"),
+        (["--form", "tflite"], "--form"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )

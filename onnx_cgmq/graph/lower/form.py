@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # settings name forms, and need no more
+    import onnx_ir as ir
+
+FORM_KEY: Final = "onnx_cgmq.form"
+"""Key of the form in a written model's ``metadata_props``."""
 
 
 class Form(str, Enum):
@@ -17,3 +24,9 @@ class Form(str, Enum):
     ORT = "ort"
     NATIVE = "native"
     QONNX = "qonnx"
+
+
+def written_form(model: ir.Model) -> Form | None:
+    """The form that a model says it was written in; ``None`` if it says nothing."""
+    text = model.metadata_props.get(FORM_KEY)
+    return Form(text) if text in {form.value for form in Form} else None

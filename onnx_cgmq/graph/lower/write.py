@@ -11,7 +11,7 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
-from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.graph.lower.form import FORM_KEY, Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.native import write_native
@@ -51,10 +51,10 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
         ModelError: The model has no gates, or the plan does not fit it.
         ConfigError: There is no such form.
     """
-    write = _writer(form)
+    form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
-    write(tensors)
+    _WRITERS[form](tensors)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]
@@ -65,6 +65,7 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
     for key in list(model.metadata_props):
         if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
             del model.metadata_props[key]
+    model.metadata_props[FORM_KEY] = form.value
     embed_plan(model, plan, tensors.specs)
     return model
 
@@ -76,9 +77,9 @@ def _raise_versions(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
 
 
-def _writer(form: Form | str) -> Callable[[GatedTensors], None]:
+def _form(form: Form | str) -> Form:
     try:
-        return _WRITERS[Form(form)]
-    except (KeyError, ValueError):
-        known = ", ".join(writable.value for writable in _WRITERS)
-        raise ConfigError(f"form {str(form)!r} can't be written; choose one of {known}") from None
+        return Form(form)
+    except ValueError:
+        known = ", ".join(known.value for known in Form)
+        raise ConfigError(f"form {form!r} can't be written; choose one of {known}") from None

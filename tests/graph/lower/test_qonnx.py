@@ -16,6 +16,7 @@ from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.quant_op import QUANT_DOMAIN, define_quant, is_quant
+from onnx_cgmq.inspection import inspect
 
 
 def widths_of(written: ir.Model) -> dict[str, int]:
@@ -70,6 +71,9 @@ def test_outputs_are_those_of_the_gated_model(weights, activations, widths, form
     np.testing.assert_allclose(run(runnable, x, False), expected, rtol=0, atol=atol)
     reference = run_reference(ir.to_proto(written), {"x": x[:2]})
     np.testing.assert_allclose(reference, expected[:2], rtol=0, atol=20 * atol)
+    report = inspect(written)
+    assert report.bops == plan.cost.bops
+    assert report.weight_bytes == plan.cost.weight_bytes
 
 
 def test_weights_and_activations_say_their_width() -> None:

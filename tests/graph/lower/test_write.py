@@ -6,20 +6,31 @@ from toys import mlp
 
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.graph.lower.form import Form, written_form
 from onnx_cgmq.graph.lower.write import write_back
 
 
 def test_a_form_that_is_not_there_is_refused() -> None:
     gated = insert_gates(mlp())
-    with pytest.raises(ConfigError, match="'tflite' can't be written; choose one of ort"):
+    with pytest.raises(ConfigError, match="choose one of ort, native, qonnx"):
         write_back(gated, make_plan(gated), form="tflite")
 
 
-def test_forms_by_name() -> None:
+@pytest.mark.parametrize("form", list(Form))
+def test_a_model_says_its_form(form) -> None:
     gated = insert_gates(mlp())
     plan = make_plan(gated)
-    texts = [
-        write_back(gated, plan, form=form).graph.display(page=False) for form in (Form.ORT, "ort")
-    ]
-    assert texts[0] == texts[1]
+    assert written_form(gated) is None
+    for given in (form, form.value):
+        assert written_form(write_back(gated, plan, form=given)) is form
+
+
+def test_ort_is_the_default() -> None:
+    gated = insert_gates(mlp())
+    assert written_form(write_back(gated, make_plan(gated))) is Form.ORT
+
+
+def test_a_form_that_nobody_knows() -> None:
+    gated = insert_gates(mlp())
+    gated.metadata_props["onnx_cgmq.form"] = "tomorrow's"
+    assert written_form(gated) is None
