@@ -11,7 +11,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.cost import geometry
 from onnx_cgmq.cost.geometry import Array, Side
-from onnx_cgmq.cost.products import Product, products
+from onnx_cgmq.cost.product import Product
+from onnx_cgmq.cost.products import products
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import permutation, transposes_above

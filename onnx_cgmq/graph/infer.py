@@ -8,7 +8,7 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
-from onnx_cgmq.graph.stand_ins import stand_in
+from onnx_cgmq.graph.stand_ins import stand_in_for_onnxruntime, stand_in_for_qonnx
 
 _LARGE: Final = 1000  # bytes: shapes, axes and pads are smaller, and inference reads their values
 
@@ -20,9 +20,9 @@ def infer_shapes(model: ir.Model) -> None:
     its time is quadratic in the number of initializers.
     """
     with contextlib.suppress(Exception):  # whatever the C++ part meets: shapes stay unknown
-        inferred = onnx.shape_inference.infer_shapes(
-            skeleton(model), check_type=True, data_prop=True
-        )
+        proto = skeleton(model)
+        stand_in_for_onnxruntime(proto)
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, data_prop=True)
         _merge(model.graph, inferred.graph)
 
 
@@ -33,8 +33,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         model: The model; it is left as it was.
 
     Returns:
-        The model with all its nodes, quantizers of other domains as standard nodes of the same
-        shape and type; an initializer of more than a kilobyte is an input only.
+        The model with all its nodes, quantizers of QONNX as Identity; an initializer of more
+        than a kilobyte is an input only.
     """
     graph = model.graph
     inputs, initializers = list(graph.inputs), list(graph.initializers.values())
@@ -47,7 +47,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
             if value.const_value is None or value.const_value.nbytes > _LARGE:
                 del graph.initializers[str(value.name)]
         proto = ir.serde.serialize_model(model)
-        stand_in(proto)
+        stand_in_for_qonnx(proto)
         return proto
     finally:
         graph.inputs.clear()

@@ -146,9 +146,18 @@ _MAC_OPS: Final = {
         OpSpec("QLinearMatMul", operands=(0, 3), quantizable=_never),
         OpSpec("RNN", 3, _recurrent_axis, operands=(0, 1, 2)),
         OpSpec("com.microsoft.Attention", quantizable=_never),
+        OpSpec("com.microsoft.DynamicQuantizeLSTM", 3, operands=(0, 1, 2), quantizable=_never),
+        OpSpec("com.microsoft.DynamicQuantizeMatMul", 4, quantizable=_never),
+        OpSpec("com.microsoft.FusedConv", 2, quantizable=_never),
+        OpSpec("com.microsoft.FusedGemm", 2, quantizable=_never),
+        OpSpec("com.microsoft.FusedMatMul", quantizable=_never),
         OpSpec("com.microsoft.GroupQueryAttention", operands=(0,), quantizable=_never),
+        OpSpec("com.microsoft.MatMulIntegerToFloat", 6, quantizable=_never),
+        OpSpec("com.microsoft.MatMulNBits", 5, quantizable=_never),
         OpSpec("com.microsoft.MultiHeadAttention", operands=(0,), quantizable=_never),
+        OpSpec("com.microsoft.QAttention", 2, quantizable=_never),
         OpSpec("com.microsoft.QGemm", 6, operands=(0, 3), quantizable=_never),
+        OpSpec("com.microsoft.TransposeMatMul", quantizable=_never),
     )
 }
 

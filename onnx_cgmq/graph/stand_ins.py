@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import onnx
 from onnx import TensorProto
 
-QONNX_DOMAINS: Final = ("qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general")
-"""Domains of the quantizers of QONNX, Brevitas and FINN."""
+from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
 
+_OF_ONNXRUNTIME: Final = ("QuantizeLinear", "DequantizeLinear")
 _KEEPS_SHAPE: Final = ("BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc")
 
 
-def stand_in(model: onnx.ModelProto) -> None:
-    """Replaces quantizers of other domains by nodes with the same shapes and types, in place.
+def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
+    """Replaces the quantizers of QONNX, which keep shapes and types, by Identity, in place.
 
-    Those of QONNX become Identity, those of onnxruntime (``com.microsoft``) become Cast. There are
-    as many nodes as before, with the same outputs, in the same order.
+    There are as many nodes as before, with the same outputs, in the same order.
     """
-    _stand_in(model.graph, {tensor.name: tensor.data_type for tensor in model.graph.initializer})
-
-
-def _stand_in(graph: onnx.GraphProto, types: dict[str, int]) -> None:
-    types = types | {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    for node in graph.node:
-        if node.domain in QONNX_DOMAINS and node.op_type in _KEEPS_SHAPE:
+    for node in _nodes(model.graph):
+        if node.domain in QUANT_DOMAINS and node.op_type in _KEEPS_SHAPE:
             _replace(node, "Identity")
-        elif node.domain == "com.microsoft" and node.op_type in (
-            "QuantizeLinear",
-            "DequantizeLinear",
-        ):
+
+
+def stand_in_for_onnxruntime(model: onnx.ModelProto) -> None:
+    """Replaces QuantizeLinear and DequantizeLinear of ``com.microsoft`` by Cast, in place."""
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    for node in _nodes(model.graph):
+        if node.domain == "com.microsoft" and node.op_type in _OF_ONNXRUNTIME:
             _replace(node, "Cast", _type_made(node, types))
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                _stand_in(attribute.g, types)
+                yield from _nodes(attribute.g)
+        yield node
 
 
 def _type_made(node: onnx.NodeProto, types: dict[str, int]) -> int:

@@ -42,10 +42,13 @@ def scalar(width: int) -> IntArray:
 
 
 def range_bits(low: int, high: int) -> int:
-    """Bits of the narrowest integer, signed or not, that holds all of ``low .. high``."""
-    if low >= 0:
-        return high.bit_length()
-    return max((-low - 1).bit_length(), high.bit_length()) + 1
+    """Bits of the narrowest grid that has the codes ``low .. high`` and zero.
+
+    Args:
+        low: Smallest code, less the zero point.
+        high: Largest code, less the zero point.
+    """
+    return (max(high, 0) - min(low, 0)).bit_length()
 
 
 def is_stored(value: ir.Value | None) -> bool:

@@ -8,13 +8,14 @@ from onnx_ir.passes import common
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
+from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
 
 
 def normalize(model: ir.Model) -> None:
     """Makes all constants initializers, inlines functions, infers types and shapes, in place."""
     common.RemoveInitializersFromInputsPass()(model)
     if model.functions:
-        common.InlinePass()(model)
+        common.InlinePass(lambda function: function.domain not in QUANT_DOMAINS)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     _infer_missing_types(model)
 

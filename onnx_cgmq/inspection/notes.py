@@ -8,7 +8,8 @@ from typing import Final
 import onnx_ir as ir
 
 from onnx_cgmq.graph.opspec import mac_spec, operator_key, standard_op
-from onnx_cgmq.graph.stand_ins import QONNX_DOMAINS
+from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
+from onnx_cgmq.graph.sizes import Sizes
 
 _NO_MACS: Final = frozenset(
     {
@@ -70,7 +71,22 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
     )
 
 
+def open_sizes(model: ir.Model) -> tuple[str, ...]:
+    """A sentence on operands with sizes that are not known."""
+    sizes = Sizes(model)
+    found = [
+        node.name or str(node.outputs[0].name)
+        for node in model.graph.all_nodes()
+        if (spec := mac_spec(node)) is not None
+        and any(None in (sizes.shape(value) or ()) for _, value in spec.operand_values(node))
+    ]
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (f"sizes that the file leaves open count as 1: {found[0]}{more}",)
+
+
 def _is_harmless(node: ir.Node) -> bool:
-    if node.domain in QONNX_DOMAINS:
+    if node.domain in QUANT_DOMAINS:
         return node.op_type in _QUANTIZERS
     return node.domain == "com.microsoft" and node.op_type in _NO_MACS

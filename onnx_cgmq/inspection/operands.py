@@ -11,14 +11,14 @@ import onnx_ir as ir
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.macs import Source, float_name
 from onnx_cgmq.graph.layouts import transposes_above
-from onnx_cgmq.graph.opspec import lookup_spec, mac_spec
+from onnx_cgmq.graph.opspec import lookup_spec, mac_spec, operator_key
 from onnx_cgmq.inspection.grid import scalar
-from onnx_cgmq.inspection.implicit import implicit_width
+from onnx_cgmq.inspection.inside import TABLE_OF_BLOCKS, Inside, quantized_inside
 from onnx_cgmq.inspection.narrowing import Claim
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor
 
-_Key = tuple[ir.Value, int | None]
-"""A value, and the width to which an operator rounds it by itself."""
+_Key = tuple[ir.Value, Inside | None]
+"""A value, and what an operator that reads it says of it."""
 
 
 class Operands:
@@ -41,11 +41,7 @@ class Operands:
         found: dict[_Key, tuple[Reading, tuple[ir.Node, ...]]] = {}
         for key in _operands(model):
             if key not in found:
-                stored, path = _stored(key[0])
-                reading = read_operand(stored, claims)
-                if key[1] is not None:
-                    reading = replace(reading, widths=scalar(key[1]), note="")
-                found[key] = reading, path
+                found[key] = _read(*key, claims)
         quantized = {r.name for r, _ in found.values() if not _is_float(r)}
         for key, (reading, path) in found.items():
             name = reading.name
@@ -63,7 +59,7 @@ class Operands:
         value = node.inputs[index]
         assert value is not None
         name = str(value.name)
-        return self._sources.get((value, implicit_width(node, index))) or Source(
+        return self._sources.get((value, quantized_inside(node, index))) or Source(
             float_name(name) if name in self.readings else name
         )
 
@@ -76,11 +72,25 @@ class Operands:
         return unused
 
 
+def _read(
+    value: ir.Value, inside: Inside | None, claims: Mapping[str, Claim]
+) -> tuple[Reading, tuple[ir.Node, ...]]:
+    """What the file says of an operand, and the Transpose nodes between it and its tensor."""
+    stored, path = _stored(value)
+    reading = read_operand(stored, claims)
+    if inside is None:
+        return reading, path
+    shape = reading.shape if inside.shape is None else inside.shape
+    return replace(reading, widths=scalar(inside.bits), shape=shape, note=""), path
+
+
 def _operands(model: ir.Model) -> Iterator[_Key]:
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
         for index, value in spec.operand_values(node) if spec is not None else ():
-            yield value, implicit_width(node, index)
+            yield value, quantized_inside(node, index)
+        if operator_key(node) == TABLE_OF_BLOCKS and node.inputs[0] is not None:
+            yield node.inputs[0], quantized_inside(node, 0)
         lookup = lookup_spec(node)
         for _, value in lookup.operand_values(node) if lookup is not None else ():
             table = stored_tensor(value)

@@ -24,7 +24,7 @@ from onnx_cgmq.graph.lower.metadata import embedded_tensors
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import set_input_shapes
 from onnx_cgmq.inspection.normalize import normalize
-from onnx_cgmq.inspection.notes import unknown_operators
+from onnx_cgmq.inspection.notes import open_sizes, unknown_operators
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 
@@ -206,7 +206,7 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         bops=total,
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
         weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
-        notes=(*_notes(readings.values()), *unknown_operators(graph)),
+        notes=(*_notes(readings.values()), *unknown_operators(graph), *open_sizes(graph)),
     )
 
 

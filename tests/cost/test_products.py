@@ -116,6 +116,43 @@ def test_einsum(equation, a, b) -> None:
     assert op.bops(wa, wb) * op.samples == np.einsum(equation, wa, wb).sum()
 
 
+FUSED = [
+    ("bmk,bkn->bmn", {}),
+    ("bkm,bnk->bmn", {"transA": 1, "transB": 1}),
+    ("mbk,bkn->bmn", {"transBatchA": 1}),
+    ("kbm,nbk->bmn", {"transBatchA": 1, "transA": 1, "transBatchB": 1, "transB": 1}),
+]
+
+
+@pytest.mark.parametrize(("equation", "attributes"), FUSED)
+def test_fused_matmul(equation, attributes) -> None:
+    sizes = {"b": 2, "m": 3, "k": 4, "n": 5}
+    shapes = [[sizes[c] for c in term] for term in equation.split("->")[0].split(",")]
+    rng = np.random.default_rng(3)
+    wa, wb = (draw(rng, shape) for shape in shapes)
+    (op,) = ops_of("FusedMatMul", shapes, "com.microsoft", **attributes).values()
+    assert op.bops(wa, wb) * op.samples == np.einsum(equation, wa, wb).sum()
+
+
+def test_dynamic_lstm_is_an_lstm_with_weights_turned() -> None:
+    steps, size, hidden = 5, 3, 4
+    shapes = [(steps, 1, size), (1, size, 4 * hidden), (1, hidden, 4 * hidden)]
+    found = ops_of("DynamicQuantizeLSTM", shapes, "com.microsoft", hidden_size=hidden)
+    rng = np.random.default_rng(4)
+    wx, ww, wr = (draw(rng, shape) for shape in shapes)
+    product, state = found[""], found["state"]
+    assert product.bops(wx, ww) == np.einsum("tni,dig->", wx, ww)
+    assert state.bops(np.int64(32), wr) == 32 * steps * wr.sum()
+    assert product.samples == 1
+
+
+def test_a_matrix_packed_in_blocks() -> None:
+    shapes = [(1, 7, 32), (6, 2, 8), (12,)]
+    found = ops_of("MatMulNBits", shapes, "com.microsoft", K=32, N=6, bits=4, block_size=16)
+    (op,) = found.values()
+    assert op.macs == 7 * 32 * 6
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes", "macs"),
     [

@@ -45,9 +45,8 @@ def codes_grid(value: ir.Value, zero_point: int = 0) -> Grid:
     if not dtype.is_integer():  # floats of 8 bits and fewer
         return Grid(scalar(dtype.bitwidth), _top(value), is_stored(value), dtype)
     codes = _codes(value, dtype)
-    plain = range_bits(codes.low, codes.high)
-    centred = range_bits(codes.low - zero_point, codes.high - zero_point)
-    return Grid(scalar(min(plain, centred)), codes.source, codes.constant, dtype)
+    bits = range_bits(codes.low - zero_point, codes.high - zero_point)
+    return Grid(scalar(bits), codes.source, codes.constant, dtype)
 
 
 def code_type(value: ir.Value) -> ir.DataType | None:

@@ -15,11 +15,12 @@ from onnx_cgmq.inspection.grid import Grid, is_stored, scalar
 from onnx_cgmq.inspection.patterns.codes import codes_grid
 from onnx_cgmq.inspection.patterns.float_nodes import rounded
 from onnx_cgmq.inspection.patterns.qdq import dequantized, stepped
-from onnx_cgmq.inspection.patterns.quant_nodes import quant_node
+from onnx_cgmq.inspection.patterns.quant_nodes import clipped_quant, quant_node
 
 _PATTERNS: Final[tuple[Callable[[ir.Node], Grid | None], ...]] = (
     dequantized,
     quant_node,
+    clipped_quant,
     stepped,
     rounded,
 )

@@ -7,15 +7,16 @@ that is an input (https://github.com/fastmachinelearning/qonnx/tree/main/docs/qo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS
-from onnx_cgmq.graph.opspec import int_attribute
-from onnx_cgmq.graph.stand_ins import QONNX_DOMAINS
+from onnx_cgmq.graph.opspec import int_attribute, standard_op
+from onnx_cgmq.graph.quant_op import QUANT_DOMAINS, is_quant
 from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, IntArray, is_stored, scalar
+from onnx_cgmq.inspection.grid import Grid, IntArray, is_stored, range_bits, scalar
 
 _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
 """Index of the input that is the width of the output."""
@@ -23,7 +24,7 @@ _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
 
 def quant_node(node: ir.Node) -> Grid | None:
     """The grid of what a quantizer of QONNX, Brevitas or FINN makes."""
-    if node.domain not in QONNX_DOMAINS or not node.inputs:
+    if node.domain not in QUANT_DOMAINS or not node.inputs:
         return None
     source = node.inputs[0]
     if node.op_type == "BipolarQuant":
@@ -32,6 +33,23 @@ def quant_node(node: ir.Node) -> Grid | None:
         return _grid(node, _float_width(node))
     index = _WIDTH_INPUT.get(node.op_type)
     return None if index is None else _grid(node, _input(node, index))
+
+
+def clipped_quant(node: ir.Node) -> Grid | None:
+    """The grid of ``Clip <- Quant``, whose ends are multiples of the scale: an affine grid."""
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if standard_op(node) != "Clip" or source is None or not is_quant(source):
+        return None
+    grid = quant_node(source)
+    scale, ends = _input(source, 1), [_input(node, index) for index in (1, 2)]
+    if grid is None or scale is None or scale.size != 1 or any(end is None for end in ends):
+        return None
+    codes = [np.round(np.asarray(end) / scale) for end in ends]
+    if any(np.any(c * scale != end) for c, end in zip(codes, ends, strict=True)):
+        return None
+    low, high = (int(code.reshape(())) for code in codes)
+    widths = np.minimum(grid.widths, range_bits(low, high))
+    return replace(grid, widths=widths, codes=None)
 
 
 def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
