@@ -33,12 +33,13 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import onnx_cgmq as cgmq
 from onnx_cgmq.benchmark import Benchmark, Timing, bench
-from onnx_cgmq.data.source import open_data
+from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.runtime import run_onnxruntime
 
 RESULTS = Path("docs/benchmarks/deploy")
 TABLE = Path("docs/benchmarks/deploy.md")
 CALIBRATED, AT_ONCE = 256, 16
+CODES_OF = 32  # samples whose codes are compared
 FLOAT_MACS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 VARIANTS = ("float", "static", "8-bit", "mixed")
 _LATENCY_ROUNDS = 25
@@ -93,20 +94,50 @@ def make_static(model: Path, arrays: Arrays, target: Path) -> None:
         )
 
 
-def agreement(deployed: Path, mirror: cgmq.Mirror, arrays: Arrays) -> dict[str, float | None]:
-    """Class agreement of the file with its mirror, with all optimizations and without any."""
+def agreement(deployed: Path, mirror: cgmq.Mirror, arrays: Arrays) -> dict[str, Any]:
+    """How the file agrees with its mirror, with all optimizations of onnxruntime and without any.
+
+    Returns:
+        By kind of run, the share of samples of the same class, and the share of equal codes: of
+        all that quantizers of activations make for the first samples.
+    """
     samples = open_data(arrays, mirror.model)
-    outputs: list[np.ndarray[Any, Any]] = []
-    with torch.no_grad():
-        for batch in samples.batches(50):
-            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-            outputs.append(next(iter(mirror.eval()(inputs).values()))[: batch.size].numpy())
-    wanted = np.concatenate(outputs).argmax(-1)
+    few = open_data({name: array[:CODES_OF] for name, array in arrays.items()}, mirror.model)
+    wanted = run_torch(mirror, samples)
+    traced = with_codes(deployed)
+    codes = run_torch(cgmq.Mirror(traced), few)
     found = {}
     for name, optimize in (("optimized", True), ("plain", False)):
-        got = run_onnxruntime(deployed, samples, 50, optimize=optimize)
-        found[name] = float((next(iter(got.values())).argmax(-1) == wanted).mean())
+        got = run_onnxruntime(deployed, samples, AT_ONCE, optimize=optimize)
+        same = [got[key].argmax(-1) == array.argmax(-1) for key, array in wanted.items()]
+        got = run_onnxruntime(traced, few, AT_ONCE, optimize=optimize)
+        equal = [got[key] == array for key, array in codes.items() if array.dtype == np.uint8]
+        found[name] = {
+            "same_class": float(np.mean(same[0])),
+            "equal_codes": sum(int(part.sum()) for part in equal) / sum(p.size for p in equal),
+        }
     return found
+
+
+def with_codes(deployed: Path) -> onnx.ModelProto:
+    """The file with what its quantizers of activations make as further outputs."""
+    model = onnx.load(deployed)
+    made = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None) for name in made
+    )
+    return model
+
+
+def run_torch(mirror: cgmq.Mirror, samples: Samples) -> Arrays:
+    """Outputs of a mirror for all samples."""
+    parts: list[Arrays] = []
+    with torch.no_grad():
+        for batch in samples.batches(AT_ONCE):
+            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
+            outputs = mirror.eval()(inputs)
+            parts.append({k: v[: batch.size].numpy() for k, v in outputs.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def make(arguments: argparse.Namespace) -> None:
@@ -146,8 +177,9 @@ def make_variant(
         train,
         "size:14%" if mixed else "100%",
         widths=(2, 4, 8) if mixed else (8,),
-        granularity="channel",
-        activation_granularity="tensor",
+        weight_ranges="channel",
+        exact_steps=True,
+        reduced_range=True,
         epochs=subject.epochs if mixed else 1,
         batch_size=subject.batch_size,
         output=target,
@@ -163,7 +195,7 @@ def make_variant(
         "seconds": round(sum(record["seconds"] for record in result.history), 1),
         "rbop": report.rbop,
         "weight_bytes": report.weight_bytes,
-        "same_class": agreement(target, result.mirror, test),
+        "agreement": agreement(target, result.mirror, test),
     }
 
 
@@ -201,7 +233,7 @@ def rows(subject: Subject, arguments: argparse.Namespace) -> list[str]:
         limit = ""
         if "weight_bytes" in own:
             limit = f"{1.05 * own['weight_bytes'] + 0.05 * float_bytes:,.0f}"
-        agreed = own.get("same_class", {})
+        agreed = own.get("agreement", {}).values()
         cells = [
             subject.name,
             variant,
@@ -215,7 +247,8 @@ def rows(subject: Subject, arguments: argparse.Namespace) -> list[str]:
             limit,
             f"{floats} of {floats + _integer_macs(found)}",
             f"{own['rbop']:.3%}" if own else "",
-            f"{agreed['optimized']:.2%} / {agreed['plain']:.2%}" if agreed else "",
+            " / ".join(f"{kind['same_class']:.2%}" for kind in agreed),
+            " / ".join(f"{kind['equal_codes']:.3%}" for kind in agreed),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -246,6 +279,7 @@ def table(arguments: argparse.Namespace) -> None:
         "float MAC nodes",
         "RBOP",
         "same class as mirror: optimized / not",
+        "same codes: optimized / not",
     )
     text = [
         "# Deployment",

@@ -12,6 +12,7 @@ from onnx_cgmq.graph.gating.exact import exact_range, exact_ranges
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 _CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
+_ABOVE = torch.tensor([1.1, 1.25, 1.5])  # so that an exact step may be rounded up
 _MAX_ELEMENTS = 1 << 17
 _TINY = 1e-8
 
@@ -62,7 +63,8 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
     for width in spec.ladder.quantized or (8,):
         best_error = torch.full_like(top, float("inf"))
         best_low, best_high = bottom, top
-        for fraction in _CANDIDATES.tolist():
+        candidates = torch.cat([_CANDIDATES, _ABOVE]) if spec.exact else _CANDIDATES
+        for fraction in candidates.tolist():
             low, high = _candidate(spec, bottom * fraction, top * fraction, width)
             error = _error(rows, low, high, width, spec.form)
             better = error < best_error

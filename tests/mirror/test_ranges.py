@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,17 @@ def _error(spec: QuantizerSpec, low, high, values: torch.Tensor, width: int) -> 
     quantizer.set_gate(quantizer.gate_for(np.full(spec.gate_shape, width)))
     quantizer.calibrated.fill_(True)
     return (quantizer(values)[0].detach() - values).square()
+
+
+@pytest.mark.parametrize("form", list(GridForm))
+def test_exact_steps_cover_the_range_and_cost_less_than_a_bit(form) -> None:
+    """A power of two may be twice the free step: four times the squared error, rarely more."""
+    values = _values(form, (5, 4000))
+    free = fit_ranges(_spec(form, role=Role.ACTIVATION), values)
+    exact = fit_ranges(replace(_spec(form, role=Role.ACTIVATION), exact=True), values)
+    index = WIDTHS.index(8)
+    assert (exact.error[index] <= 4.5 * free.error[index]).all()
+    assert (exact.high[index] >= 0.8 * values.max()).all()
 
 
 @pytest.mark.parametrize("form", list(GridForm))

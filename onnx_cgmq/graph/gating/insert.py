@@ -206,11 +206,9 @@ class _Inserter:
         """Inserts the quantizer of a value before a node."""
         name = spec.tensor
         high = _initial_high(value, spec)
-        symmetric = spec.form is not GridForm.UNSIGNED
-        low, high = exact_ranges(spec, -high if symmetric else np.zeros_like(high), high)
         inputs: list[ir.Value] = [value]
         if spec.form is GridForm.AFFINE:
-            inputs.append(add_initializer(self.graph, f"{name}.low", low))
+            inputs.append(add_initializer(self.graph, f"{name}.low", -high))
         gate = np.full(spec.gate_shape, spec.ladder.gate_max, dtype=np.float32)
         inputs.append(add_initializer(self.graph, f"{name}.high", high))
         inputs.append(add_initializer(self.graph, f"{name}.gate", gate))
@@ -288,7 +286,8 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
         largest = np.maximum(array.max(axis=axes, initial=0.0), -array.min(axis=axes, initial=0.0))
     item = np.asarray(largest, dtype=np.float32).reshape(spec.range_item_shape)
     item = np.where(item > 0, item, np.float32(_SMALLEST_RANGE))
-    return np.ascontiguousarray(np.broadcast_to(item, spec.range_shape), dtype=np.float32)
+    high = np.ascontiguousarray(np.broadcast_to(item, spec.range_shape), dtype=np.float32)
+    return exact_ranges(spec, -high, high)[1]
 
 
 def _shape_of(value: ir.Value) -> ir.Shape | None:
