@@ -15,7 +15,7 @@ from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.choices import Choices
-from onnx_cgmq.graph.gating.exact import exact_ranges
+from onnx_cgmq.graph.gating.exact import exact_ranges, round_slopes
 from onnx_cgmq.graph.gating.gated_qdq import (
     ACCUMULATOR_OP,
     GATED_DOMAIN,
@@ -91,6 +91,8 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
         inserter.visit(node, spec)
     if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
         stay_in_integers(gated, inserter.carry)
+    if config.exact_steps:
+        round_slopes(gated.graph)
     if not inserter.quantized:
         raise ModelError(
             f"nothing to quantize: none of {', '.join(MAC_OP_TYPES)} on float32 tensors outside "

@@ -127,9 +127,11 @@ def _carried(model: ir.Model) -> set[str]:
     }
 
 
-def _deploy(model: onnx.ModelProto, bits: int) -> tuple[Mirror, ir.Model, dict]:
+def _deploy(
+    model: onnx.ModelProto, bits: int, exact: bool = False
+) -> tuple[Mirror, ir.Model, dict]:
     """A calibrated mirror with all gates at a width, what is written, and the data."""
-    gated = insert_gates(model, widths=(2, 4, 8))
+    gated = insert_gates(model, widths=(2, 4, 8), exact_steps=exact)
     mirror = Mirror(gated)
     shape = [dim.dim_value or 32 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     data = {"x": np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)}
@@ -216,3 +218,10 @@ def test_an_output_of_the_graph_is_not_quantized() -> None:
     gated = insert_gates(_model(body))
     assert _carried(gated) == {"c1"}
     assert gated.graph.outputs[0].producer().op_type == "Relu"
+
+
+def test_with_exact_steps_hard_sigmoids_have_the_same_codes_in_floats_and_integers() -> None:
+    body = SQUEEZED.replace("g = Glo", "y = Conv(h, w2) g = Glo").split("g = ")[0]
+    _, written, data = _deploy(_model(body), 8, exact=True)
+    outputs = [open_session(written, optimize=o).run(None, data)[0] for o in (True, False)]
+    np.testing.assert_array_equal(*outputs)
