@@ -10,6 +10,7 @@ from onnx_cgmq.bits import Role
 from onnx_cgmq.data.source import Samples
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.headroom import leave_room_for_biases
 from onnx_cgmq.mirror.module import Mirror
 
 _KEEP = 1 << 18  # values of an activation
@@ -39,6 +40,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
                 kept[name].append(_thin(values[name], mirror.quantizers[name].spec, per_batch))
     for name in activations:
         mirror.quantizers[name].fit(torch.cat(kept[name]))
+    leave_room_for_biases(mirror)
 
 
 def _thin(value: Tensor, spec: QuantizerSpec, keep: int) -> Tensor:

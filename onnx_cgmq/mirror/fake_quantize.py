@@ -163,7 +163,7 @@ def observe(x: Tensor, observer: GradientObserver) -> Tensor:
     return result
 
 
-def round_straight_through(x: Tensor, step: Tensor, limit: float) -> Tensor:
-    """``clip(round(x / step), -limit, limit) * step`` with the gradient of the identity."""
-    rounded = torch.clamp(torch.round(x.detach() / step), -limit, limit) * step
+def round_straight_through(x: Tensor, step: Tensor) -> Tensor:
+    """``round(x / step) * step`` with the gradient of the identity."""
+    rounded = torch.round(x.detach() / step) * step
     return x + (rounded - x).detach()

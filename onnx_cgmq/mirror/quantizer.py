@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from onnx_cgmq.bits import (
     code_range,
     intervals,
 )
+from onnx_cgmq.graph.gating.gated_qdq import INT32_LIMIT
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.fake_quantize import (
     GradientObserver,
@@ -27,9 +27,6 @@ from onnx_cgmq.mirror.fake_quantize import (
     round_straight_through,
 )
 from onnx_cgmq.mirror.ranges import exact, fit_ranges
-
-INT32_LIMIT: Final = 2.0**31 - 128
-"""Largest float32 below 2**31: the clip of INT32 bias codes."""
 
 _SAMPLE_SIZE = 1 << 15
 
@@ -56,6 +53,7 @@ class GatedQuantizer(nn.Module):
     gate: Tensor
     base_high: Tensor
     base_low: Tensor
+    smallest_high: Tensor
     noise: Tensor
     calibrated: Tensor
 
@@ -75,6 +73,7 @@ class GatedQuantizer(nn.Module):
         self.register_buffer("base_high", high)
         start = low if affine and low is not None else torch.zeros_like(high)
         self.register_buffer("base_low", start.detach().clone().float().reshape(spec.range_shape))
+        self.register_buffer("smallest_high", torch.zeros_like(high))
         self.log_high = nn.Parameter(torch.zeros_like(high))
         self.log_low = nn.Parameter(torch.zeros_like(high)) if affine else None
         self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
@@ -164,7 +163,7 @@ class GatedQuantizer(nn.Module):
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
         """Starts and ends of every width; rounding to exact steps has the identity's gradient."""
-        high = self.base_high * torch.exp(self.log_high)
+        high = torch.maximum(self.base_high * torch.exp(self.log_high), self.smallest_high)
         low = self.base_low
         if self.spec.form.is_symmetric:
             low = -high
@@ -188,6 +187,20 @@ class GatedQuantizer(nn.Module):
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
         self._sample = None
+
+    @torch.no_grad()
+    def set_smallest_step(self, step: Tensor) -> None:
+        """Keeps the ranges of a weight so wide that no step of up to 8 bits is smaller.
+
+        Args:
+            step: One for each channel; the largest counts where channels share a range.
+        """
+        least = step.reshape(self.spec.range_item_shape) if self.spec.has_channels else step.amax()
+        for index in range(len(self.smallest_high)):
+            shared = self.spec.granularity is Granularity.ELEMENT
+            width = INTEGER_KERNEL_BITS if shared else self.spec.ladder.quantized[index]
+            if width <= INTEGER_KERNEL_BITS:
+                self.smallest_high[index] = least * (intervals(width, self.spec.form) / 2)
 
     def _remember(self, x: Tensor) -> None:
         """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
@@ -303,10 +316,10 @@ def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
         step_w: Step of the weight, ``()`` or one per channel in any shape; 0 likewise.
 
     Returns:
-        ``clip(round(bias / s)) * s`` with ``s = step_x * step_w``, gradient straight through; the
-        bias itself where ``s`` is 0.
+        ``round(bias / s) * s`` with ``s = step_x * step_w``, gradient straight through; the bias
+        itself if ``s`` is 0 or any code is beyond INT32.
     """
     step = (step_x * step_w.reshape(-1)).detach()
-    if not bool((step > 0).all()):
+    if not bool((step > 0).all()) or bool((bias.detach() / step).abs().amax() > INT32_LIMIT):
         return bias
-    return round_straight_through(bias, step, INT32_LIMIT)
+    return round_straight_through(bias, step)

@@ -145,6 +145,20 @@ def test_accumulator() -> None:
     y.sum().backward()
     assert bias.grad.tolist() == [1.0, 1.0]
     assert accumulator_qdq(bias, torch.tensor(0.0), torch.tensor(1.0)) is bias
+    assert accumulator_qdq(bias, torch.tensor(1e-5), torch.tensor([1.0, 1e-5])) is bias
+
+
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_no_step_is_smaller_than_set(granularity) -> None:
+    quantizer = _quantizer(granularity)
+    before = quantizer.high.detach().clone()
+    quantizer.set_smallest_step(torch.tensor([1.0, 1e-9, 1e-9, 1e-9]))
+    counts = [255] if granularity is Granularity.ELEMENT else [3, 15, 255, 65535]
+    for width, (high, count) in enumerate(zip(quantizer.high.detach(), counts, strict=True)):
+        steps = 2 * high.reshape(-1) / count
+        if count <= 255:
+            torch.testing.assert_close(steps[0], torch.tensor(1.0))
+        torch.testing.assert_close(steps[1:], 2 * before[width].reshape(-1)[1:] / count)
 
 
 def test_plan_narrows_elements_to_the_grid_that_holds_them() -> None:

@@ -43,7 +43,7 @@ ACCUMULATOR_OP: Final = "AccumulatorQDQ"
 """Operator type that rounds a bias to the INT32 codes of an integer kernel."""
 
 INT32_LIMIT: Final = 2**31 - 128
-"""Largest float32 below ``2**31``: the clip of INT32 bias codes."""
+"""Largest float32 below ``2**31``: a bias with a larger code has no integer kernel."""
 
 _LAYOUTS: Final = {
     Granularity.ELEMENT: "shared",
@@ -84,8 +84,8 @@ def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
 def accumulator_qdq(opset: int) -> ir.Function:
     """Builds ``AccumulatorQDQ(bias, step_x, step_w) -> y``.
 
-    With ``s = step_x * reshape(step_w, [-1])``, ``y = clip(round(bias / s), INT32) * s`` where
-    ``s > 0``, else ``bias``: exactly the bias that an integer kernel adds.
+    With ``s = step_x * reshape(step_w, [-1])``, ``y = round(bias / s) * s``: exactly the bias that
+    an integer kernel adds. ``y = bias`` where ``s = 0``, and if any code would leave INT32.
 
     Args:
         opset: Version of the standard operators.
@@ -97,14 +97,16 @@ def accumulator_qdq(opset: int) -> ir.Function:
             flat = Constant <value_ints: ints = [-1]> ()
             zero = Constant <value_float: float = 0.0> ()
             most = Constant <value_float: float = {INT32_LIMIT}.0> ()
-            least = Neg (most)
             step_w_flat = Reshape (step_w, flat)
             step = Mul (step_x, step_w_flat)
             steps = Div (bias, step)
-            rounded = Round (steps)
-            code = Clip (rounded, least, most)
+            code = Round (steps)
             quantized = Mul (code, step)
-            integer = Greater (step, zero)
+            sizes = Abs (steps)
+            largest = ReduceMax (sizes)
+            fits = LessOrEqual (largest, most)
+            has_step = Greater (step, zero)
+            integer = And (fits, has_step)
             y = Where (integer, quantized, bias)
         }}"""
     )

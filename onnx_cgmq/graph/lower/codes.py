@@ -17,15 +17,13 @@ from onnx_cgmq.bits import (
     intervals,
     nesting_factor,
 )
+from onnx_cgmq.graph.gating.gated_qdq import INT32_LIMIT
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.plan import TensorPlan
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 CodeArray = npt.NDArray[np.int32]
-
-_INT32_LIMIT: Final = np.float32(2.0**31 - 128)
-"""Largest float32 below 2**31."""
 
 _PAIR_LIMIT: Final = 2**15 - 1
 """``vpmaddubsw`` adds two products of an unsigned and a signed byte in saturating INT16."""
@@ -111,9 +109,13 @@ def has_integer_kernel(plan: TensorPlan) -> bool:
 
 
 def accumulator_codes(bias: FloatArray, step: FloatArray) -> npt.NDArray[np.int32]:
-    """INT32 codes of a bias at the step of the accumulator."""
-    codes = np.clip(np.round(bias / step), -_INT32_LIMIT, _INT32_LIMIT)
-    return codes.astype(np.int32)
+    """INT32 codes of a bias at the step of the accumulator; it must fit (:func:`fits_int32`)."""
+    return np.round(bias / step).astype(np.int32)
+
+
+def fits_int32(bias: FloatArray, step: FloatArray) -> bool:
+    """Whether a bias has codes in INT32 at the step of the accumulator, as in the gated graph."""
+    return bool(np.abs(bias / step).max(initial=0) <= np.float32(INT32_LIMIT))
 
 
 def may_saturate(codes: CodeArray, largest_activation: int) -> bool:

@@ -18,6 +18,7 @@ from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.codes import (
     FloatArray,
     GridCodes,
+    fits_int32,
     grid_codes,
     has_integer_kernel,
     kernel_step,
@@ -153,15 +154,20 @@ class GatedTensors:
         accumulators = [reader for reader in readers if reader.op_type == ACCUMULATOR_OP]
         for index, accumulator in enumerate(accumulators):
             emit = Emitter(accumulator, tensor.name + (f".{index}" if index else ""))
-            written = write(emit, tensor.plan, values, self._accumulator_step(accumulator))
+            written = write(emit, tensor.plan, values, self.accumulator_step(accumulator))
             accumulator.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
             self.graph.remove(accumulator, safe=True)
         if tensor.node.outputs[0].uses():
             base = f"{tensor.name}.float" if accumulators else tensor.name
             tensor.replace(write(Emitter(tensor.node, base), tensor.plan, values, None))
 
-    def _accumulator_step(self, accumulator: ir.Node) -> FloatArray | None:
-        """Float32 product of the steps of both operands; ``None`` if the kernel is float."""
+    def accumulator_step(self, accumulator: ir.Node) -> FloatArray | None:
+        """Step at which an integer kernel adds a bias.
+
+        Returns:
+            Float32 product of the steps of both operands; ``None`` if the kernel is float, be it
+            because the bias does not fit into INT32.
+        """
         steps = []
         for value in accumulator.inputs[1:3]:
             tensor = self.of(value)
@@ -169,6 +175,11 @@ class GatedTensors:
                 return None
             steps.append(kernel_step(tensor.spec, tensor.plan).reshape(-1))
         product = (steps[0] * steps[1]).astype(np.float32)
+        bias = self.of(accumulator.inputs[0])
+        assert bias is not None
+        with bias.values() as values:
+            if not fits_int32(quantized_values(bias.plan, values), product):
+                return None
         return product if product.size > 1 else product.reshape(())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.graph.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.graph.lower.activations import (
     uint8_grid,
     write_float_activation,
@@ -88,9 +89,14 @@ class _Writer:
             return write_float_weight(emit, tensor.spec, tensor.plan, values, self._tensors.opset)
 
     def _runs_in_integers(self, node: ir.Node) -> bool:
-        """Whether a node can run in an integer kernel: both operands on grids that it takes."""
+        """Whether a node can run in an integer kernel: operands on grids, bias in INT32."""
         operator = mac_spec(node)
         if operator is None or not operator.integer_kernel(node):
+            return False
+        bias = operator.bias_value(node)
+        adds = None if bias is None else bias.producer()
+        rounded = adds is not None and adds.op_type == ACCUMULATOR_OP
+        if adds is not None and rounded and self._tensors.accumulator_step(adds) is None:
             return False
         for index in operator.operands:
             tensor = self._tensors.of(node.inputs[index])

@@ -7,6 +7,7 @@ from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.lower.codes import (
     accumulator_codes,
+    fits_int32,
     grid_codes,
     kernel_step,
     may_saturate,
@@ -82,11 +83,14 @@ def test_float_entries_have_no_codes() -> None:
     )
 
 
-def test_accumulator_codes_stay_in_int32() -> None:
-    step = np.array([1e-12, 0.5], dtype=np.float32)
-    codes = accumulator_codes(np.array([-5.0, 1.3], dtype=np.float32), step)
+def test_accumulator_codes_and_whether_they_fit() -> None:
+    step = np.array([1e-9, 0.5], dtype=np.float32)
+    bias = np.array([-1.0, 1.3], dtype=np.float32)
+    codes = accumulator_codes(bias, step)
     assert codes.dtype == np.int32
-    np.testing.assert_array_equal(codes, [-(2**31 - 128), 3])
+    np.testing.assert_array_equal(codes, [-1_000_000_000, 3])
+    assert fits_int32(bias, step)
+    assert not fits_int32(3 * bias, step)
 
 
 @pytest.mark.parametrize(
