@@ -35,7 +35,7 @@ PARAMETERS = {
     "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
     "insert_gates": "model config **settings",
     "prepare": "model",
-    "write_back": "gated plan *form",
+    "write_back": "gated plan *form *compact",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "inspect": "model shapes",

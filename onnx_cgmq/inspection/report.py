@@ -20,7 +20,8 @@ from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
-from onnx_cgmq.graph.lower.metadata import embedded_tensors
+from onnx_cgmq.graph.lower.metadata import embedded_names, embedded_tensors
+from onnx_cgmq.graph.lower.names import restore_names
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import set_input_shapes
 from onnx_cgmq.inspection.normalize import normalize
@@ -179,6 +180,7 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
     graph = load_model(model)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
+    restore_names(graph, embedded_names(graph))
     normalize(graph)
     set_input_shapes(graph, shapes or {})
     claims = embedded_tensors(graph)
@@ -242,11 +244,10 @@ def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> 
 
 
 def _claimed_range(claim: Mapping[str, Any]) -> tuple[float, float] | None:
-    """A plan leaves out the starts of symmetric ranges."""
-    if "high" not in claim:
+    if "range" not in claim:
         return None
-    high = claim["high"]
-    return float(np.min(claim.get("low", -high))), float(np.max(high))
+    low, high = claim["range"]
+    return float(low), float(high)
 
 
 def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[Reading]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,88 +21,148 @@ from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan
 PLAN_KEY: Final = "onnx_cgmq.plan"
 """Key of the plan in the model's ``metadata_props``."""
 
-_ARRAYS: Final[dict[str, npt.DTypeLike]] = {
-    "widths": np.uint8,
-    "low": np.float32,
-    "high": np.float32,
-    "step": np.float32,
-    "zero_point": np.uint16,
-}
-_PACK_ABOVE: Final = 1 << 12  # characters; a shorter plan stays readable
-_PACKED: Final = "zlib_base64:"
+_PACK_ABOVE: Final = 512  # characters; a shorter plan stays readable
+_PACKED: Final = "zlib_base85:"
 
 
-def embed_plan(model: ir.Model, plan: BitPlan, specs: Mapping[str, QuantizerSpec]) -> None:
-    """Puts a plan into a model's metadata.
+def embed_plan(
+    model: ir.Model,
+    plan: BitPlan,
+    specs: Mapping[str, QuantizerSpec],
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Puts a plan into a model's metadata: what :mod:`~onnx_cgmq.inspection` can't read off it.
 
-    Every tensor also gets its ``ladder`` and ``grid_width``. Arrays that repeat what the graph
-    holds (steps, and what is there per element) are left out. A long text is packed: the plan
-    beside the file is the one to read.
+    A long text is packed: the plan beside the file is the one to read.
+
+    Args:
+        model: The written model.
+        plan: Its plan.
+        specs: Its quantizers by tensor name.
+        names: Names of tensors by the names of values in the file, where they differ.
     """
-    fields = plan.model_dump(mode="json", exclude={"tensors"})
-    fields["tensors"] = {}
-    for name, tensor in plan.tensors.items():
-        entry = tensor.model_dump(mode="json", exclude={*_ARRAYS, "name"})
-        entry["ladder"] = list(specs[name].ladder.widths)
-        entry["grid_width"] = tensor.grid_width
-        left_out = _in_graph(tensor)
-        for key, dtype in _ARRAYS.items():
-            if key not in left_out:
-                entry[key] = _short(getattr(tensor, key).astype(dtype))
-        fields["tensors"][name] = entry
+    entries = {name: _entry(plan.tensors[name], spec) for name, spec in specs.items()}
+    ladders = Counter(tuple(entry["ladder"]) for entry in entries.values())
+    ladder = list(ladders.most_common(1)[0][0]) if ladders else []
+    for entry in entries.values():
+        if entry["ladder"] == ladder:
+            del entry["ladder"]
+    fields = {
+        "version": PLAN_VERSION,
+        "bound": plan.bound,
+        "ladder": ladder,
+        "names": dict(names or {}),
+        "tensors": entries,
+    }
     text = json.dumps(fields, separators=(",", ":"))
     model.metadata_props[PLAN_KEY] = text if len(text) <= _PACK_ABOVE else _pack(text)
 
 
 def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
-    """The tensors' entries of an embedded plan, arrays unpacked; empty if there is none.
+    """The tensors' entries of an embedded plan; empty if there is none.
+
+    An entry has ``ladder`` and ``range``; ``granularity`` unless that is one width per tensor;
+    ``widths`` and ``step`` where the graph can't say them; for ``element`` the ``grid_width``.
 
     Raises:
-        ModelError: It is damaged, or of a version that this onnx-cgmq can't read.
+        ModelError: The plan is damaged, or of a version that this onnx-cgmq can't read.
     """
-    text = model.metadata_props.get(PLAN_KEY)
-    if text is None:
+    fields = _fields(model)
+    if fields is None:
         return {}
     try:
-        fields = json.loads(_unpack(text))
-        version = fields["version"]
-        if version != PLAN_VERSION:
-            raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
         tensors: dict[str, dict[str, Any]] = fields["tensors"]
         for entry in tensors.values():
-            for key, dtype in _ARRAYS.items():
-                if key in entry:
-                    entry[key] = np.array(entry[key], dtype=dtype)
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
+            entry.setdefault("ladder", fields["ladder"])
+            if "widths" in entry:
+                entry["widths"] = _widths(entry["widths"])
+            if "step" in entry:
+                entry["step"] = np.array(entry["step"], dtype=np.float32)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(error) from error
     return tensors
 
 
-def _in_graph(tensor: TensorPlan) -> set[str]:
-    """Arrays that the graph holds or that follow from the others."""
+def embedded_names(model: ir.Model) -> dict[str, str]:
+    """Names of tensors by the names of values in the file, where they differ.
+
+    Raises:
+        ModelError: The plan is damaged, or of a version that this onnx-cgmq can't read.
+    """
+    names = (_fields(model) or {}).get("names", {})
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise _damaged("names are no texts")
+    return names
+
+
+def _fields(model: ir.Model) -> dict[str, Any] | None:
+    text = model.metadata_props.get(PLAN_KEY)
+    if text is None:
+        return None
+    try:
+        fields: dict[str, Any] = json.loads(_unpack(text))
+        version = fields["version"]
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise _damaged(error) from error
+    if version != PLAN_VERSION:
+        raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
+    return fields
+
+
+def _damaged(reason: object) -> ModelError:
+    return ModelError(f"the bit plan in the model's metadata is damaged: {reason}")
+
+
+def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
+    entry: dict[str, Any] = {"ladder": list(spec.ladder.widths)}
+    if tensor.role is not Role.BIAS and not tensor.is_float:
+        entry["range"] = [_rounded(tensor.low.min()), _rounded(tensor.high.max())]
+    if tensor.granularity is not Granularity.TENSOR:
+        entry["granularity"] = tensor.granularity.value
+    if tensor.granularity is Granularity.CHANNEL:
+        entry["axis"] = tensor.axis
+    if tensor.granularity is Granularity.ELEMENT:
+        entry["grid_width"] = tensor.grid_width
     if tensor.role is Role.WEIGHT and tensor.grid_width == FLOAT_BITS and not tensor.is_float:
-        return set()  # a float initializer that mixes grids
-    if tensor.role is Role.ACTIVATION and tensor.granularity is not Granularity.TENSOR:
-        return {"widths", "step", "zero_point"}
-    if tensor.granularity is Granularity.TENSOR:
-        return set()
-    if tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT:
-        return {"widths", "step", "zero_point"}
-    return {"step", "zero_point", "low"}
+        entry["step"] = _short(tensor.step)  # a float initializer that mixes grids
+    elif tensor.role is Role.ACTIVATION and tensor.granularity is not Granularity.TENSOR:
+        return entry
+    elif tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT:
+        return entry
+    entry["widths"] = _digits(tensor.widths)
+    return entry
+
+
+def _rounded(number: np.floating[Any]) -> float:
+    """Four significant digits: they are for reading only."""
+    return float(f"{number:.4g}")
+
+
+def _digits(widths: npt.NDArray[np.int64]) -> Any:
+    """One width as a number; more as their shape and a digit of base 36 for each."""
+    if (widths == widths.flat[0]).all():
+        return int(widths.flat[0])
+    digits = "".join(np.base_repr(width, 36) for width in widths.reshape(-1))
+    return [list(widths.shape), digits]
+
+
+def _widths(digits: Any) -> npt.NDArray[np.uint8]:
+    if isinstance(digits, int):
+        return np.array(digits, dtype=np.uint8)
+    shape, text = digits
+    return np.array([int(digit, 36) for digit in text], dtype=np.uint8).reshape(shape)
 
 
 def _short(array: npt.NDArray[Any]) -> Any:
-    """Numbers as lists, floats in the fewest decimals that give the same float32."""
-    if array.dtype.kind != "f":
-        return array.tolist()
+    """Floats in the fewest decimals that give the same float32."""
     return np.array([float(str(v)) for v in array.reshape(-1)]).reshape(array.shape).tolist()
 
 
 def _pack(text: str) -> str:
-    return _PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return _PACKED + base64.b85encode(zlib.compress(text.encode(), 9)).decode()
 
 
 def _unpack(text: str) -> str:
     if not text.startswith(_PACKED):
         return text
-    return zlib.decompress(base64.b64decode(text.removeprefix(_PACKED))).decode()
+    return zlib.decompress(base64.b85decode(text.removeprefix(_PACKED))).decode()

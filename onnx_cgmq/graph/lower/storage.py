@@ -27,6 +27,7 @@ _IR_VERSION: Final = {
     ir.DataType.UINT2: 13,
     ir.DataType.INT4: 10,
     ir.DataType.UINT4: 10,
+    ir.DataType.FLOAT8E5M2: 9,
 }
 
 

@@ -11,7 +11,8 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
-from onnx_cgmq.graph.lower.form import FORM_KEY, Form
+    model.metadata_props[FORM_KEY] = form.value
+    embed_plan(model, plan, tensors.specs, names)
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.native import write_native
@@ -30,7 +31,9 @@ _WRITERS: Final[dict[Form, Callable[[GatedTensors], None]]] = {
 """What replaces every quantizer of a gated graph, in place."""
 
 
-def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) -> ir.Model:
+def write_back(
+    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+) -> ir.Model:
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
     The result computes what the gated graph computes at the plan's gates. How tensors are written
@@ -42,6 +45,8 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
         plan: A plan for its tensors. Values of weights and biases come from the plan, or else from
             the gated model.
         form: How to write quantized tensors.
+        compact: Leave out what readers can do without, and shorten names
+            (:func:`~onnx_cgmq.graph.lower.compact.compact_model`).
 
     Returns:
         The model, with the plan in its metadata. What the model says of itself stays there; notes
@@ -61,20 +66,21 @@ def write_back(gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT) 
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
-    _raise_versions(model)
+    raise_opset(model, max(map(quantizer_opset, _types(model)), default=0))
+    names = compact_model(model, form) if compact else {}
+    model.ir_version = max(model.ir_version, *map(ir_version, _types(model)), 8)
     for key in list(model.metadata_props):
         if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
             del model.metadata_props[key]
     model.metadata_props[FORM_KEY] = form.value
-    embed_plan(model, plan, tensors.specs)
+    embed_plan(model, plan, tensors.specs, names)
     return model
 
 
-def _raise_versions(model: ir.Model) -> None:
-    """Raises the opset and the IR version to what the types of the codes need."""
-    types = {value.dtype for value in model.graph.initializers.values() if value.dtype is not None}
-    raise_opset(model, max((quantizer_opset(data_type) for data_type in types), default=0))
-    model.ir_version = max(model.ir_version, *(ir_version(data_type) for data_type in types), 8)
+def _types(model: ir.Model) -> set[ir.DataType]:
+    """Types of the constants."""
+    initializers = model.graph.initializers.values()
+    return {value.dtype for value in initializers if value.dtype is not None}
 
 
 def _form(form: Form | str) -> Form:

@@ -154,7 +154,7 @@ def at_widths(proto, width, **settings):
         for name, spec in specs(gated).items()
     }
     plan = make_plan(gated, widths)
-    return gated, plan, write_back(gated, plan)
+    return gated, plan, write_back(gated, plan, compact=False)
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from plans import make_plan
+from plans import draw_widths, make_plan
 from toys import convnet
 
+from onnx_cgmq.bits import Role
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower import metadata
@@ -25,9 +26,22 @@ def test_what_is_embedded_is_read_back(granularity, above, monkeypatch) -> None:
     found = embedded_tensors(model)
     assert list(found) == list(plan.tensors)
     for name, tensor in plan.tensors.items():
-        assert found[name]["high"].dtype == np.float32
-        np.testing.assert_array_equal(found[name]["high"], tensor.high)
-        np.testing.assert_array_equal(found[name]["widths"], tensor.widths)
+        if tensor.role is not Role.BIAS:
+            ends = [tensor.low.min(), tensor.high.max()]
+            np.testing.assert_allclose(found[name]["range"], ends, rtol=1e-3)
+        assert found[name].get("granularity", "tensor") == tensor.granularity.value
+        widths = np.broadcast_to(found[name]["widths"], tensor.widths.shape)
+        np.testing.assert_array_equal(widths, tensor.widths)
+
+
+def test_mixed_widths_are_read_back() -> None:
+    gated = insert_gates(convnet(), granularity="channel", activation_granularity="tensor")
+    plan = make_plan(gated, draw_widths(gated, np.random.default_rng(0), 32))
+    found = embedded_tensors(write_back(gated, plan))
+    weights = [tensor for tensor in plan.tensors.values() if tensor.role is Role.WEIGHT]
+    assert any(len(np.unique(tensor.widths)) > 1 for tensor in weights)
+    for tensor in weights:
+        np.testing.assert_array_equal(found[tensor.name]["widths"], tensor.widths)
 
 
 def test_a_damaged_packed_plan_is_an_error(monkeypatch) -> None:
