@@ -123,14 +123,19 @@ def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
         entry["axis"] = tensor.axis
     if tensor.granularity is Granularity.ELEMENT:
         entry["grid_width"] = tensor.grid_width
-    if tensor.role is Role.WEIGHT and tensor.grid_width == FLOAT_BITS and not tensor.is_float:
-        entry["step"] = _short(tensor.step)  # a float initializer that mixes grids
-    elif tensor.role is Role.ACTIVATION and tensor.granularity is not Granularity.TENSOR:
-        return entry
-    elif tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT:
-        return entry
-    entry["widths"] = _digits(tensor.widths)
+    mixes_floats = tensor.grid_width == FLOAT_BITS and not tensor.is_float
+    if tensor.role is Role.WEIGHT and mixes_floats:  # a float initializer, partly on grids
+        entry["step"] = _short(tensor.step)
+    if "step" in entry or not _widths_are_read(tensor):
+        entry["widths"] = _digits(tensor.widths)
     return entry
+
+
+def _widths_are_read(tensor: TensorPlan) -> bool:
+    """Whether the graph says all widths of a tensor."""
+    if tensor.role is Role.ACTIVATION:
+        return tensor.granularity is not Granularity.TENSOR
+    return tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT
 
 
 def _rounded(number: np.floating[Any]) -> float:
@@ -150,7 +155,8 @@ def _widths(digits: Any) -> npt.NDArray[np.uint8]:
     if isinstance(digits, int):
         return np.array(digits, dtype=np.uint8)
     shape, text = digits
-    return np.array([int(digit, 36) for digit in text], dtype=np.uint8).reshape(shape)
+    widths = np.array([int(digit, 36) for digit in text], dtype=np.uint8)
+    return widths.reshape([int(size) for size in shape])
 
 
 def _short(array: npt.NDArray[Any]) -> Any:

@@ -51,9 +51,10 @@ def drop_zero_points_of_int32(graph: ir.Graph) -> None:
         if standard_op(node) == "DequantizeLinear" and len(node.inputs) > 2:
             zero_point = node.inputs[2]
             constant = zero_point.const_value if zero_point is not None else None
-            if constant is not None and constant.dtype is ir.DataType.INT32:
-                if not constant.numpy().any():
-                    node.resize_inputs(2)
+            if constant is None or constant.dtype is not ir.DataType.INT32:
+                continue
+            if not constant.numpy().any():
+                node.resize_inputs(2)
 
 
 def narrow_scales(graph: ir.Graph, opset: int) -> None:
@@ -101,7 +102,7 @@ def _is_cast(value: ir.Value) -> bool:
     return node is not None and standard_op(node) == "Cast"
 
 
-def _narrowed(tensor: ir.TensorProtocol, opset: int) -> ir.Tensor | None:
+def _narrowed(tensor: ir.TensorProtocol, opset: int) -> ir.TensorProtocol | None:
     """The tensor in the smallest type that holds it exactly; ``None`` if that saves no bytes."""
     values = tensor.numpy()
     for data_type, since in _NARROW.items():

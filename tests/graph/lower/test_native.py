@@ -68,7 +68,7 @@ def test_outputs_and_cost_are_those_of_the_gated_model(weights, activations, wid
 def test_types_are_those_of_the_widths() -> None:
     model = gated()
     widths = {"x": 8, "w0": 4, "p0": 2, "w1": 2, "f": 4, "v0": 8, "hr": 16, "v1": 32}
-    written = write_back(model, plan_of(model, **widths), form="native")
+    written = write_back(model, plan_of(model, **widths), form="native", compact=False)
     types = {name: quantizer(written, name).inputs[0].dtype.name for name in widths if name != "v1"}
     assert types == {
         "x": "UINT8",
@@ -91,7 +91,7 @@ def test_opset_is_raised_to_what_the_types_need(width, opset, monkeypatch) -> No
     monkeypatch.setattr("onnx_cgmq.graph.preparation.opset.newest_opset", lambda: OLD)
     model = gated()
     assert model.graph.opset_imports[""] == OLD
-    written = write_back(model, plan_of(model, w1=width), form="native")
+    written = write_back(model, plan_of(model, w1=width), form="native", compact=False)
     assert written.graph.opset_imports[""] == opset
     onnx.checker.check_model(ir.to_proto(written), full_check=True)
     x = samples()
@@ -102,7 +102,7 @@ def test_one_width_with_a_range_for_each_channel_of_an_activation() -> None:
     model = gated(granularity="channel")
     quantizers = quantizer_nodes(model).items()
     plan = make_plan(model, {name: np.full(spec.gate_shape, 4) for name, (_, spec) in quantizers})
-    written = write_back(model, plan, form="native")
+    written = write_back(model, plan, form="native", compact=False)
     for name in ("x", "p0"):
         node = quantizer(written, name)
         assert node.attributes["axis"].value == 1
@@ -116,7 +116,7 @@ def test_widths_that_differ_by_channel_of_an_activation_are_float_nodes() -> Non
     model = gated(granularity="channel")
     widths = {n: np.full(s.gate_shape, 4) for n, (_, s) in quantizer_nodes(model).items()}
     widths["p0"].reshape(-1)[0] = 2
-    written = write_back(model, make_plan(model, widths), form="native")
+    written = write_back(model, make_plan(model, widths), form="native", compact=False)
     assert quantizer(written, "p0").op_type == "Mul"
     assert quantizer(written, "x").op_type == "DequantizeLinear"
 

@@ -140,7 +140,7 @@ def test_symmetric_activations_are_unsigned_codes(width) -> None:
     names = quantizer_nodes(model)
     assert names["x"][1].form.is_symmetric
     plan = make_plan(model, {name: np.array(width if name == "x" else 8) for name in names})
-    written = write_back(model, plan)
+    written = write_back(model, plan, compact=False)
     zero_point = written.graph.initializers["x.zero_point"].const_value.numpy()
     assert (zero_point.dtype, int(zero_point)) == (np.uint8, 128)
     x = samples()
@@ -171,7 +171,7 @@ def test_random_graphs_and_plans(data) -> None:
         layers, seed, granularity=granularity, activation_granularity=activations, prune=prune
     )
     plan = make_plan(model, draw_widths(model, np.random.default_rng(seed)))
-    written = write_back(model, plan)
+    written = write_back(model, plan, compact=False)
     check_file(written)
     x = samples(seed, 4)
     expected = run(model, x, False)
@@ -246,7 +246,7 @@ def test_exact_steps_give_the_same_bits_in_every_kernel(granularity, weight_rang
         widths = rng.choice(choice, quantizer.spec.gate_shape)
         quantizer.set_gate(quantizer.gate_for(widths))
     plan = mirror.plan()
-    written = write_back(mirror.to_model(), plan)
+    written = write_back(mirror.to_model(), plan, compact=False)
     check_file(written)
     with torch.no_grad():
         expected = mirror({"x": torch.from_numpy(x)})["y"].numpy()
