@@ -11,8 +11,8 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
-    model.metadata_props[FORM_KEY] = form.value
-    embed_plan(model, plan, tensors.specs, names)
+from onnx_cgmq.graph.lower.compact import compact_model
+from onnx_cgmq.graph.lower.form import FORM_KEY, Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.native import write_native
