@@ -9,8 +9,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, code_range
-from onnx_cgmq.graph.gating.integer_path import is_clamp, moves_integers
+from onnx_cgmq.graph.gating.integer_path import is_clamp
 from onnx_cgmq.graph.lower.emit import Emitter
+from onnx_cgmq.graph.lower.movers import movers_above, read_codes
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan
 
@@ -56,9 +57,8 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
     scale = emit.constant("scale", np.float32(plan.step))
     zero_point = emit.constant("zero_point", np.uint8(grid.zero_point))
 
-    path = _path_of_codes(x)
-    source = path[-1].inputs[0] if path else x
-    assert source is not None
+    path = movers_above(x)
+    source = path[-1].source if path else x
     code_min, code_max = grid.smallest, grid.largest
     for clamp in _clamps_above(source):
         smallest, largest = _limits(clamp, grid, plan.step)
@@ -66,13 +66,13 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
         assert clamp.inputs[0] is not None
         source = clamp.inputs[0]
     suffix = "source_codes" if path else "codes"
-    above = Emitter(path[-1], emit.base) if path else emit
+    above = Emitter(path[-1].node, emit.base) if path else emit
     codes = above.node(
         "QuantizeLinear", [source, scale, zero_point], suffix, code_type, source.shape
     )
     for mover in reversed(path):
-        mover.replace_input_with(0, codes)
-        codes = mover.outputs[0]
+        read_codes(mover.node, codes, zero_point)
+        codes = mover.output
         codes.type = ir.TensorType(code_type)
         codes.name = f"{codes.name}.codes"
     if (code_min, code_max) != (0, _LARGEST_UINT8):
@@ -83,23 +83,6 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
         codes = emit.node("Clip", [codes, *limits], "clipped", code_type, x.shape)
     inputs = [codes, scale, zero_point]
     return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, x.shape)
-
-
-def _path_of_codes(x: ir.Value) -> list[ir.Node]:
-    """Operators above ``x``, nearest first, that may move its codes in its stead.
-
-    Each must serve nothing but this quantizer: whoever else reads it wants the float value.
-    """
-    path: list[ir.Node] = []
-    value = x
-    while True:
-        node = value.producer()
-        alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if node is None or not alone or not moves_integers(node):
-            return path
-        path.append(node)
-        assert node.inputs[0] is not None
-        value = node.inputs[0]
 
 
 def _clamps_above(value: ir.Value) -> list[ir.Node]:

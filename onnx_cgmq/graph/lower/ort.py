@@ -22,6 +22,7 @@ from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.gated import GatedTensor, GatedTensors
 from onnx_cgmq.graph.lower.saturating import write_hard_sigmoids
 from onnx_cgmq.graph.lower.sink import sink_dequantization
+from onnx_cgmq.graph.lower.tail import flatten_channels_last
 from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
 from onnx_cgmq.graph.opspec import mac_spec
 
@@ -31,6 +32,7 @@ def write_ort(tensors: GatedTensors) -> None:
     _Writer(tensors).run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
+    flatten_channels_last(tensors.graph)
 
 
 class _Writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnx_cgmq.graph.gating.integer_path import moves_integers
+from onnx_cgmq.graph.lower.movers import read_codes
 from onnx_cgmq.graph.opspec import standard_op
 
 
@@ -36,10 +37,7 @@ def _exchange(dequantize: ir.Node, mover: ir.Node) -> list[ir.Node]:
     assert dequantize.graph is not None
     assert codes is not None
     assert zero_point is not None
-    mover.replace_input_with(0, codes)
-    if standard_op(mover) == "Pad":
-        mover.resize_inputs(max(3, len(mover.inputs)))
-        mover.replace_input_with(2, zero_point)
+    read_codes(mover, codes, zero_point)
     made = []
     for output in mover.outputs:
         if not output.uses() and not output.is_graph_output():

@@ -69,6 +69,25 @@ SQUEEZED = """
     e = Mul(h, s)
     y = Conv(e, w2)
 """
+MOVED = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    u = Resize<mode="nearest", nearest_mode="floor">(c0, , sizes)
+    p = Pad<mode="edge">(u, around)
+    d = DepthToSpace<blocksize=2>(p)
+    t = Tile(d, four4)
+    g = Gather<axis=1>(t, order)
+    c1 = Conv(g, w0)
+    z = Pad(c1, around)
+    y = Conv(z, w2)
+"""
+HALVES = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    a, b = Split<axis=1, num_outputs=2>(c0)
+    c1 = Conv(b, half)
+    c2 = Conv(a, half)
+    k = Add(c1, c2)
+    y = Conv(k, w2)
+"""
 NORMALIZED = """
     h0 = MatMul(x, u0)
     a = Add(h0, x)
@@ -84,6 +103,8 @@ def _constants() -> list[onnx.TensorProto]:
         "w1": rng.normal(0, 0.3, (4, 4, 3, 3)),
         "w2": rng.normal(0, 0.3, (3, 4, 3, 3)),
         "w3": rng.normal(0, 0.3, (3, 8, 3, 3)),
+        "half": rng.normal(0, 0.4, (4, 2, 3, 3)),
+        "sizes": np.array([1, 1, 2, 2]),
         "v": rng.normal(0, 0.5, (3, 4)),
         "u0": rng.normal(0, 0.4, (8, 8)),
         "u1": rng.normal(0, 0.4, (8, 8)),
@@ -103,6 +124,9 @@ def _constants() -> list[onnx.TensorProto]:
         "zero": [1],
         "four": [5],
         "one": [1],
+        "around": [0, 0, 1, 1, 0, 0, 1, 1],
+        "four4": [1, 4, 1, 1],
+        "order": [3, 1, 2, 0],
     }
     return [
         *(onnx.numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items()),
@@ -161,8 +185,10 @@ def _kernels(model: ir.Model, tmp_path) -> Counter:
         (GATED, {"c0", "s0", "c1"}),
         (CLIPPED, set()),
         (SQUEEZED, {"c0", "k", "h", "s"}),
+        (MOVED, set()),
+        (HALVES, {"c0", "c1", "c2"}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped", "squeezed"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
 )
 def test_values_between_integer_kernels_get_8_bits(body, carried) -> None:
     assert _carried(insert_gates(_model(body))) == carried
@@ -174,7 +200,7 @@ def test_what_goes_on_in_floats_stays_float() -> None:
     assert _carried(insert_gates(_model(NORMALIZED, (8,)))) == set()
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("bits", [8, 2])
 @pytest.mark.parametrize(
     ("body", "kernels"),
     [
@@ -186,8 +212,10 @@ def test_what_goes_on_in_floats_stays_float() -> None:
             SQUEEZED,
             {"QLinearConv": 3, "QLinearAdd": 1, "QLinearMul": 2, "QLinearGlobalAveragePool": 1},
         ),
+        (MOVED, {"QLinearConv": 2, "QuantizeLinear": 1, "Resize": 1, "Pad": 2, "Tile": 1}),
+        (HALVES, {"QLinearConv": 3, "QLinearAdd": 1, "Split": 1}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped", "squeezed"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
 )
 def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     _, written, _ = _deploy(_model(body), bits)
@@ -198,8 +226,8 @@ def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     assert not {*floats, "Div", "HardSigmoid"} & set(found)
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
-@pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED])
+@pytest.mark.parametrize("bits", [8, 2])
+@pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES])
 def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits) -> None:
     mirror, written, data = _deploy(_model(body), bits)
     session = open_session(written, optimize=False)
