@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,11 +31,19 @@ from onnx_cgmq.errors import ModelError
 
 PLAN_VERSION = 1
 _PACK_ABOVE = 1024  # elements; shorter arrays stay readable
+_NUMBERS = re.compile(r"\[[-+.,\deE\s\[\]]*\]")
+
+
+def short_numbers(array: npt.NDArray[Any]) -> Any:
+    """Numbers as nested lists, floats in the fewest decimals that give the same float32."""
+    if array.dtype.kind != "f":
+        return array.tolist()
+    return np.array([float(str(v)) for v in array.reshape(-1)]).reshape(array.shape).tolist()
 
 
 def _encode(array: npt.NDArray[Any]) -> Any:
     if array.size <= _PACK_ABOVE:
-        return array.tolist()
+        return short_numbers(array)
     small = (
         array.astype(np.uint8)
         if array.dtype == np.int64 and array.min() >= 0 and array.max() < 256
@@ -58,6 +67,10 @@ def _decode(dtype: type[np.generic]) -> BeforeValidator:
 
 IntArray = Annotated[npt.NDArray[np.int64], _decode(np.int64), PlainSerializer(_encode)]
 FloatArray = Annotated[npt.NDArray[np.float32], _decode(np.float32), PlainSerializer(_encode)]
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return ", ".join("".join(part.split()) for part in numbers[0].split(","))
 
 
 class TensorPlan(BaseModel):
@@ -174,7 +187,8 @@ class BitPlan(BaseModel):
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text; ``indent=None`` for one line."""
-        return json.dumps(self.model_dump(mode="json"), indent=indent)
+        text = json.dumps(self.model_dump(mode="json"), indent=indent)
+        return _NUMBERS.sub(_on_one_line, text)
 
     @classmethod
     def from_json(cls, text: str) -> BitPlan:

@@ -85,6 +85,12 @@ def test_json_is_readable():
     assert fields["version"] == 1
 
 
+def test_json_has_numbers_on_one_line_and_no_more_decimals_than_needed():
+    text = plan(tensor_plan([[2], [4], [8]], step=np.full((3, 1), 0.1, np.float32))).to_json()
+    assert '"widths": [[2], [4], [8]]' in text
+    assert '"step": [[0.1], [0.1], [0.1]]' in text
+
+
 def test_learned_values_stay_out_of_the_json():
     before = plan(tensor_plan(values=np.ones((3, 4), np.float32)))
     assert "values" not in json.loads(before.to_json())["tensors"]["w"]

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
-from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan
+from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan, short_numbers
 
 PLAN_KEY: Final = "onnx_cgmq.plan"
 """Key of the plan in the model's ``metadata_props``."""
@@ -125,7 +125,7 @@ def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
         entry["grid_width"] = tensor.grid_width
     mixes_floats = tensor.grid_width == FLOAT_BITS and not tensor.is_float
     if tensor.role is Role.WEIGHT and mixes_floats:  # a float initializer, partly on grids
-        entry["step"] = _short(tensor.step)
+        entry["step"] = short_numbers(tensor.step)
     if "step" in entry or not _widths_are_read(tensor):
         entry["widths"] = _digits(tensor.widths)
     return entry
@@ -157,11 +157,6 @@ def _widths(digits: Any) -> npt.NDArray[np.uint8]:
     shape, text = digits
     widths = np.array([int(digit, 36) for digit in text], dtype=np.uint8)
     return widths.reshape([int(size) for size in shape])
-
-
-def _short(array: npt.NDArray[Any]) -> Any:
-    """Floats in the fewest decimals that give the same float32."""
-    return np.array([float(str(v)) for v in array.reshape(-1)]).reshape(array.shape).tolist()
 
 
 def _pack(text: str) -> str:
