@@ -19,10 +19,8 @@ from pydantic import (
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Ladder
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.lower.form import Form
-from onnx_cgmq.targets import Target, load_target
+from onnx_cgmq.targets import DEFAULT_TARGET, Target, load_target
 from onnx_cgmq.validation import problems
-
-DEFAULT_TARGET = "generic"
 
 
 class Direction(str, Enum):

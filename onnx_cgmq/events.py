@@ -29,6 +29,21 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A bound of a run.
+
+    Attributes:
+        bound: The bound as the user gave it.
+        limit: Largest cost allowed.
+        unit: Its unit.
+    """
+
+    bound: str
+    limit: int | float
+    unit: str
+
+
+@dataclass(frozen=True)
 class Started(Event):
     """Training is about to start.
 
@@ -37,8 +52,7 @@ class Started(Event):
         epochs: Epochs of the whole run.
         float_accuracy: Share of held-out samples that the float model classifies right, or ``None``
             without labels.
-        bound: The bound as the user gave it.
-        limit: The bound in bit operations or bytes.
+        bounds: The bounds.
     """
 
     kind: ClassVar[str] = "started"
@@ -46,8 +60,7 @@ class Started(Event):
     total_steps: int
     epochs: int
     float_accuracy: float | None
-    bound: str
-    limit: int
+    bounds: tuple[Limit, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class StepDone(Event):
         total_steps: Training steps of the whole run.
         phase: What the run is doing, such as ``guided`` or ``settled``.
         loss: Loss of the step's batch.
-        cost_ratio: Cost over limit: at most 1 when the bound is kept.
+        cost_ratio: Cost over limit, of several bounds the largest: at most 1 when all are kept.
     """
 
     kind: ClassVar[str] = "step"
@@ -82,9 +95,9 @@ class EpochDone(Event):
         validation_loss: Loss on held-out data.
         validation_accuracy: Accuracy on held-out data, or ``None`` without labels.
         rbop: Bit operations as a share of the float model's.
-        cost: Bit operations or bytes, as the bound counts.
-        limit: The bound in the same unit.
-        feasible: Whether ``cost <= limit``.
+        costs: What each bound counts, in its unit.
+        limits: The bounds in the same units.
+        feasible: Whether no cost is above its limit.
         mean_bits_weights: Mean width over all weights.
         mean_bits_activations: Mean width over all activations.
         seconds: Wall time of the epoch.
@@ -98,8 +111,8 @@ class EpochDone(Event):
     validation_loss: float
     validation_accuracy: float | None
     rbop: float
-    cost: int
-    limit: int
+    costs: tuple[int | float, ...]
+    limits: tuple[int | float, ...]
     feasible: bool
     mean_bits_weights: float
     mean_bits_activations: float

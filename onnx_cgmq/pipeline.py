@@ -15,11 +15,12 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
+from onnx_cgmq.cost.bound import plain
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.readers import is_object_path
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import ConfigError, OutputError
-from onnx_cgmq.events import EpochDone, Event, Finished, MetricsLog, Notice, Started
+from onnx_cgmq.events import EpochDone, Event, Finished, Limit, MetricsLog, Notice, Started
 from onnx_cgmq.graph.files.load import ModelLike, save_model
 from onnx_cgmq.graph.gating.insert import insert_gates
 from onnx_cgmq.graph.lower.write import write_back
@@ -31,7 +32,7 @@ from onnx_cgmq.plan import BitPlan
 from onnx_cgmq.verification import Check, verify
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
-    from onnx_cgmq.cost.bound import Bound
+    from onnx_cgmq.cost.bound import Bounds
     from onnx_cgmq.learn.loop import Outcome
     from onnx_cgmq.mirror.module import Mirror
 
@@ -89,7 +90,7 @@ def checkpoint_path(model_path: Path) -> Path:
 def quantize(
     model: ModelLike,
     data: Any,
-    bound: str | float | Bound,
+    bound: Bounds,
     *,
     output: str | os.PathLike[str] | None = None,
     validation: Any = None,
@@ -104,8 +105,9 @@ def quantize(
     Args:
         model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
         data: Training samples; labels are optional (README, "Data").
-        bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, or a size
-            (``"200KB"``).
+        bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, a size
+            (``"200KB"``), peak bytes of activations (``"activations:64KB"``), a cost by the
+            target's table (``"cost:25%"``); or several of these, which are all kept.
         output: File to write; its folder also holds plan and checkpoint. ``None`` writes nothing.
         validation: Held-out samples to choose the best state on; by default a part of ``data``.
         config: Settings; or give them by name as ``settings``.
@@ -154,13 +156,19 @@ def quantize(
     torch.manual_seed(config.seed)
     mirror = Mirror(gated)
     teacher = Mirror(float_model)
-    guide = Guide(mirror, bound, direction=config.direction, steps=guided_steps(train, config))
+    guide = Guide(
+        mirror,
+        bound,
+        target=config.target,
+        direction=config.direction,
+        steps=guided_steps(train, config),
+    )
     checkpoint = None
     if output is not None:
         _check_outputs(Path(output), log, model, mirror)
         checkpoint = Checkpoint(
             checkpoint_path(Path(output)),
-            _fingerprint(config, guide.bound.text, len(train), float_model),
+            _fingerprint(config, guide.budget.text, len(train), float_model),
         )
     history: list[dict[str, Any]] = []
     metrics = None if log is None else MetricsLog(log, append=resume)
@@ -191,8 +199,7 @@ def quantize(
             total_steps=learner.total_steps,
             epochs=config.epochs,
             float_accuracy=evaluator.teacher_accuracy(),
-            bound=guide.bound.text,
-            limit=guide.bound.limit,
+            bounds=tuple(Limit(b.text, plain(b.limit), b.unit_text) for b in guide.bounds),
         )
     )
     for note in cost_notes(gated):
@@ -203,7 +210,7 @@ def quantize(
 
     plan = mirror.plan()
     deployed = write_back(gated, plan, form=config.form)
-    check = verify(deployed, mirror, held_out, bound=guide.bound)
+    check = verify(deployed, mirror, held_out, bound=guide.bounds, target=config.target)
     result = Result(deployed, plan, inspect(deployed), check, outcome, mirror, tuple(history))
     if output is not None:
         result.save(output)

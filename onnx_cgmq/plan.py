@@ -157,6 +157,10 @@ class PlanCost(BaseModel):
         macs: Multiply-accumulates for one sample.
         weight_bytes: Bytes of the stored weights, biases and tables at their written widths.
         bops_by_node: Bit operations of every MAC node (of each of its products, with a suffix).
+        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most,
+            for one sample; counted if a bound asks for it.
+        table_cost: What the multiply-accumulates of one sample cost by the target's table, if any.
+        table_unit: Unit of that table.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -166,6 +170,9 @@ class PlanCost(BaseModel):
     macs: int
     weight_bytes: int
     bops_by_node: dict[str, int]
+    peak_activation_bytes: int | None = None
+    table_cost: float | None = None
+    table_unit: str | None = None
 
 
 class BitPlan(BaseModel):
@@ -173,7 +180,7 @@ class BitPlan(BaseModel):
 
     Attributes:
         version: Version of the JSON form.
-        bound: The bound as the user gave it (``"0.4%"``), or ``None``.
+        bound: The bound as the user gave it (``"0.4%"``), several with commas, or ``None``.
         tensors: Plans by tensor name, in graph order.
         cost: Total cost.
     """

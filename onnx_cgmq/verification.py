@@ -15,12 +15,24 @@ import onnx_ir as ir
 
 from onnx_cgmq.agreement import Agreement
 from onnx_cgmq.bits import FLOAT_BITS, Role
-from onnx_cgmq.cost.bound import Bound, CostKind, parse_bound
+from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
+from onnx_cgmq.cost.bound import (
+    Amount,
+    Bound,
+    Bounds,
+    CostKind,
+    parse_bounds,
+    text_of,
+    unknown_cost,
+)
+from onnx_cgmq.cost.table import price_of
 from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.runtime import Outputs, counted, open_written, run_batch
+from onnx_cgmq.targets import DEFAULT_TARGET, TargetLike, load_target
+from onnx_cgmq.targets.table import CostTable
 
 if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
@@ -45,8 +57,12 @@ class Check:
         bops: Bit operations for one sample, counted from the deployed model alone.
         rbop: These as a share of the float model's.
         weight_bytes: Bytes of its stored weights and biases.
-        bound: The bound that was asked for, or ``None``.
+        bound: The bound that was asked for (several with commas), or ``None``.
         within_bound: Whether the cost keeps it, or ``None`` without a bound.
+        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most;
+            ``None`` if the file does not say which are.
+        table_cost: What its multiply-accumulates cost by the target's table, if any.
+        table_unit: Unit of that table.
     """
 
     samples: int
@@ -60,6 +76,9 @@ class Check:
     weight_bytes: int
     bound: str | None
     within_bound: bool | None
+    peak_activation_bytes: int | None = None
+    table_cost: float | None = None
+    table_unit: str | None = None
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text; ``indent=None`` for one line. Values that aren't finite become ``null``."""
@@ -75,7 +94,8 @@ def verify(
     reference: Mirror | ModelLike,
     data: Any,
     *,
-    bound: str | float | Bound | None = None,
+    bound: Bounds | None = None,
+    target: TargetLike = DEFAULT_TARGET,
 ) -> Check:
     """Runs both models on the same samples and counts the cost of the deployed one.
 
@@ -85,18 +105,21 @@ def verify(
         reference: The mirror that it was written from, or a model (usually the float one), which
             runs in onnxruntime too.
         data: Samples in any form that :func:`onnx_cgmq.quantize` takes.
-        bound: The bound that the deployed model has to keep.
+        bound: The bound that the deployed model has to keep, or several.
+        target: The target whose cost table counts, if a bound is on that.
 
     Raises:
         ModelError: A model can't be read or run, or the two have different outputs.
         DataError: The data can't be read or does not fit the model.
-        BoundError: The bound can't be parsed.
-        VerificationError: The deployed model costs more than the bound.
+        BoundError: A bound can't be parsed, or its cost can't be counted.
+        ConfigError: There is no such target.
+        VerificationError: The deployed model costs more than a bound.
     """
-    report = inspect(deployed)
-    limit = None if bound is None else _parsed(bound, report)
-    if limit is not None:
-        _check_bound(limit, report)
+    report, table = inspect(deployed), load_target(target).cost
+    costs = _Counted(report, table)
+    bounds = None if bound is None else costs.parse(bound)
+    for limit in bounds or ():
+        costs.check(limit)
     samples = open_data(data, load_model(deployed))
     session = open_written(deployed)
     run_reference = _runner(reference)
@@ -115,8 +138,11 @@ def verify(
         bops=report.bops,
         rbop=report.rbop,
         weight_bytes=report.weight_bytes,
-        bound=None if limit is None else limit.text,
-        within_bound=None if limit is None else True,
+        bound=None if bounds is None else text_of(bounds),
+        within_bound=None if bounds is None else True,
+        peak_activation_bytes=report.peak_activation_bytes,
+        table_cost=None if table is None else float(price_of(report.pairs, table)),
+        table_unit=None if table is None else table.unit,
     )
 
 
@@ -143,19 +169,59 @@ def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
     return {name: counted(value.detach().cpu().numpy(), batch) for name, value in outputs.items()}
 
 
-def _parsed(bound: str | float | Bound, report: Report) -> Bound:
-    stored = [tensor for tensor in report.tensors.values() if tensor.role is not Role.ACTIVATION]
-    float_bytes = FLOAT_BITS // 8 * sum(math.prod(tensor.shape) for tensor in stored)
-    return parse_bound(bound, report.macs, float_bytes)
+@dataclass(frozen=True)
+class _Counted:
+    """Costs of a deployed model, counted from its file."""
 
+    report: Report
+    table: CostTable | None
 
-def _check_bound(bound: Bound, report: Report) -> None:
-    size = bound.kind is CostKind.SIZE
-    cost = report.weight_bytes if size else report.bops
-    if bound.is_satisfied_by(cost):
-        return
-    unit = "bytes of weights" if size else f"bit operations (RBOP {report.rbop:.3%})"
-    raise VerificationError(
-        f"the model costs {cost:,} {unit}, but the bound {bound.text!r} allows {bound.limit:,}; "
-        "quantize it again with this bound"
-    )
+    def parse(self, bounds: Bounds) -> tuple[Bound, ...]:
+        """Reads bounds.
+
+        Raises:
+            BoundError: One can't be parsed, or its cost can't be counted.
+        """
+        return parse_bounds(bounds, self._whole, "" if self.table is None else self.table.unit)
+
+    def check(self, bound: Bound) -> None:
+        """Checks one bound.
+
+        Raises:
+            BoundError: Its cost can't be counted.
+            VerificationError: The model costs more.
+        """
+        cost = self._cost(bound.kind)
+        if cost is None:
+            raise unknown_cost(bound.kind, bound)
+        if bound.is_satisfied_by(cost):
+            return
+        whole = self._whole(bound.kind)
+        share = f" ({float(cost / whole):.3%} of the float model)" if whole else ""
+        raise VerificationError(
+            f"the model costs {bound.describe(cost)}{share}, but the bound {bound.text!r} allows "
+            f"{bound.describe(bound.limit)}; quantize it again with this bound"
+        )
+
+    def _cost(self, kind: CostKind) -> Amount | None:
+        if kind is CostKind.BOPS:
+            return self.report.bops
+        if kind is CostKind.SIZE:
+            return self.report.weight_bytes
+        if kind is CostKind.ACTIVATIONS:
+            return self.report.peak_activation_bytes
+        return None if self.table is None else price_of(self.report.pairs, self.table)
+
+    def _whole(self, kind: CostKind) -> Amount | None:
+        """The cost of the float model."""
+        report = self.report
+        if kind is CostKind.BOPS:
+            return FLOAT_BOPS_PER_MAC * report.macs
+        if kind is CostKind.SIZE:
+            stored = [item for item in report.tensors.values() if item.role is not Role.ACTIVATION]
+            return FLOAT_BITS // 8 * sum(math.prod(tensor.shape) for tensor in stored)
+        if kind is CostKind.ACTIVATIONS:
+            return report.float_activation_bytes
+        if self.table is None:
+            return None
+        return price_of({(FLOAT_BITS, FLOAT_BITS): report.macs}, self.table)

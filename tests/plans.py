@@ -6,9 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range, intervals
-from onnx_cgmq.cost.bound import CostKind, CostModel
-from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.cost.size import Storage
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.lower.codes import own_codes
 from onnx_cgmq.plan import BitPlan, TensorPlan
@@ -56,9 +54,7 @@ def make_plan(gated: ir.Model, widths: dict[str, np.ndarray] | None = None) -> B
                 tensor = _tensor_plan(node, spec, narrow, tensor)
         tensors[name] = tensor
     set_widths(gated, widths)
-    specs = {name: spec for name, (_, spec) in quantizers.items()}
-    model = CostModel(mac_ops(gated), specs, CostKind.BOPS, Storage.of(gated))
-    return BitPlan(tensors=tensors, cost=model.plan_cost(widths))
+    return BitPlan(tensors=tensors, cost=CostModel.of(gated).plan_cost(widths))
 
 
 def _array(value: ir.Value) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 import pytest
 
 from onnx_cgmq.errors import OutputError
-from onnx_cgmq.events import Finished, MetricsLog, Started, StepDone
+from onnx_cgmq.events import Finished, Limit, MetricsLog, Started, StepDone
 
 
 def read(path):
@@ -16,14 +16,17 @@ def step(number):
 
 
 def test_records_are_json():
-    record = Started(10, 2, float_accuracy=None, bound="0.4%", limit=7).to_record()
+    limits = (Limit("0.4%", 7, "bit operations"), Limit("cost:3ms", 0.5, "ms"))
+    record = Started(10, 2, float_accuracy=None, bounds=limits).to_record()
     assert record == {
         "event": "started",
         "total_steps": 10,
         "epochs": 2,
         "float_accuracy": None,
-        "bound": "0.4%",
-        "limit": 7,
+        "bounds": (
+            {"bound": "0.4%", "limit": 7, "unit": "bit operations"},
+            {"bound": "cost:3ms", "limit": 0.5, "unit": "ms"},
+        ),
     }
     assert StepDone(1, 2, "guided", math.nan, math.inf).to_record()["loss"] is None
 

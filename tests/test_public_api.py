@@ -39,9 +39,9 @@ PARAMETERS = {
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "inspect": "model shapes",
-    "verify": "deployed reference data *bound",
+    "verify": "deployed reference data *bound *target",
     "Mirror": "model",
-    "Guide": "mirror bound *direction *steps *interval",
+    "Guide": "mirror bound *target *direction *steps *interval",
 }
 
 

@@ -99,7 +99,10 @@ def test_samples_that_fill_a_fixed_batch_do_not_count():
 
 @pytest.mark.parametrize(
     ("bound", "message"),
-    [("50%", r"RBOP 100.000%\), but the bound '50%' allows 4,608"), ("35B", "36 bytes of weights")],
+    [
+        ("50%", r"\(100.000% of the float model\), but the bound '50%' allows 4,608 bit"),
+        ("35B", "36 bytes of weights"),
+    ],
 )
 def test_over_the_bound(bound, message):
     with pytest.raises(VerificationError, match=message):

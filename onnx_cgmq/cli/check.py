@@ -14,6 +14,7 @@ from onnx_cgmq.cli.options import (
     JsonOption,
     ModelArgument,
     ShapeOption,
+    TargetOption,
     output_console,
     parse_shapes,
 )
@@ -41,17 +42,22 @@ def verify_command(
     deployed: Annotated[Path, typer.Argument(metavar="OUT", help="The quantized ONNX file.")],
     data: DataOption,
     bound: Annotated[
-        str | None, typer.Option("--bound", help="Fail if OUT costs more than this.")
+        list[str] | None,
+        typer.Option("--bound", help="Fail if OUT costs more than this; may be repeated."),
     ] = None,
+    target: TargetOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
     with reported(as_json=as_json, debug=debug):
         from onnx_cgmq.cli.summary import check_table
+        from onnx_cgmq.targets import DEFAULT_TARGET
         from onnx_cgmq.verification import verify
 
-        check = verify(deployed, reference, data, bound=bound)
+        check = verify(
+            deployed, reference, data, bound=bound or None, target=target or DEFAULT_TARGET
+        )
         if as_json:
             typer.echo(check.to_json())
         else:

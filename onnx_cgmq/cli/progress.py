@@ -66,7 +66,9 @@ class ProgressDisplay:
             if event.float_accuracy is None
             else f"float accuracy {event.float_accuracy:.2%}"
         )
-        self._print(f"bound {event.bound} = {event.limit:,}; {accuracy}; {event.epochs} epochs")
+        for item in event.bounds:
+            self._print(f"bound {item.bound} = {item.limit:,} {item.unit}")
+        self._print(f"{accuracy}; {event.epochs} epochs")
 
     def _show_step(self, event: StepDone) -> None:
         state = f"loss {event.loss:.4f}  cost {event.cost_ratio:7.1%} of bound{self._bits}"
@@ -84,11 +86,14 @@ class ProgressDisplay:
             if event.validation_accuracy is None
             else f"  accuracy {event.validation_accuracy:.2%}"
         )
-        ratio = event.cost / event.limit
+        ratios = ", ".join(
+            f"{cost / (limit or 1):.1%}"
+            for cost, limit in zip(event.costs, event.limits, strict=True)
+        )
         self._print(
             f"epoch {event.epoch:3}/{self._epochs} {event.phase:8} loss {event.loss:.4f}"
             f"  held out {event.validation_loss:.4f}{accuracy}  RBOP {event.rbop:.3%}"
-            f"  cost {ratio:.1%} of bound{'' if event.feasible else ' (over)'}{self._bits}"
+            f"  cost {ratios} of bound{'' if event.feasible else ' (over)'}{self._bits}"
             f"  {event.seconds:.1f} s"
         )
 

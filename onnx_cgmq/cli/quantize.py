@@ -48,11 +48,12 @@ def quantize_command(
     model: ModelArgument,
     data: DataOption,
     bound: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--bound",
-            help="The cost to keep: '0.4%' of the float model's bit operations, '12.5MBOP', or a "
-            "size: '200KB', 'size:25%'.",
+            help="The cost to keep: '0.4%' of the float model's bit operations, '12.5MBOP', a "
+            "size: '200KB', 'size:25%', peak activations: 'activations:64KB', or a cost by the "
+            "target's table: 'cost:25%'. May be repeated: all are kept.",
         ),
     ],
     output: Annotated[
@@ -185,7 +186,7 @@ def quantize_command(
     with reported(as_json=as_json, debug=debug):
         # What is not given stays out, so that the defaults have one home.
         config = Config.create(**merge(read_config(config_file), given, named))
-        _run(model, data, bound, output, validation, config, resume, log, as_json, quiet)
+        _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
 
 
 def _run(

@@ -31,6 +31,7 @@ def check_table(check: Check) -> Table:
     )
     table.add_row("RBOP", f"{check.rbop:.4%} ({check.bops:,} bit operations)")
     table.add_row("weights", f"{check.weight_bytes:,} bytes")
+    _add_further_costs(table, check)
     if check.bound is not None:
         table.add_row("bound", f"{check.bound}: kept")
     return table
@@ -51,6 +52,7 @@ def result_table(
     table = _figures()
     table.add_row("bound", f"{result.plan.bound}: kept")
     table.add_row("RBOP", f"{cost.rbop:.4%} ({cost.bops:,} bit operations)")
+    _add_further_costs(table, check)
     if check.accuracy is not None:
         before = ""
         if started is not None and started.float_accuracy is not None:
@@ -94,6 +96,14 @@ def result_json(
         ],
     }
     return json.dumps(document, indent=2)
+
+
+def _add_further_costs(table: Table, check: Check) -> None:
+    """Costs that only some runs count."""
+    if check.peak_activation_bytes is not None:
+        table.add_row("activations", f"{check.peak_activation_bytes:,} bytes at a time")
+    if check.table_cost is not None:
+        table.add_row("cost", f"{check.table_cost:,.6g} {check.table_unit} by the target's table")
 
 
 def _figures() -> Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bops import Widths
+from onnx_cgmq.cost.bound import Amount, CostKind
+from onnx_cgmq.cost.cost import listing
+from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.layouts import constants_read
 from onnx_cgmq.graph.lower.storage import NEWEST_OPSET, weight_type
@@ -61,6 +66,72 @@ class Storage:
     def total_bytes(self, specs: Mapping[str, QuantizerSpec], widths: Widths) -> int:
         """Bytes of all weights, biases and tables."""
         return sum(self.tensor_bytes(specs, widths).values()) + self.ungated
+
+
+@dataclass(frozen=True)
+class SizeCost:
+    """Bytes of stored weights, biases and tables, as a cost of widths.
+
+    A tensor with many gates is stored at its widest one: widening any other is free.
+
+    Attributes:
+        storage: What decides the size besides the widths.
+        specs: The gated tensors by name.
+    """
+
+    kind: ClassVar[CostKind] = CostKind.SIZE
+
+    storage: Storage
+    specs: Mapping[str, QuantizerSpec]
+
+    @property
+    def whole(self) -> int:
+        """Bytes of the float model."""
+        return self.storage.total_bytes(self.specs, {})
+
+    def total(self, widths: Widths) -> int:
+        """Bytes at some widths."""
+        return self.storage.total_bytes(self.specs, widths)
+
+    def saving(
+        self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
+    ) -> dict[str, Array]:
+        """Bytes, shared evenly among the gates of a tensor, so that each has a reason to fall."""
+        return {
+            name: self._per_gate(name, widths) * (upper[name] - lower[name])
+            for name in self._weights(widths)
+        }
+
+    def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
+        """Bytes that a tensor grows by if one gate widens, for every gate."""
+        return {
+            name: self._growth(name, widths[name], wider[name]) for name in self._weights(widths)
+        }
+
+    def dominated_by(self, widths: Widths) -> str:
+        """The largest tensors."""
+        return listing("tensors", self.storage.tensor_bytes(self.specs, widths))
+
+    def _weights(self, widths: Widths) -> list[str]:
+        return [n for n, spec in self.specs.items() if spec.role is Role.WEIGHT and n in widths]
+
+    def _per_gate(self, name: str, widths: Widths) -> Array:
+        gates = widths[name]
+        share = math.prod(self.specs[name].shape) / 8 / max(1, np.size(gates))
+        return np.full(np.shape(gates), share)
+
+    def _growth(
+        self, name: str, widths: npt.NDArray[np.int64], wider: npt.NDArray[np.int64]
+    ) -> Array:
+        widest = int(widths.max())
+        growth = np.zeros(wider.shape)
+        for width in np.unique(wider[wider > widest]):
+            now, then = (
+                _whole_bytes(self.storage.stored_bits(self.specs[name], np.array(bits)))
+                for bits in (widest, width)
+            )
+            growth[wider == width] = then - now
+        return growth
 
 
 def _whole_bytes(bits: int) -> int:

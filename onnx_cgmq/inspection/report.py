@@ -16,10 +16,13 @@ from rich.console import Group
 from rich.table import Table
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.cost.activations import peak_bytes
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
+from onnx_cgmq.cost.table import Pairs, macs_by_pair
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.liveness import noted_live_sets
 from onnx_cgmq.graph.lower.metadata import embedded_names, embedded_tensors
 from onnx_cgmq.graph.lower.names import restore_names
 from onnx_cgmq.graph.opspec import mac_spec
@@ -30,6 +33,7 @@ from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 
 _INSIDE: Final = "(inside)"
+_TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "peak_activation_bytes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +102,10 @@ class Report:
         rbop: ``bops`` as a share of the float model's.
         weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of tables.
         notes: Sentences on what could not be read, and how it was counted.
+        pairs: Multiply-accumulates by the bits of their weight and of their activation.
+        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most;
+            ``None`` if the file does not say which are (it does if that was bounded).
+        float_activation_bytes: The same of the float model.
     """
 
     tensors: Mapping[str, TensorReport]
@@ -107,6 +115,9 @@ class Report:
     rbop: float
     weight_bytes: int
     notes: tuple[str, ...] = ()
+    pairs: Pairs = field(default_factory=dict)
+    peak_activation_bytes: int | None = None
+    float_activation_bytes: int | None = None
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text; widths as counts."""
@@ -125,9 +136,10 @@ class Report:
             }
             for tensor in self.tensors.values()
         ]
-        total = {key: getattr(self, key) for key in ("macs", "bops", "rbop", "weight_bytes")}
+        total = {key: getattr(self, key) for key in _TOTALS}
+        pairs = {f"{weight}x{activation}": n for (weight, activation), n in self.pairs.items()}
         nodes = [vars(node) for node in self.nodes]
-        fields = {**total, "nodes": nodes, "tensors": tensors, "notes": self.notes}
+        fields = {**total, "pairs": pairs, "nodes": nodes, "tensors": tensors, "notes": self.notes}
         return json.dumps(fields, indent=indent)
 
     def table(self) -> Group:
@@ -154,6 +166,8 @@ class Report:
         nodes.add_section()
         nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
         size = f"weights and biases: {self.weight_bytes:,} bytes"
+        if self.peak_activation_bytes is not None:
+            size += f"; activations: {self.peak_activation_bytes:,} bytes at a time"
         return Group(tensors, nodes, size, *(f"note: {note}" for note in self.notes))
 
 
@@ -193,6 +207,9 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
     nodes = tuple(_node_report(op, op_bops(op, widths)) for op in ops)
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
+    weights = {name for name, reading in readings.items() if reading.role is Role.WEIGHT}
+    live = noted_live_sets(graph)
+    claimed = {name: claim["widths"] for name, claim in claims.items() if "widths" in claim}
     macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
     multiplied: Counter[str] = Counter()
     for node in nodes:
@@ -209,6 +226,10 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
         weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
         notes=(*_notes(readings.values()), *unknown_operators(graph), *open_sizes(graph)),
+        pairs=macs_by_pair(ops, widths, weights),
+        # Quantizers that no MAC reads have no reading: there the plan is taken at its word.
+        peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,
+        float_activation_bytes=peak_bytes(live, {}) if live else None,
     )
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_cgmq.cost.bound import CostModel
+from onnx_cgmq.cost.budget import Budget
 
 Widths = dict[str, npt.NDArray[np.int64]]
 Scores = Mapping[str, npt.NDArray[np.float64]]
 Score = Callable[[Widths, Widths], Scores]
 """``score(upper, lower)``: loss expected from narrowing every gate from upper to lower widths."""
+
+Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 _PASS_SHARE = 0.1  # of the candidates move in one pass; the scores are then taken anew
 _FREE = 1e-12  # cost in a ratio of what costs nothing
@@ -49,7 +51,6 @@ class _Candidates:
     names: list[str]
     owner: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
-    cost: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -63,67 +64,51 @@ class _Candidates:
             moved[name].reshape(-1)[here] = target[name].reshape(-1)[here]
         return moved
 
-    def keep(self, mask: npt.NDArray[np.bool_]) -> _Candidates:
-        return _Candidates(self.names, self.owner[mask], self.position[mask], self.cost[mask])
 
-
-def _candidates(
-    widths: Widths, target: Widths, costs: Scores, scores: Scores, *, best_first: bool
-) -> _Candidates:
-    """Gates whose target differs, ordered by score per cost; only of tensors that have a cost."""
+def _candidates(costs: Scores, scores: Scores, masks: Masks, *, best_first: bool) -> _Candidates:
+    """Gates in a mask, ordered by score per cost; only of tensors that have a cost."""
     names = list(costs)
-    owners, positions, ratios, moved = [], [], [], []
+    owners = [np.zeros(0, dtype=np.int64)]
+    positions, ratios = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for index, name in enumerate(names):
-        position = np.flatnonzero(widths[name] != target[name])
+        position = np.flatnonzero(masks[name])
         cost = np.asarray(costs[name], dtype=np.float64).reshape(-1)[position]
         owners.append(np.full(len(position), index))
         positions.append(position)
-        moved.append(cost)
         ratios.append(scores[name].reshape(-1)[position] / np.maximum(cost, _FREE))
     ratio = np.concatenate(ratios)
     order = np.argsort(-ratio if best_first else ratio, kind="stable")
-    return _Candidates(
-        names,
-        np.concatenate(owners)[order],
-        np.concatenate(positions)[order],
-        np.concatenate(moved)[order],
-    )
+    return _Candidates(names, np.concatenate(owners)[order], np.concatenate(positions)[order])
 
 
-def narrow_until(
-    model: CostModel, ladders: Ladders, widths: Widths, limit: int, score: Score
-) -> Widths:
-    """Narrows the least important gates until the cost is within a limit.
+def narrow_until(budget: Budget, ladders: Ladders, widths: Widths, score: Score) -> Widths:
+    """Narrows the least important gates until all bounds are kept.
 
     Args:
-        model: The cost.
+        budget: The bounds, at or above ``budget.minimum()``.
         ladders: Widths allowed.
         widths: Bits of every gate, by tensor name.
-        limit: Largest cost allowed; at least ``model.minimum()``.
         score: Loss expected from narrowing.
 
     Returns:
-        Widths whose cost is at most ``limit``, none above those given.
+        Widths that keep all bounds, none above those given.
 
     Raises:
-        AssertionError: The limit is below the minimum (checked by the caller beforehand).
+        AssertionError: A limit is below the minimum (checked by the caller beforehand).
     """
-    while model.cost(widths) > limit:
+    while not budget.keeps(costs := budget.costs(widths)):
         target = ladders.shifted(widths, -1)
-        saved = {
-            name: slope * (widths[name] - target[name])
-            for name, slope in model.marginal(widths).items()
-        }
-        candidates = _candidates(widths, target, saved, score(widths, target), best_first=False)
-        candidates = candidates.keep(candidates.cost > 0)
+        saved = budget.saving(budget.prices(costs), widths, widths, target)
+        masks = {name: (widths[name] != target[name]) & (saved[name] > 0) for name in saved}
+        candidates = _candidates(saved, score(widths, target), masks, best_first=False)
         assert len(candidates) > 0, "the bound is below the minimum; check_feasible comes first"
         chunk = max(1, int(len(candidates) * _PASS_SHARE))
         low, high = 1, chunk
-        if model.cost(candidates.apply(widths, target, chunk)) > limit:
+        if not budget.holds(candidates.apply(widths, target, chunk)):
             low = chunk
         while low < high:
             middle = (low + high) // 2
-            if model.cost(candidates.apply(widths, target, middle)) <= limit:
+            if budget.holds(candidates.apply(widths, target, middle)):
                 high = middle
             else:
                 low = middle + 1
@@ -132,33 +117,31 @@ def narrow_until(
 
 
 def widen_within(
-    model: CostModel, ladders: Ladders, widths: Widths, limit: int, score: Score, largest: int
+    budget: Budget, ladders: Ladders, widths: Widths, score: Score, largest: int
 ) -> Widths:
-    """Spends what is left of a limit on the gates that gain most per cost.
+    """Spends what is left of all bounds on the gates that gain most per cost.
 
     Args:
-        model: The cost.
+        budget: The bounds.
         ladders: Widths allowed.
-        widths: Bits of every gate, within the limit.
-        limit: Largest cost allowed.
+        widths: Bits of every gate, which keep the bounds.
         score: Loss expected from narrowing back.
         largest: Widest width to hand out.
 
     Returns:
-        Widths whose cost is at most ``limit``, none below those given.
+        Widths that keep all bounds, none below those given.
     """
     while True:
         target = ladders.shifted(widths, +1, largest)
-        spare = limit - model.cost(widths)
-        costs = model.widening(widths, target)
-        candidates = _candidates(widths, target, costs, score(target, widths), best_first=True)
-        candidates = candidates.keep(candidates.cost <= spare)
+        grown, fits = budget.growth(budget.costs(widths), widths, target)
+        masks = {name: (widths[name] != target[name]) & fits[name] for name in grown}
+        candidates = _candidates(grown, score(target, widths), masks, best_first=True)
         if len(candidates) == 0:
             return widths
         low, high = 0, max(1, int(len(candidates) * _PASS_SHARE))
         while low < high:
             middle = (low + high + 1) // 2
-            if model.cost(candidates.apply(widths, target, middle)) <= limit:
+            if budget.holds(candidates.apply(widths, target, middle)):
                 low = middle
             else:
                 high = middle - 1

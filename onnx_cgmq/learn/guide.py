@@ -11,9 +11,9 @@ from torch import Tensor
 
 from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
 from onnx_cgmq.config import Direction
-from onnx_cgmq.cost.bound import Bound, CostModel
-from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.cost.size import Storage
+from onnx_cgmq.cost.bound import Bound, Bounds
+from onnx_cgmq.cost.budget import Amounts
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.learn.directions import (
     gate_direction,
     importance,
@@ -24,26 +24,29 @@ from onnx_cgmq.learn.gates import Ladders, Scores, Widths, narrow_until, widen_w
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.targets import DEFAULT_TARGET, TargetLike, load_target
 
 
 class Guide:
-    """Steers a mirror's gates so that its cost keeps the bound.
+    """Steers a mirror's gates so that its cost keeps one bound or several.
 
-    Call :meth:`step` after every ``loss.backward()``. While the bound is violated every width
-    falls, the least important first; while it is kept, widths rise where it helps most.
-    :meth:`settle` fixes the widths within the bound; :meth:`enforce` makes any state feasible.
+    Call :meth:`step` after every ``loss.backward()``. While a bound is violated every width that
+    counts for it falls, the least important first; while all are kept, widths rise where it helps
+    most. :meth:`settle` fixes the widths within the bounds; :meth:`enforce` makes any state
+    feasible.
 
     Attributes:
         mirror: The guided mirror.
-        bound: The bound, parsed.
-        cost_model: The cost of an assignment of widths.
+        cost_model: What an assignment of widths costs.
+        budget: The bounds, parsed, with the costs that they limit.
     """
 
     def __init__(
         self,
         mirror: Mirror,
-        bound: str | float | Bound,
+        bound: Bounds,
         *,
+        target: TargetLike = DEFAULT_TARGET,
         direction: Direction | str = Direction.FISHER,
         steps: int = 1000,
         interval: int | None = None,
@@ -52,7 +55,9 @@ class Guide:
 
         Args:
             mirror: A mirror of a gated graph.
-            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size.
+            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size,
+            ``"activations:64KB"``, a cost by the target's table; or several of these.
+            target: The target whose table counts: a name, a file or a target.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
             interval: Gates move at every ``interval``-th call; statistics are kept at each. By
@@ -60,15 +65,15 @@ class Guide:
                 that gates fall far below the bound, important ones too.
 
         Raises:
-            BoundError: The bound can't be parsed, or is below the smallest possible cost.
+            BoundError: A bound can't be parsed, or is below the smallest possible cost.
+            ConfigError: There is no such target.
         """
         self.mirror = mirror
         mirror.guide = self
         specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
-        self.cost_model, self.bound = CostModel.for_bound(
-            mac_ops(mirror.model), specs, bound, Storage.of(mirror.model)
-        )
-        self.cost_model.check_feasible(self.bound)
+        self.cost_model = CostModel.of(mirror.model, load_target(target).cost)
+        self.budget = self.cost_model.budget(bound)
+        self.budget.check_feasible()
         self._direction = Direction(direction)
         self._ladders = Ladders({name: spec.ladder.widths for name, spec in specs.items()})
         self._statistics = {
@@ -77,7 +82,7 @@ class Guide:
         }
         self._interval = interval = interval or max(1, min(5, steps // 50))
         self._speed = 5.0 * interval / (0.4 * steps)
-        self._cost = 0
+        self._costs: Amounts = ()
         self._costed: tuple[int, ...] = ()  # revisions of the widths that have this cost
         self._calls = 0
         self._violated_moves = 0
@@ -93,17 +98,22 @@ class Guide:
         return {name: quantizer.widths for name, quantizer in self.mirror.quantizers.items()}
 
     @property
-    def cost(self) -> int:
-        """Current cost, in the bound's unit."""
+    def bounds(self) -> tuple[Bound, ...]:
+        """The bounds, parsed."""
+        return self.budget.bounds
+
+    @property
+    def costs(self) -> Amounts:
+        """Current costs: one for each bound, in its unit."""
         revisions = tuple(quantizer.revision for quantizer in self.mirror.quantizers.values())
         if revisions != self._costed:
-            self._cost, self._costed = self.cost_model.cost(self.widths), revisions
-        return self._cost
+            self._costs, self._costed = self.budget.costs(self.widths), revisions
+        return self._costs
 
     @property
     def satisfied(self) -> bool:
-        """Whether the current cost is within the bound."""
-        return self.cost <= self.bound.limit
+        """Whether the current costs are within all bounds."""
+        return self.budget.keeps(self.costs)
 
     # -- moves ----------------------------------------------------------------------------------
 
@@ -133,13 +143,11 @@ class Guide:
             self._set_gate(quantizer, quantizer.gate - move)
 
     def enforce(self) -> None:
-        """Narrows the least important gates until the bound holds."""
-        self.set_widths(
-            narrow_until(self.cost_model, self._ladders, self.widths, self.bound.limit, self._score)
-        )
+        """Narrows the least important gates until all bounds are kept."""
+        self.set_widths(narrow_until(self.budget, self._ladders, self.widths, self._score))
 
     def settle(self, integer_kernels: bool = True) -> None:
-        """Fixes the widths: within the bound, with nothing left to give.
+        """Fixes the widths: within the bounds, with nothing left to give.
 
         Args:
             integer_kernels: Narrow 16- and 32-bit tensors to 8 bits, which integer kernels run;
@@ -151,15 +159,8 @@ class Guide:
         for name, quantizer in self.mirror.quantizers.items():
             kernels = integer_kernels and name in multiplied
             widths[name] = _for_one_integer_tensor(quantizer, widths[name], kernels)
-        widths = narrow_until(self.cost_model, self._ladders, widths, self.bound.limit, self._score)
-        widths = widen_within(
-            self.cost_model,
-            self._ladders,
-            widths,
-            self.bound.limit,
-            self._score,
-            INTEGER_KERNEL_BITS,
-        )
+        widths = narrow_until(self.budget, self._ladders, widths, self._score)
+        widths = widen_within(self.budget, self._ladders, widths, self._score, INTEGER_KERNEL_BITS)
         self.set_widths(widths)
         self.release()
 
@@ -211,12 +212,13 @@ class Guide:
         self, importances: Mapping[str, Tensor], upper: Widths, lower: Widths
     ) -> dict[str, Tensor]:
         """Drops gates that cost nothing; ``fisher`` is taken per unit of cost saved."""
-        marginal = self.cost_model.marginal(self.widths)
+        prices = self.budget.prices(self.costs)
+        worth = self.budget.saving(prices, self.widths, upper, lower)
         result = {}
         for name, value in importances.items():
-            if name not in marginal or not np.any(upper[name] > lower[name]):
+            if name not in worth or not np.any(upper[name] > lower[name]):
                 continue
-            saved = np.asarray(marginal[name] * (upper[name] - lower[name]), dtype=np.float32)
+            saved = np.asarray(worth[name], dtype=np.float32)
             if not saved.any():
                 continue
             if self._direction is Direction.FISHER:

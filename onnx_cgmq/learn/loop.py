@@ -12,6 +12,7 @@ import numpy as np
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.config import Config
+from onnx_cgmq.cost.bound import plain
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.events import EpochDone, Event, Notice, StepDone
@@ -171,8 +172,8 @@ class Learner:
                 validation_loss=loss,
                 validation_accuracy=accuracy,
                 rbop=self.guide.cost_model.plan_cost(self.guide.widths).rbop,
-                cost=self.guide.cost,
-                limit=self.guide.bound.limit,
+                costs=tuple(map(plain, self.guide.costs)),
+                limits=tuple(plain(bound.limit) for bound in self.guide.bounds),
                 feasible=self.guide.satisfied,
                 mean_bits_weights=self._mean_bits(Role.WEIGHT),
                 mean_bits_activations=self._mean_bits(Role.ACTIVATION),
@@ -207,7 +208,7 @@ class Learner:
                 total_steps=self._total,
                 phase=self._phase,
                 loss=value,
-                cost_ratio=self.guide.cost / max(1, self.guide.bound.limit),
+                cost_ratio=self.guide.budget.ratio(self.guide.costs),
             )
         )
         self._watch(learned)

@@ -9,9 +9,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from onnx_cgmq.cost.bound import CostKind, CostModel
-from onnx_cgmq.cost.macs import mac_ops
-from onnx_cgmq.cost.size import Storage
+from onnx_cgmq.cost.bound import CostKind
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.mirror.build import compile_model
@@ -206,14 +205,14 @@ class Mirror(nn.Module):
             name: tensor_plan(quantizer, learned.get(name))
             for name, quantizer in self.quantizers.items()
         }
-        specs = {name: quantizer.spec for name, quantizer in self.quantizers.items()}
         widths = {name: plan.widths for name, plan in tensors.items()}
-        storage = Storage.of(self.model)
-        model = CostModel(mac_ops(self.model), specs, CostKind.BOPS, storage)
+        if self.guide is None:
+            return BitPlan(tensors=tensors, cost=CostModel.of(self.model).plan_cost(widths))
+        peak = any(bound.kind is CostKind.ACTIVATIONS for bound in self.guide.bounds)
         return BitPlan(
-            bound=None if self.guide is None else self.guide.bound.text,
+            bound=self.guide.budget.text,
             tensors=tensors,
-            cost=model.plan_cost(widths),
+            cost=self.guide.cost_model.plan_cost(widths, peak=peak),
         )
 
     def to_model(self) -> ir.Model:

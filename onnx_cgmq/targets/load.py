@@ -14,6 +14,11 @@ from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.targets.target import Target
 from onnx_cgmq.validation import problems, read_toml
 
+DEFAULT_TARGET: Final = "generic"
+
+TargetLike = str | os.PathLike[str] | Mapping[str, Any] | Target
+"""Name of a built-in target, path of a TOML file, what such a file holds, or a target."""
+
 _FOLDER: Final = Path(__file__).parent
 _SUFFIX: Final = ".toml"
 
@@ -23,7 +28,7 @@ def built_in_targets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}")))
 
 
-def load_target(target: str | os.PathLike[str] | Mapping[str, Any] | Target) -> Target:
+def load_target(target: TargetLike) -> Target:
     """A target by its name, or from a TOML file.
 
     Args:

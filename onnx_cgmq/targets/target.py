@@ -14,8 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.bits import Granularity, Ladder
+from onnx_cgmq.bits import FLOAT_BITS, Granularity, Ladder
 from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.targets.table import CostTable
 
 
 def _widths(widths: tuple[int, ...]) -> tuple[int, ...]:
@@ -92,6 +93,7 @@ class Target(BaseModel):
             quantizers where values flow from one integer kernel to the next.
         exact_steps: Steps of few mantissa bits, so that float and integer arithmetic give the same.
         form: How the model is written.
+        cost: What a multiply-accumulate costs for every pair of widths, if bounds are to count it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +106,7 @@ class Target(BaseModel):
     integer_kernels: bool = False
     exact_steps: bool = False
     form: Form = Form.ORT
+    cost: CostTable | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +116,21 @@ class Target(BaseModel):
         weights = fields.get("weights")
         widths = weights.get("widths", ()) if isinstance(weights, Mapping) else ()
         return {**fields, "biases": {"widths": widths or Ladder().widths}}
+
+    @model_validator(mode="after")
+    def _table_has_all_widths(self) -> Target:
+        if self.cost is None:
+            return self
+        for what, allowed, listed in (
+            ("weights", self.weights.widths, self.cost.weights),
+            ("activations", self.activations.widths, self.cost.activations),
+        ):
+            missing = sorted({*allowed} - {*listed, FLOAT_BITS})
+            if missing:
+                raise ValueError(
+                    f"cost: {what} of {_listing(missing)} bits are allowed but have no costs"
+                )
+        return self
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings that a user did not give, as this target has them.

@@ -10,7 +10,7 @@ import typer.testing
 from onnx_cgmq import pipeline
 from onnx_cgmq.bits import Granularity, GridForm, Role
 from onnx_cgmq.cli.app import app
-from onnx_cgmq.events import EpochDone, Finished, Started, StepDone
+from onnx_cgmq.events import EpochDone, Finished, Limit, Started, StepDone
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.loop import Outcome
 from onnx_cgmq.mirror.module import Mirror
@@ -57,9 +57,11 @@ def pipeline_run(monkeypatch):
 
     def quantize(model, data, bound, *, output, progress, **rest):
         run.called = {"model": model, "data": data, "bound": bound, "output": output, **rest}
-        progress(Started(10, 2, float_accuracy=0.995, bound=bound, limit=1000))
+        limits = (Limit(bound, 1000, "bit operations"),)
+        progress(Started(10, 2, float_accuracy=0.995, bounds=limits))
         progress(StepDone(1, 10, "guided", loss=0.5, cost_ratio=1.7))
-        progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, 990, 1000, True, 2.5, 3.5, 1.2))
+        costs = ((990,), (1000,), True)
+        progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
         result = make_result(onnx.load(model), bound, run.reason)
         result.save(output)
         progress(Finished(result.complete, run.reason))

@@ -33,11 +33,11 @@ def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
             found.append((node, op))
         elif wanted.isdisjoint(node.outputs):
             continue
-        wanted.update(value for value in _values_read(node) if value is not None)
+        wanted.update(value for value in values_read(node) if value is not None)
     return found[::-1]
 
 
-def _values_read(node: ir.Node) -> Iterator[ir.Value | None]:
+def values_read(node: ir.Node) -> Iterator[ir.Value | None]:
     """Inputs of a node, and of all nodes inside of it."""
     yield from node.inputs
     for attribute in node.attributes.values():

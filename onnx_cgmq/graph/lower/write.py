@@ -11,6 +11,7 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
+from onnx_cgmq.graph.liveness import live_sets, note_live_sets
 from onnx_cgmq.graph.lower.compact import compact_model
 from onnx_cgmq.graph.lower.form import FORM_KEY, Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
@@ -59,6 +60,8 @@ def write_back(
     form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
+    # Which activations live together is read off the gated graph: written, it has other nodes.
+    live = () if plan.cost.peak_activation_bytes is None else live_sets(model)
     _WRITERS[form](tensors)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
@@ -74,6 +77,7 @@ def write_back(
             del model.metadata_props[key]
     model.metadata_props[FORM_KEY] = form.value
     embed_plan(model, plan, tensors.specs, names)
+    note_live_sets(model, live)
     return model
 
 

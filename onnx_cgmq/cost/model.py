@@ -1,0 +1,124 @@
+"""All costs of one gated graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import onnx_ir as ir
+
+from onnx_cgmq.bits import Role
+from onnx_cgmq.cost.activations import ActivationCost
+from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, Widths, bops, total_macs
+from onnx_cgmq.cost.bound import Amount, Bounds, CostKind, parse_bounds
+from onnx_cgmq.cost.budget import Budget, Constraint
+from onnx_cgmq.cost.cost import Cost
+from onnx_cgmq.cost.macs import MacOp, mac_ops
+from onnx_cgmq.cost.operations import BopsCost
+from onnx_cgmq.cost.size import SizeCost, Storage
+from onnx_cgmq.cost.table import TableCost
+from onnx_cgmq.graph.gating.gates import quantizer_nodes
+from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.liveness import LiveSet, live_sets
+from onnx_cgmq.plan import PlanCost
+from onnx_cgmq.targets.table import CostTable
+
+
+class CostModel:
+    """What the widths of one gated graph cost.
+
+    Attributes:
+        ops: The MAC operators.
+        specs: The gated tensors by name.
+        macs: Multiply-accumulates for one sample.
+        table: Cost table of the target, if it has one.
+    """
+
+    def __init__(
+        self,
+        ops: Sequence[MacOp],
+        specs: Mapping[str, QuantizerSpec],
+        *,
+        storage: Storage | None = None,
+        table: CostTable | None = None,
+        live: Callable[[], Sequence[LiveSet]] = tuple,
+    ) -> None:
+        """Takes the parts.
+
+        Args:
+            ops: The MAC operators.
+            specs: The gated tensors by name.
+            storage: What decides the size besides the widths.
+            table: Cost table of the target.
+            live: Finds the activations that are needed at the same time; called once, if at all.
+        """
+        self.ops = tuple(ops)
+        self.specs = dict(specs)
+        self.macs = total_macs(self.ops)
+        self.table = table
+        self._storage = storage or Storage()
+        self._find_live = live
+
+    @classmethod
+    def of(cls, gated: ir.Model, table: CostTable | None = None) -> CostModel:
+        """That of a gated graph."""
+        specs = {name: spec for name, (_, spec) in quantizer_nodes(gated).items()}
+        ops, storage = mac_ops(gated), Storage.of(gated)
+        return cls(ops, specs, storage=storage, table=table, live=lambda: live_sets(gated))
+
+    def cost(self, kind: CostKind) -> Cost | None:
+        """One kind of cost; ``None`` if there is no table for it."""
+        if kind is CostKind.BOPS:
+            return BopsCost(self.ops)
+        if kind is CostKind.SIZE:
+            return SizeCost(self._storage, self.specs)
+        if kind is CostKind.ACTIVATIONS:
+            return self._activations
+        if self.table is None:
+            return None
+        weights = {name for name, spec in self.specs.items() if spec.role is Role.WEIGHT}
+        ladders = {name: spec.ladder for name, spec in self.specs.items()}
+        return TableCost(self.ops, self.table, ladders, frozenset(weights))
+
+    def budget(self, bounds: Bounds) -> Budget:
+        """Bounds on costs of this graph.
+
+        Raises:
+            BoundError: A bound can't be parsed, or needs a table that there is not.
+        """
+        unit = "" if self.table is None else self.table.unit
+        constraints = []
+        for bound in parse_bounds(bounds, self._whole, unit):
+            cost = self.cost(bound.kind)
+            assert cost is not None  # parsing has refused it
+            constraints.append(Constraint(cost, bound))
+        return Budget(constraints, self.specs)
+
+    def plan_cost(self, widths: Widths, *, peak: bool = False) -> PlanCost:
+        """The figures of a plan's cost.
+
+        Args:
+            widths: Bits by tensor name.
+            peak: Count the peak bytes of activations too.
+        """
+        by_node = bops(self.ops, widths)
+        total = sum(by_node.values())
+        table = self.cost(CostKind.TABLE)
+        return PlanCost(
+            bops=total,
+            rbop=total / (FLOAT_BOPS_PER_MAC * self.macs) if self.macs else 0.0,
+            macs=self.macs,
+            weight_bytes=self._storage.total_bytes(self.specs, widths),
+            bops_by_node=by_node,
+            peak_activation_bytes=self._activations.total(widths) if peak else None,
+            table_cost=None if table is None else float(table.total(widths)),
+            table_unit=None if self.table is None else self.table.unit,
+        )
+
+    @cached_property
+    def _activations(self) -> ActivationCost:
+        return ActivationCost(self._find_live())
+
+    def _whole(self, kind: CostKind) -> Amount | None:
+        cost = self.cost(kind)
+        return None if cost is None else cost.whole

@@ -1,0 +1,89 @@
+"""The cost table of a target: what a multiply-accumulate costs for every pair of widths."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+
+def _exact(value: Any) -> Any:
+    """A number as it is written: 0.1 is a tenth."""
+    if isinstance(value, Fraction):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {value!r}")
+    return Fraction(repr(value))
+
+
+def _plain(value: Fraction) -> int | float:
+    return int(value) if value.denominator == 1 else float(value)
+
+
+Price = Annotated[Fraction, BeforeValidator(_exact), PlainSerializer(_plain), Field(gt=0)]
+
+
+class CostTable(BaseModel):
+    """What one multiply-accumulate costs by the widths of its weight and its activation.
+
+    It must be complete for the widths of its target, and monotone: more bits never cost less. The
+    guarantee of a bound rests on that, since it is kept by narrowing.
+
+    Attributes:
+        unit: What is counted, such as ``cycles``, ``pJ`` or ``ms``.
+        float: Cost where an operand is float or wider than the table.
+        activations: Widths of activations, ascending: the columns.
+        weights: By width of weights, ascending, the cost for each width of activations: the rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    unit: str = Field(min_length=1)
+    float: Price
+    activations: tuple[int, ...] = Field(min_length=1)
+    weights: dict[int, tuple[Price, ...]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete_and_monotone(self) -> CostTable:
+        for what, widths in (("activations", self.activations), ("weights", tuple(self.weights))):
+            if tuple(sorted(set(widths))) != widths or widths[0] < 1:
+                raise ValueError(f"{what} {widths} must be widths above 0, ascending and distinct")
+        before: tuple[Fraction, ...] = (Fraction(0),) * len(self.activations)
+        for width, row in self.weights.items():
+            if len(row) != len(self.activations):
+                raise ValueError(
+                    f"the row of {width}-bit weights has {len(row)} costs for "
+                    f"{len(self.activations)} widths of activations"
+                )
+            for index, cost in enumerate(row):
+                where = f"{width}-bit weights and {self.activations[index]}-bit activations"
+                if cost < before[index] or (index and cost < row[index - 1]):
+                    raise ValueError(
+                        f"{where} cost {_plain(cost)}, less than fewer bits do; more bits must "
+                        "never cost less, or narrowing could not keep a bound"
+                    )
+                if cost > self.float:
+                    raise ValueError(
+                        f"{where} cost {_plain(cost)}, more than float ({_plain(self.float)})"
+                    )
+            before = row
+        return self
+
+    def price(self, weight: int, activation: int) -> Fraction:
+        """Cost of one multiply-accumulate.
+
+        A width between those of the table costs as much as the next wider one. Pruned operands (0
+        bits) cost nothing, as in bit operations.
+
+        Args:
+            weight: Bits of the weight; of two activations, of the second.
+            activation: Bits of the activation.
+        """
+        if weight == 0 or activation == 0:
+            return Fraction(0)
+        row = next((row for width, row in self.weights.items() if width >= weight), None)
+        columns = enumerate(self.activations)
+        column = next((index for index, width in columns if width >= activation), None)
+        return self.float if row is None or column is None else row[column]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from costs import gated
+
+from onnx_cgmq.cost.model import CostModel
+
+
+@pytest.fixture(scope="module")
+def model() -> CostModel:
+    return CostModel.of(gated("mlp"))
+
+
+def widths_of(model: CostModel, bits: int) -> dict[str, np.ndarray]:
+    return {name: np.array(bits) for name in model.specs}
+
+
+def test_bounds_are_kept_together(model) -> None:
+    budget = model.budget(("7%", "300B"))
+    wide, narrow = widths_of(model, 8), widths_of(model, 4)
+    assert budget.text == "7%, 300B"
+    assert budget.costs(narrow) == (16 * 132, 66 + 60)
+    assert budget.holds(wide)
+    assert budget.holds(narrow)
+    mixed = {**narrow, "w1": np.array(16), "w2": np.array(16)}  # 6.25 %, but 324 bytes
+    assert budget.costs(mixed)[0] <= budget.bounds[0].limit
+    assert not budget.holds(mixed)
+    assert not budget.keeps(budget.costs(mixed))
+    assert budget.ratio(budget.costs(mixed)) == 324 / 300
+
+
+def test_one_bound_is_its_own_unit(model) -> None:
+    budget = model.budget("5%")
+    for bits in (2, 8, 32):
+        assert budget.prices(budget.costs(widths_of(model, bits))) == (1.0,)
+
+
+def test_while_bounds_are_violated_only_these_count(model) -> None:
+    budget = model.budget(("5%", "2%", "1MB"))
+    limits = [float(bound.limit) for bound in budget.bounds]
+    prices = budget.prices(budget.costs(widths_of(model, 8)))
+    assert prices == (1.0, limits[0] / limits[1], 0.0)
+    widths = widths_of(model, 8)
+    narrower = {**widths, "w1": np.array(4), "b1": np.array(4)}
+    saving = budget.saving(prices, widths, widths, narrower)
+    assert set(saving) == {"x", "w1", "r", "w2"}
+    assert saving["w1"] == pytest.approx(96 * 8 * 4 * (1 + limits[0] / limits[1]))
+
+
+def test_what_is_scarce_is_dear(model) -> None:
+    widths = widths_of(model, 4)
+    bops, size = model.budget("100%, 1MB").costs(widths)
+    budget = model.budget((f"{bops + 100}BOP", f"{size + 10}B"))
+    assert budget.prices(budget.costs(widths)) == (1.0, 10.0)
+    used_up = model.budget((f"{bops}BOP", "1MB"))
+    first, far = used_up.prices(used_up.costs(widths))
+    assert (first, far < 1e-3) == (1.0, True)
+
+
+def test_what_fits_must_fit_all_bounds(model) -> None:
+    widths, wider = widths_of(model, 4), widths_of(model, 8)
+    bops, size = model.budget("100%, 1MB").costs(widths)
+    budget = model.budget((f"{bops + 1_000_000}BOP", f"{size + 20}B"))
+    growth, fits = budget.growth(budget.costs(widths), widths, wider)
+    assert {name: bool(mask) for name, mask in fits.items()} == {
+        "x": True,
+        "w1": False,  # 48 bytes more
+        "r": True,
+        "w2": True,  # 18 bytes more
+    }
+    assert set(growth) == set(fits)
