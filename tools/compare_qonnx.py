@@ -4,11 +4,12 @@ LeNet-5 (``examples/mnist``) and ResNet-20, calibrated on real images, with widt
 seed: nothing is trained, so there are no accuracies here. For every plan the file runs in QONNX's
 own executor, node by node, and the gated graph that it was written from in onnxruntime.
 
-    python -m venv QONNX && QONNX/bin/pip install qonnx==1.0.0
-    python tools/compare_qonnx.py --shared SHARED --qonnx-python QONNX/bin/python
+    NEW/bin/pip install qonnx==1.0.0
+    OLD/bin/pip install qonnx==0.4.0 onnx==1.17.0 onnxruntime==1.18.1 'numpy<2' setuptools
+    python tools/compare_qonnx.py --shared SHARED --python NEW/bin/python --python OLD/bin/python
 
-SHARED holds ``models/resnet20_cifar10.onnx`` and ``data/cifar10_jpeg.zip``. Writes
-docs/benchmarks/qonnx.md.
+NEW and OLD are virtual environments: FPGA flows often pin older versions. SHARED holds
+``models/resnet20_cifar10.onnx`` and ``data/cifar10_jpeg.zip``. Writes docs/benchmarks/qonnx.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,27 +114,31 @@ def _against(theirs: int, ours: int) -> str:
     return f"{theirs:,} (equal)" if theirs == ours else f"{theirs:,} ({theirs - ours:+,})"
 
 
-def write_table(rows: list[Row], qonnx_version: str) -> str:
-    """The page."""
-    return "\n".join(
-        [_PAGE.format(version=qonnx_version), *(r.to_markdown() for r in rows), _NOTES]
-    )
+def write_page(rows: Mapping[str, list[Row]]) -> str:
+    """The page: a table for the versions of each interpreter."""
+    tables = [
+        "\n".join([_TABLE.format(versions=versions), *(row.to_markdown() for row in part)])
+        for versions, part in rows.items()
+    ]
+    return "\n\n".join([_HEAD, *tables, _NOTES])
 
 
-_PAGE = """# The form `qonnx` in QONNX
+_HEAD = """# The form `qonnx` in QONNX
 
-Made by `tools/compare_qonnx.py` with QONNX {version}: calibrated on real images, widths drawn from
-a seed, not trained. Outputs of the written file in QONNX's executor (`execute_onnx`, after its
-`cleanup`) against the gated graph in onnxruntime without optimizations; costs as QONNX's
-`inference_cost` counts them, in brackets by how much they differ from what `inspect` reads from the
-same file.
+Made by `tools/compare_qonnx.py`: calibrated on real images, widths drawn from a seed, not trained.
+Outputs of the written file in QONNX's executor (`execute_onnx`, after its `cleanup`) against the
+gated graph in onnxruntime without optimizations; costs as QONNX's `inference_cost` counts them, in
+brackets by how much they differ from what `inspect` reads from the same file."""
+
+_TABLE = """## {versions}
 
 | model | plan | images | difference | of | same class | BOPs | QONNX | MACs | weight bits |
 |---|---|---|---|---|---|---|---|---|---|"""
 
-_NOTES = """
+_NOTES = """\
 * Difference: the largest of any output value, beside the largest output. QONNX runs every node in
-  an onnxruntime session of its own, with optimizations, so it may sum in another order.
+  an onnxruntime session of its own, with optimizations, so it may sum in another order, and a value
+  on the edge between two codes then falls to the other one. With exact steps no order matters.
 * QONNX is asked not to leave out multiplications by weights that are zero
   (`discount_sparsity=False`), as in [macs.md](macs.md).
 * With zero points: a plan that was made for another form. QONNX's analysis takes none, so such an
@@ -160,9 +164,9 @@ def calibrated(model: Path, images: Arrays, variant: Variant, seed: int) -> cgmq
 
 
 def compare(
-    name: str, model: Path, images: Arrays, variant: Variant, count: int, python: str
-) -> tuple[Row, str]:
-    """Writes one plan and runs it in QONNX; the row, and QONNX's version."""
+    name: str, model: Path, images: Arrays, variant: Variant, count: int, pythons: list[str]
+) -> dict[str, Row]:
+    """Writes one plan and runs it in QONNX; rows by the versions of each interpreter."""
     inputs = {key: array for key, array in images.items() if key != "label"}
     mirror = calibrated(model, _first(inputs, CALIBRATED), variant, seed=0)
     plan = mirror.plan()
@@ -170,24 +174,26 @@ def compare(
     gated = mirror.to_model()
     wanted = open_session(gated, optimize=False).run(None, tested)[0]
     written = cgmq.write_back(gated, plan, form="qonnx")
-    found, cost = run_in_qonnx(written, tested, python)
     report = cgmq.inspect(written)
     weights = [t for t in report.tensors.values() if t.role is Role.WEIGHT]
-    row = Row(
-        model=name,
-        variant=variant.name,
-        images=count,
-        difference=float(np.abs(found - wanted).max()),
-        largest=float(np.abs(wanted).max()),
-        agreement=float((found.argmax(-1) == wanted.argmax(-1)).mean()),
-        macs=(report.macs, int(cost["total_macs"])),
-        bops=(plan.cost.bops, report.bops, int(cost["total_bops"])),
-        weight_bits=(
-            sum(width * number for t in weights for width, number in t.counts.items()),
-            int(cost["total_mem_w_bits"]),
-        ),
-    )
-    return row, cost["version"]
+    rows = {}
+    for python in pythons:
+        found, cost = run_in_qonnx(written, tested, python)
+        rows[cost["versions"]] = Row(
+            model=name,
+            variant=variant.name,
+            images=count,
+            difference=float(np.abs(found - wanted).max()),
+            largest=float(np.abs(wanted).max()),
+            agreement=float((found.argmax(-1) == wanted.argmax(-1)).mean()),
+            macs=(report.macs, int(cost["total_macs"])),
+            bops=(plan.cost.bops, report.bops, int(cost["total_bops"])),
+            weight_bits=(
+                sum(width * number for t in weights for width, number in t.counts.items()),
+                int(cost["total_mem_w_bits"]),
+            ),
+        )
+    return rows
 
 
 def run_in_qonnx(
@@ -212,7 +218,9 @@ def main() -> None:
     parser.add_argument(
         "--shared", type=Path, required=True, help="folder with ResNet-20 and CIFAR"
     )
-    parser.add_argument("--qonnx-python", default=sys.executable, help="interpreter with QONNX")
+    parser.add_argument(
+        "--python", action="append", required=True, help="interpreter that has QONNX; repeatable"
+    )
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--out", type=Path, default=TABLE)
     options = parser.parse_args()
@@ -226,15 +234,14 @@ def main() -> None:
             cifar10(options.shared, train=10, test=1000)[1],
         ),
     }
-    rows, version = [], ""
+    rows: dict[str, list[Row]] = {}
     for name, (model, images) in subjects.items():
         for variant in VARIANTS:
-            row, version = compare(
-                name, model, images, variant, options.images, options.qonnx_python
-            )
-            print(row.to_markdown(), flush=True)
-            rows.append(row)
-    options.out.write_text(write_table(rows, version), encoding="utf-8")
+            made = compare(name, model, images, variant, options.images, options.python)
+            for versions, row in made.items():
+                print(versions, row.to_markdown(), flush=True)
+                rows.setdefault(versions, []).append(row)
+    options.out.write_text(write_page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

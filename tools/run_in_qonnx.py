@@ -36,7 +36,8 @@ def main() -> None:
         cost = inference_cost(single, discount_sparsity=False)["total_cost"]
     np.savez(outputs_path, *outputs.values())
     kept = {key: cost[key] for key in ("total_bops", "total_macs", "total_mem_w_bits")}
-    print(json.dumps({"version": version("qonnx"), **kept}))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("qonnx", "onnx", "onnxruntime"))
+    print(json.dumps({"versions": versions, **kept}))
 
 
 if __name__ == "__main__":

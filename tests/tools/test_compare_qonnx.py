@@ -11,7 +11,7 @@ from onnx_cgmq.bits import Role
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from compare_qonnx import VARIANTS, Row, calibrated, write_table
+from compare_qonnx import VARIANTS, Row, calibrated, write_page
 
 
 def row(theirs: int) -> Row:
@@ -23,7 +23,7 @@ def test_rows_say_what_differs() -> None:
         "| m | 8 bits | 4 | 0 | 1.5 | 100.0% | 640 | 640 (equal) | 10 (equal) | 80 (equal) |"
     )
     assert "| 700 (+60) |" in row(700).to_markdown()
-    assert row(640).to_markdown() in write_table([row(640)], "1.0.0")
+    assert row(640).to_markdown() in write_page({"qonnx 1.0.0": [row(640)]})
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)

@@ -17,6 +17,7 @@ from onnx_cgmq.graph.lower.form import FORM_KEY, Form
 from onnx_cgmq.graph.lower.gated import GatedTensors
 from onnx_cgmq.graph.lower.metadata import embed_plan
 from onnx_cgmq.graph.lower.native import write_native
+from onnx_cgmq.graph.lower.older_opset import lower_opset
 from onnx_cgmq.graph.lower.ort import write_ort
 from onnx_cgmq.graph.lower.qonnx import write_qonnx
 from onnx_cgmq.graph.lower.storage import ir_version, quantizer_opset
@@ -69,7 +70,10 @@ def write_back(
     passes.RemoveUnusedNodesPass()(model)
     passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
-    raise_opset(model, max(map(quantizer_opset, _types(model)), default=0))
+    if form is Form.QONNX:
+        lower_opset(model)
+    else:
+        raise_opset(model, max(map(quantizer_opset, _types(model)), default=0))
     names = compact_model(model, form) if compact else {}
     model.ir_version = max(model.ir_version, *map(ir_version, _types(model)), 8)
     for key in list(model.metadata_props):
