@@ -38,7 +38,7 @@ PARAMETERS = {
     "write_back": "gated plan *form *compact",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
-    "inspect": "model shapes",
+    "inspect": "model shapes *kernels",
     "verify": "deployed reference data *bound *target",
     "Mirror": "model",
     "Guide": "mirror bound *target *direction *steps *interval",

@@ -23,14 +23,22 @@ from onnx_cgmq.cli.options import (
 def inspect_command(
     model: ModelArgument,
     shape: ShapeOption = None,
+    run: Annotated[
+        bool,
+        typer.Option(
+            "--run/--no-run",
+            help="Show which nodes onnxruntime runs in integers, by loading the model (default), "
+            "or don't.",
+        ),
+    ] = True,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show widths and cost of a quantized model, read from the file alone."""
+    """Show widths and cost of a quantized model, and which nodes run in integers."""
     with reported(as_json=as_json, debug=debug):
         from onnx_cgmq.inspection import inspect
 
-        report = inspect(model, parse_shapes(shape))
+        report = inspect(model, parse_shapes(shape), kernels=run)
         if as_json:
             typer.echo(report.to_json())
         else:

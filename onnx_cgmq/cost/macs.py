@@ -16,7 +16,7 @@ from onnx_cgmq.cost.products import products
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import permutation, transposes_above
-from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.graph.opspec import mac_spec, node_key
 from onnx_cgmq.graph.sizes import Sizes
 
 
@@ -48,6 +48,7 @@ class MacOp:
         side_a: Map of ``a`` onto taps.
         side_b: Map of ``b`` onto taps.
         samples: Samples that the shapes hold.
+        output: Name of the node's first output.
     """
 
     node: str
@@ -57,6 +58,7 @@ class MacOp:
     side_a: Side
     side_b: Side
     samples: int = 1
+    output: str = ""
 
     @property
     def tap_shape(self) -> tuple[int, ...]:
@@ -134,7 +136,9 @@ def mac_ops(
                 _operand(node, index, side, source_of)
                 for index, side in zip((product.a, product.b), product.sides, strict=True)
             )
-            found.append(MacOp(label, node.op_type, a, b, side_a, side_b, sizes.samples))
+            found.append(
+                MacOp(label, node.op_type, a, b, side_a, side_b, sizes.samples, node_key(node))
+            )
     return tuple(found)
 
 

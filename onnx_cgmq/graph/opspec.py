@@ -27,6 +27,11 @@ def operator_key(node: ir.Node) -> str:
     return standard_op(node) or f"{node.domain}.{node.op_type}"
 
 
+def node_key(node: ir.Node) -> str:
+    """The name of a node's first output: unlike its own, no other node of the graph has it."""
+    return next((str(value.name) for value in node.outputs if value.name), "")
+
+
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
     """Value of an integer attribute."""
     attribute = node.attributes.get(name)

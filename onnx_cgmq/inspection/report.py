@@ -22,11 +22,13 @@ from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.table import Pairs, macs_by_pair
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.kernels import Kernel, KernelChoice
 from onnx_cgmq.graph.liveness import noted_live_sets
 from onnx_cgmq.graph.lower.metadata import embedded_names, embedded_tensors
 from onnx_cgmq.graph.lower.names import restore_names
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import set_input_shapes
+from onnx_cgmq.inspection.kernels import executed_kernels
 from onnx_cgmq.inspection.normalize import normalize
 from onnx_cgmq.inspection.notes import open_sizes, unknown_operators
 from onnx_cgmq.inspection.operands import Operands
@@ -80,6 +82,10 @@ class NodeReport:
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float node's.
+        bits: Mean widths of the two operands.
+        kernel: Arithmetic of the kernel that onnxruntime runs it with; ``None`` if that was not
+            looked up or can't be told.
+        reason: Why the kernel is float, or can't be told.
     """
 
     name: str
@@ -88,6 +94,9 @@ class NodeReport:
     macs: int
     bops: int
     rbop: float
+    bits: tuple[float, float]
+    kernel: Kernel | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,22 +165,36 @@ class Report:
             bits, ends = _bits_text(tensor), _range_text(tensor)
             role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
             tensors.add_row(tensor.name, role, shape, bits, ends, tensor.stored, size, share)
-        nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
-        for column in ("MACs", "BOPs", "share", "RBOP"):
-            nodes.add_column(column, justify="right")
-        for node in self.nodes:
-            share = f"{node.bops / max(1, self.bops):.1%}"
-            cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
-            nodes.add_row(node.name, node.op_type, *cost)
-        nodes.add_section()
-        nodes.add_row("total", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
+        nodes = self._node_table()
         size = f"weights and biases: {self.weight_bytes:,} bytes"
         if self.peak_activation_bytes is not None:
             size += f"; activations: {self.peak_activation_bytes:,} bytes at a time"
         return Group(tensors, nodes, size, *(f"note: {note}" for note in self.notes))
 
+    def _node_table(self) -> Table:
+        known = any(node.kernel or node.reason for node in self.nodes)
+        nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
+        for column in ("bits", "MACs", "BOPs", "share", "RBOP"):
+            nodes.add_column(column, justify="right", no_wrap=True)
+        for column in ("kernel", "why not integer") if known else ():
+            nodes.add_column(column, overflow="fold")
+        for node in self.nodes:
+            bits = " x ".join(f"{bits:.3g}" for bits in node.bits)
+            share = f"{node.bops / max(1, self.bops):.1%}"
+            cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
+            kernel = (node.kernel.value if node.kernel else "?", node.reason) if known else ()
+            nodes.add_row(node.name, node.op_type, bits, *cost, *kernel)
+        nodes.add_section()
+        nodes.add_row("total", "", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
+        return nodes
 
-def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None) -> Report:
+
+def inspect(
+    model: ModelLike,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    kernels: bool = False,
+) -> Report:
     """Reads the widths of a quantized model and counts its cost, from the file alone.
 
     Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
@@ -183,6 +206,8 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         model: A quantized model: path, ``ModelProto`` or ``onnx_ir.Model``.
         shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
             the model was written with, and 1 for any other size that it leaves open.
+        kernels: Load the model in onnxruntime as well, on its CPU provider, and look up which MAC
+            nodes it runs in integers. If it can't load the model, the nodes' reasons say so.
 
     Returns:
         The report.
@@ -194,7 +219,8 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
     graph = load_model(model)
     if any(node.domain == "onnx_cgmq" for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
-    restore_names(graph, embedded_names(graph))
+    names = embedded_names(graph)
+    restore_names(graph, names)
     normalize(graph)
     set_input_shapes(graph, shapes or {})
     claims = embedded_tensors(graph)
@@ -204,7 +230,8 @@ def inspect(model: ModelLike, shapes: Mapping[str, Sequence[int]] | None = None)
         raise ModelError("the model has no MAC operators, so no widths to report")
     readings = dict(operands.readings)
     widths = {name: reading.widths for name, reading in readings.items()}
-    nodes = tuple(_node_report(op, op_bops(op, widths)) for op in ops)
+    found = executed_kernels(model, graph, operands, names) if kernels else {}
+    nodes = tuple(_node_report(op, widths, found.get(op.output)) for op in ops)
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
     weights = {name for name, reading in readings.items() if reading.role is Role.WEIGHT}
@@ -239,10 +266,23 @@ def _notes(readings: Iterable[Reading]) -> Iterator[str]:
             yield f"{reading.name}: {reading.note}; it counts as {FLOAT_BITS} bits"
 
 
-def _node_report(op: MacOp, bops: int) -> NodeReport:
-    names = (op.a.name or _INSIDE, op.b.name or _INSIDE)
-    rbop = bops / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0
-    return NodeReport(op.node, op.op_type, names, op.macs, bops, rbop)
+def _node_report(
+    op: MacOp, widths: Mapping[str, npt.NDArray[np.int64]], found: KernelChoice | None
+) -> NodeReport:
+    bops = op_bops(op, widths)
+    inside = np.array(FLOAT_BITS)
+    first, second = (float(np.mean(widths.get(name, inside))) for name in (op.a.name, op.b.name))
+    return NodeReport(
+        name=op.node,
+        op_type=op.op_type,
+        operands=(op.a.name or _INSIDE, op.b.name or _INSIDE),
+        macs=op.macs,
+        bops=bops,
+        rbop=bops / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0,
+        bits=(first, second),
+        kernel=found.kernel if found else None,
+        reason=found.reason if found else "",
+    )
 
 
 def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:

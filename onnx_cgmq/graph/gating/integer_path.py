@@ -146,7 +146,7 @@ def stay_in_integers(
         for reader, index in list(value.uses()):
             if is_gated_quantizer(reader):
                 continue
-            if _needs_grid_behind(path.ends.get(value)) or path.leads_to_integers(reader):
+            if needs_quantized_output(path.ends.get(value)) or path.leads_to_integers(reader):
                 reader.replace_input_with(index, quantizer.outputs[0])
     model.graph.sort()
     return tuple(added)
@@ -190,7 +190,7 @@ class _IntegerPath:
     def open_ends(self) -> Iterator[tuple[ir.Value, ir.Node]]:
         """Values that need a quantizer and have none, each with its first reader."""
         read = [
-            _root(value)
+            code_root(value)
             for node in self.graph
             if node in self.chosen
             for value in node.inputs
@@ -199,7 +199,7 @@ class _IntegerPath:
         made = [
             end
             for end, node in self.ends.items()
-            if _needs_grid_behind(node) and not self._is_covered(end)
+            if needs_quantized_output(node) and not self._is_covered(end)
         ]
         for value in dict.fromkeys([*made, *read]):
             if value not in self.quantizers:
@@ -237,7 +237,9 @@ class _IntegerPath:
         return frozenset(kept)
 
     def _is_on_grid(self, value: ir.Value | None) -> bool:
-        return value is not None and (_root(value) in self.quantizers or _root(value) in self.ends)
+        return value is not None and (
+            code_root(value) in self.quantizers or code_root(value) in self.ends
+        )
 
     def _is_covered(self, value: ir.Value) -> bool:
         """Whether a quantizer stands behind a value, or an output of the graph."""
@@ -271,12 +273,12 @@ def _is_integer_mac(node: ir.Node, operands: set[ir.Value]) -> bool:
     return all(node.inputs[index] in operands for index in op.operands)
 
 
-def _needs_grid_behind(node: ir.Node | None) -> bool:
+def needs_quantized_output(node: ir.Node | None) -> bool:
     """Whether an integer kernel can't give floats, as those of matrix products can."""
     return node is not None and (mac_spec(node) is None or standard_op(node) == "Conv")
 
 
-def _root(value: ir.Value) -> ir.Value:
+def code_root(value: ir.Value) -> ir.Value:
     """The value whose codes operators moved to make a value."""
     node = value.producer()
     while node is not None and moves_integers(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.bits import FLOAT_BITS, code_range
-from onnx_cgmq.graph.gating.integer_path import is_clamp
+from onnx_cgmq.graph.lower.code_path import CodePath
 from onnx_cgmq.graph.lower.emit import Emitter
-from onnx_cgmq.graph.lower.movers import movers_above, read_codes
+from onnx_cgmq.graph.lower.movers import read_codes
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.plan import TensorPlan
 
@@ -36,44 +37,50 @@ def uint8_grid(plan: TensorPlan) -> Uint8Grid:
     return Uint8Grid(int(plan.zero_point) + offset, smallest + offset, largest + offset)
 
 
-def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    """Writes the quantizer of an activation with one width of at most 8 bits for integer kernels.
+@dataclass(frozen=True)
+class ActivationCodes:
+    """An activation as UINT8 codes.
 
-    QuantizeLinear (UINT8), below 8 bits ``Clip`` of the codes to ``2**b - 1``, DequantizeLinear.
-    QuantizeLinear moves up to where the tensor is produced, so that integer codes flow and
-    onnxruntime fuses the producer too. Relu and Clip on the way become limits of the codes, which
-    is the same since grids are monotone, and stand in no fusion's way.
+    Attributes:
+        value: The codes.
+        scale: Their step.
+        zero_point: Their zero point.
+    """
+
+    value: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+
+
+def write_codes(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ActivationCodes:
+    """Quantizes an activation with one width of at most 8 bits.
+
+    QuantizeLinear (UINT8), and below 8 bits ``Clip`` of the codes to ``2**b - 1``. QuantizeLinear
+    moves up to where the tensor is produced, so that integer codes flow and onnxruntime fuses the
+    producer too. Relu and Clip on the way become limits of the codes, which is the same since grids
+    are monotone, and stand in no fusion's way.
 
     Args:
         emit: Where to write.
         plan: The plan of the activation.
         x: The float activation.
-
-    Returns:
-        The quantized-dequantized value.
     """
     code_type = ir.DataType.UINT8
     grid = uint8_grid(plan)
     scale = emit.constant("scale", np.float32(plan.step))
     zero_point = emit.constant("zero_point", np.uint8(grid.zero_point))
-
-    path = movers_above(x)
-    source = path[-1].source if path else x
+    path = CodePath.above(x)
     code_min, code_max = grid.smallest, grid.largest
-    for clamp in _clamps_above(source):
+    for clamp in path.clamps:
         smallest, largest = _limits(clamp, grid, plan.step)
         code_min, code_max = max(code_min, smallest), min(code_max, largest)
-        assert clamp.inputs[0] is not None
-        source = clamp.inputs[0]
-    suffix = "source_codes" if path else "codes"
-    above = Emitter(path[-1].node, emit.base) if path else emit
-    codes = above.node(
-        "QuantizeLinear", [source, scale, zero_point], suffix, code_type, source.shape
-    )
-    for mover in reversed(path):
+    suffix = "source_codes" if path.movers else "codes"
+    above = Emitter(path.movers[-1].node, emit.base) if path.movers else emit
+    inputs = [path.source, scale, zero_point]
+    codes = above.node("QuantizeLinear", inputs, suffix, code_type, path.source.shape)
+    for mover in reversed(path.movers):
         read_codes(mover.node, codes, zero_point)
         codes = mover.output
-        codes.type = ir.TensorType(code_type)
         codes.name = f"{codes.name}.codes"
     if (code_min, code_max) != (0, _LARGEST_UINT8):
         limits = [
@@ -81,20 +88,34 @@ def write_integer_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir
             emit.constant("code_max", np.uint8(code_max)),
         ]
         codes = emit.node("Clip", [codes, *limits], "clipped", code_type, x.shape)
-    inputs = [codes, scale, zero_point]
-    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, x.shape)
+    return ActivationCodes(codes, scale, zero_point)
 
 
-def _clamps_above(value: ir.Value) -> list[ir.Node]:
-    """Relu and Clip nodes that make a value for one reader alone, nearest first."""
-    clamps: list[ir.Node] = []
-    node = value.producer()
-    while node is not None and is_clamp(node) and len(value.uses()) == 1:
-        clamps.append(node)
-        assert node.inputs[0] is not None
-        value = node.inputs[0]
-        node = value.producer()
-    return clamps
+def dequantize(emit: Emitter, codes: ActivationCodes) -> ir.Value:
+    """The value of codes for integer kernels: DequantizeLinear."""
+    inputs = [codes.value, codes.scale, codes.zero_point]
+    floats = ir.DataType.FLOAT
+    return emit.node("DequantizeLinear", inputs, "quantized", floats, codes.value.shape)
+
+
+def dequantize_for_float_kernel(
+    emit: Emitter, plan: TensorPlan, codes: ActivationCodes
+) -> ir.Value:
+    """The value of codes for a float MAC: ``Cast, Sub, Mul``, the arithmetic of DequantizeLinear.
+
+    A DequantizeLinear in front of a float kernel makes onnxruntime quantize the float weights of
+    that kernel to 8 bits, unasked. Without an offset a Relu takes its place, which changes nothing:
+    onnxruntime makes the step a factor of MatMul, and can crash on a Cast that is left beside it.
+    """
+    floats, shape = ir.DataType.FLOAT, codes.value.shape
+    value = emit.node("Cast", [codes.value], "float_codes", floats, shape, {"to": int(floats)})
+    zero_point = uint8_grid(plan).zero_point
+    if zero_point != 0:
+        offset = emit.constant("offset", np.float32(zero_point))
+        value = emit.node("Sub", [value, offset], "centered", floats, shape)
+    else:
+        value = emit.node("Relu", [value], "centered", floats, shape)
+    return emit.node("Mul", [value, codes.scale], "quantized", floats, shape)
 
 
 def _limits(clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]) -> tuple[int, int]:
@@ -110,11 +131,9 @@ def _limits(clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]) -> t
 
 
 def write_float_activation(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    """Writes the quantizer of an activation for float kernels: any widths, any granularity.
+    """Writes the quantizer of an activation that has no 8-bit codes: any widths, any granularity.
 
-    ``Div, Round, Max, Min, Mul``, and ``Where`` for float entries: exactly the gated values. A
-    DequantizeLinear would say the same of one width, but in front of a float kernel it makes
-    onnxruntime quantize the float weights of that kernel to 8 bits, unasked.
+    ``Div, Round, Max, Min, Mul``, and ``Where`` for float entries: exactly the gated values.
 
     Args:
         emit: Where to write.

@@ -18,13 +18,14 @@ class Emitter:
     Attributes:
         graph: The graph that the node is in.
         base: Name that new values start with.
+        anchor: The node that is replaced.
     """
 
     def __init__(self, anchor: ir.Node, base: str) -> None:
         assert isinstance(anchor.graph, ir.Graph)
         self.graph = anchor.graph
         self.base = base
-        self._anchor = anchor
+        self.anchor = anchor
 
     def constant(self, suffix: str, array: npt.ArrayLike | ir.TensorProtocol) -> ir.Value:
         """An initializer ``<base>.<suffix>``."""
@@ -57,7 +58,7 @@ class Emitter:
         name = f"{self.base}.{suffix}"
         output = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
         made = ir.node(op_type, inputs, attributes, domain=domain, outputs=[output], name=name)
-        self.graph.insert_before(self._anchor, made)
+        self.graph.insert_before(self.anchor, made)
         return output
 
     def table(self, suffix: str, array: npt.NDArray[np.float32]) -> ir.Value:

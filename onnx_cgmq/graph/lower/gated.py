@@ -97,7 +97,8 @@ class GatedTensors:
     """All gated tensors of a model.
 
     Attributes:
-        graph: The gated graph, which the writers change.
+        model: The gated model.
+        graph: Its graph, which the writers change.
         opset: Version of its standard operators.
     """
 
@@ -109,6 +110,7 @@ class GatedTensors:
         """
         quantizers = quantizer_nodes(model)
         _check(quantizers, plan)
+        self.model = model
         self.graph = model.graph
         self.opset = model.graph.opset_imports.get("", 1)
         self._tensors = {

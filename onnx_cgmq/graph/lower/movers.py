@@ -60,8 +60,10 @@ def _has_other_outputs(node: ir.Node, value: ir.Value) -> bool:
 
 
 def read_codes(mover: ir.Node, codes: ir.Value, zero_point: ir.Value) -> None:
-    """Lets a mover read codes: what Pad fills in is their zero point then."""
+    """Lets a mover read codes, and give them: what Pad fills in is their zero point then."""
     mover.replace_input_with(0, codes)
     if standard_op(mover) == "Pad":
         mover.resize_inputs(max(3, len(mover.inputs)))
         mover.replace_input_with(2, zero_point)
+    for output in mover.outputs:
+        output.type = ir.TensorType(codes.dtype or ir.DataType.UINT8)

@@ -8,23 +8,34 @@ gated graph computes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.bits import Role
 from onnx_cgmq.graph.gating.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.graph.kernels import Kernel, KernelChoice, has_codes, predict_kernels
 from onnx_cgmq.graph.lower.activations import (
+    dequantize,
+    dequantize_for_float_kernel,
     uint8_grid,
+    write_codes,
     write_float_activation,
-    write_integer_activation,
 )
-from onnx_cgmq.graph.lower.codes import has_integer_kernel
+from onnx_cgmq.graph.lower.codes import FloatArray
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.gated import GatedTensor, GatedTensors
 from onnx_cgmq.graph.lower.saturating import write_hard_sigmoids
 from onnx_cgmq.graph.lower.sink import sink_dequantization
 from onnx_cgmq.graph.lower.tail import flatten_channels_last
-from onnx_cgmq.graph.lower.weights import write_bias, write_float_weight, write_integer_weight
+from onnx_cgmq.graph.lower.weights import (
+    write_accumulated_bias,
+    write_bias,
+    write_float_weight,
+    write_integer_weight,
+)
 from onnx_cgmq.graph.opspec import mac_spec
+from onnx_cgmq.plan import TensorPlan
 
 
 def write_ort(tensors: GatedTensors) -> None:
@@ -35,78 +46,80 @@ def write_ort(tensors: GatedTensors) -> None:
     flatten_channels_last(tensors.graph)
 
 
+def ort_kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
+    """Which kernel onnxruntime will run for each node of the gated graph, once it is written."""
+    widths = {tensor.name: tensor.plan.grid_width for tensor in tensors.of_role(*Role)}
+    overflowing = {
+        node
+        for node in tensors.graph
+        if node.op_type == ACCUMULATOR_OP and tensors.accumulator_step(node) is None
+    }
+    return predict_kernels(tensors.model, widths, overflowing)
+
+
 class _Writer:
     """Chooses for every reader of a tensor between codes and floats."""
 
     def __init__(self, tensors: GatedTensors) -> None:
         # What each tensor meets is read off the gated graph, hence before anything is replaced.
         self._tensors = tensors
-        self._integer = {node for node in tensors.graph if self._runs_in_integers(node)}
+        widths = {tensor.name: tensor.plan.grid_width for tensor in tensors.of_role(*Role)}
+        kernels = predict_kernels(tensors.model, widths)
+        self._integer = {
+            node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER
+        }
         weights = tensors.of_role(Role.WEIGHT)
         self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
 
     def run(self) -> None:
-        self._tensors.write_biases(write_bias)
-        for role in (Role.WEIGHT, Role.ACTIVATION):
-            for tensor in self._tensors.of_role(role):
-                self._write(tensor)
+        self._tensors.write_biases(self._write_bias)
+        for weight in self._tensors.of_role(Role.WEIGHT):
+            self._write_weight(weight)
+        for activation in self._tensors.of_role(Role.ACTIVATION):
+            self._write_activation(activation)
 
-    def _write(self, tensor: GatedTensor) -> None:
-        node, name = tensor.node, tensor.name
-        uses = tuple(node.outputs[0].uses())
-        codes = tensor.spec.role is Role.ACTIVATION and _is_uint8(tensor)
-        integer = [use for use in uses if self._reads_codes(use.node, codes)]
-        others = [use for use in uses if not self._reads_codes(use.node, codes)]
+    def _write_bias(
+        self, emit: Emitter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
+    ) -> ir.Value:
+        readers = [use.node for use in emit.anchor.outputs[0].uses()]
+        if step is None or self._integer.issuperset(readers):
+            return write_bias(emit, plan, values, step)
+        return write_accumulated_bias(emit, plan, values, step)
+
+    def _write_weight(self, tensor: GatedTensor) -> None:
+        spec, plan, opset = tensor.spec, tensor.plan, self._tensors.opset
+        uses = tuple(tensor.node.outputs[0].uses())
+        integer = [use for use in uses if use.node in self._integer]
         if integer:
-            written = self._write_integer(Emitter(node, name), tensor)
-            for user, index in integer:
-                user.replace_input_with(index, written)
-        if others:
-            emit = Emitter(node, f"{name}.float" if integer else name)
-            tensor.replace(self._write_float(emit, tensor))
+            emit, largest = Emitter(tensor.node, tensor.name), self._largest[tensor.node]
+            with tensor.values() as values:
+                written = write_integer_weight(emit, spec, plan, values, opset, largest)
+            _replace(integer, written)
+        if len(integer) < len(uses):
+            if plan.is_float and plan.values is None:
+                tensor.replace(tensor.source)
+            else:
+                emit = Emitter(tensor.node, f"{tensor.name}.float" if integer else tensor.name)
+                with tensor.values() as values:
+                    tensor.replace(write_float_weight(emit, spec, plan, values, opset))
+        self._tensors.graph.remove(tensor.node, safe=True)
+
+    def _write_activation(self, tensor: GatedTensor) -> None:
+        node, plan = tensor.node, tensor.plan
+        emit = Emitter(node, tensor.name)
+        if not has_codes(tensor.spec, plan.grid_width):
+            tensor.replace(write_float_activation(emit, plan, tensor.source))
+        else:
+            uses = tuple(node.outputs[0].uses())
+            floats = [use for use in uses if mac_spec(use.node) and use.node not in self._integer]
+            codes = write_codes(emit, plan, tensor.source)
+            if floats:
+                mixed = len(floats) < len(uses)
+                above = Emitter(node, f"{tensor.name}.float" if mixed else tensor.name)
+                _replace(floats, dequantize_for_float_kernel(above, plan, codes))
+            if len(floats) < len(uses):
+                tensor.replace(dequantize(emit, codes))
         self._tensors.graph.remove(node, safe=True)
-
-    def _reads_codes(self, reader: ir.Node, codes: bool) -> bool:
-        """Whether a node is to read integer codes: MACs in integers, and what has no MACs.
-
-        Args:
-            reader: The node.
-            codes: Whether it reads an activation that has them.
-        """
-        return reader in self._integer or (codes and mac_spec(reader) is None)
-
-    def _write_integer(self, emit: Emitter, tensor: GatedTensor) -> ir.Value:
-        if tensor.spec.role is Role.ACTIVATION:
-            return write_integer_activation(emit, tensor.plan, tensor.source)
-        opset, largest = self._tensors.opset, self._largest[tensor.node]
-        with tensor.values() as values:
-            return write_integer_weight(emit, tensor.spec, tensor.plan, values, opset, largest)
-
-    def _write_float(self, emit: Emitter, tensor: GatedTensor) -> ir.Value:
-        if tensor.spec.role is Role.ACTIVATION:
-            return write_float_activation(emit, tensor.plan, tensor.source)
-        if tensor.plan.is_float and tensor.plan.values is None:
-            return tensor.source
-        with tensor.values() as values:
-            return write_float_weight(emit, tensor.spec, tensor.plan, values, self._tensors.opset)
-
-    def _runs_in_integers(self, node: ir.Node) -> bool:
-        """Whether a node can run in an integer kernel: operands on grids, bias in INT32."""
-        operator = mac_spec(node)
-        if operator is None or not operator.integer_kernel(node):
-            return False
-        bias = operator.bias_value(node)
-        adds = None if bias is None else bias.producer()
-        rounded = adds is not None and adds.op_type == ACCUMULATOR_OP
-        if adds is not None and rounded and self._tensors.accumulator_step(adds) is None:
-            return False
-        for index in operator.operands:
-            tensor = self._tensors.of(node.inputs[index])
-            if tensor is None or not has_integer_kernel(tensor.plan):
-                return False
-            if tensor.spec.role is Role.ACTIVATION and not _is_uint8(tensor):
-                return False
-        return True
 
     def _largest_activation(self, weight: GatedTensor) -> int:
         """Largest UINT8 code that integer kernels multiply a tensor with."""
@@ -120,5 +133,6 @@ class _Writer:
         return largest
 
 
-def _is_uint8(tensor: GatedTensor) -> bool:
-    return tensor.spec.granularity is Granularity.TENSOR and has_integer_kernel(tensor.plan)
+def _replace(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
+    for node, index in uses:
+        node.replace_input_with(index, value)

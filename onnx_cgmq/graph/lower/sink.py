@@ -43,13 +43,13 @@ def _exchange(dequantize: ir.Node, mover: ir.Node) -> list[ir.Node]:
         if not output.uses() and not output.is_graph_output():
             continue
         name = str(output.name)
-        floats = ir.Value(name=name, type=output.type, shape=output.shape)
+        floats = ir.Value(name=name, type=dequantize.outputs[0].type, shape=output.shape)
         node = ir.node(
             "DequantizeLinear", [output, scale, zero_point], outputs=[floats], name=f"{name}.floats"
         )
         output.replace_all_uses_with(floats, replace_graph_outputs=True)
         node.replace_input_with(0, output)
-        output.name, output.type = f"{name}.codes", ir.TensorType(codes.dtype or ir.DataType.UINT8)
+        output.name = f"{name}.moved_codes"
         dequantize.graph.insert_after(mover, node)
         made.append(node)
     return made

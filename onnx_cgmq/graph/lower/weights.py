@@ -124,3 +124,14 @@ def write_bias(
     axis = {"axis": codes.ndim - 1} if step.ndim else {}
     shape = ir.Shape(codes.shape)
     return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
+
+
+def write_accumulated_bias(
+    emit: Emitter, plan: TensorPlan, values: FloatArray, step: FloatArray
+) -> ir.Value:
+    """Writes a bias for a float kernel in place of an integer one: what that one would add.
+
+    Arguments as for :func:`write_bias`.
+    """
+    codes = accumulator_codes(quantized_values(plan, values), step)
+    return emit.constant("values", codes.astype(np.float32) * step)

@@ -30,18 +30,32 @@ def dequantized(node: ir.Node) -> Grid | None:
 
 
 def stepped(node: ir.Node) -> Grid | None:
-    """The grid of ``Mul <- Cast <- codes`` with a constant step: weights of float kernels."""
+    """The grid of ``Mul <- [Sub | Relu] <- Cast <- codes`` with a constant step and zero point.
+
+    So are weights and activations of float kernels written.
+    """
     if standard_op(node) != "Mul":
         return None
     for value, step in (node.inputs[:2], node.inputs[1::-1]):
-        cast = value.producer() if value is not None else None
+        cast, offset = _before_offset(value)
         if cast is None or standard_op(cast) != "Cast" or constant_value(step) is None:
             continue
         codes = cast.inputs[0]
         dtype = code_type(codes) if codes is not None else None
         if codes is not None and dtype is not None and dtype.is_integer():
-            return _with_codes(codes, None, 0)
+            return _with_codes(codes, offset, 0)
     return None
+
+
+def _before_offset(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | None]:
+    """The node that makes a value, before an offset (Relu: none) is taken from it; the offset."""
+    node = value.producer() if value is not None else None
+    if node is None or standard_op(node) not in ("Sub", "Relu") or node.inputs[0] is None:
+        return node, None
+    offset = node.inputs[1] if standard_op(node) == "Sub" else None
+    if offset is not None and constant_value(offset) is None:
+        return None, None
+    return node.inputs[0].producer(), offset
 
 
 def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid:
