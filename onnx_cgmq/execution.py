@@ -58,7 +58,17 @@ def executed_operators(model: ModelLike) -> dict[str, str]:
     Raises:
         ModelError: onnxruntime can't load the model.
     """
-    proto, folder = _with_folder(model)
+    try:
+        proto, folder = _with_folder(model)
+        return _executed(proto, folder)
+    except Exception as error:  # onnxruntime's errors, protobuf's above 2 GiB, a full disk
+        import onnxruntime as ort
+
+        text = " ".join(str(error).split())[:500]
+        raise ModelError(f"onnxruntime {ort.__version__} can't load the model: {text}") from error
+
+
+def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
     keys: list[str] = []
     for node in _nodes(proto.graph):
         node.name = _TAG.format(len(keys))
@@ -66,9 +76,10 @@ def executed_operators(model: ModelLike) -> dict[str, str]:
     found: defaultdict[str, list[str]] = defaultdict(list)
     made: dict[str, str] = {}
     for node in _nodes(_optimized(proto, folder).graph):
-        # The layout transformer for float convolutions names nodes after their outputs.
-        made[node.name.removesuffix("_nchwc")] = node.op_type
-        made.update(dict.fromkeys(node.output, node.op_type))
+        if _MULTIPLIES.search(node.op_type):
+            # The layout transformer for float convolutions names nodes after their outputs.
+            outputs = (*node.output, node.name.removesuffix("_nchwc"))
+            made.update(dict.fromkeys(outputs, node.op_type))
         for tag in _TAGGED.findall(node.name):
             found[keys[int(tag)]].append(node.op_type)
     executed = {key: min(operators, key=_rank) for key, operators in found.items()}
@@ -77,7 +88,7 @@ def executed_operators(model: ModelLike) -> dict[str, str]:
         end: str | None = key
         while end is not None and end not in made:
             end = behind.get(end)
-        if key not in executed and end is not None and _MULTIPLIES.search(made[end]):
+        if key not in executed and end is not None:
             executed[key] = made[end]
     executed.pop("", None)
     return executed
@@ -130,7 +141,7 @@ def _optimized(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
     options.log_severity_level = 4
     if folder is not None:
         options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(folder)
+            "session.model_external_initializers_file_folder_path", f"{folder}{os.sep}"
         )
     with tempfile.TemporaryDirectory() as scratch:
         options.optimized_model_filepath = str(Path(scratch) / "optimized.onnx")
@@ -138,13 +149,5 @@ def _optimized(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
         prefix = "session.optimized_model_external_initializers_"
         options.add_session_config_entry(f"{prefix}file_name", "weights")
         options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(_LARGE))
-        try:
-            ort.InferenceSession(
-                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            return onnx.load(options.optimized_model_filepath, load_external_data=False)
-        except Exception as error:  # onnxruntime's errors have no common base
-            raise ModelError(
-                f"onnxruntime {ort.__version__} can't load the model: "
-                f"{' '.join(str(error).split())[:500]}"
-            ) from error
+        ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath, load_external_data=False)

@@ -23,10 +23,14 @@ from onnx_cgmq.errors import ConfigError, OutputError
 from onnx_cgmq.events import EpochDone, Event, Finished, Limit, MetricsLog, Notice, Started
 from onnx_cgmq.graph.files.load import ModelLike, save_model
 from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.graph.lower.gated import GatedTensors
+from onnx_cgmq.graph.lower.ort import ort_kernels
 from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.graph.sizes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.inspection.surprises import surprises
 from onnx_cgmq.output import check_writable, write_text
 from onnx_cgmq.plan import BitPlan
 from onnx_cgmq.verification import Check, verify
@@ -46,7 +50,8 @@ class Result:
     Attributes:
         model: The quantized model, as onnxruntime loads it.
         plan: Widths, ranges and cost of every tensor.
-        report: Widths and cost, read back from the written model alone.
+        report: Widths and cost, read back from the written model alone, and for the form ``ort``
+            the kernels that onnxruntime runs.
         check: The written model in onnxruntime against the mirror, on held-out data.
         outcome: How learning ended.
         mirror: The trained mirror, for :func:`~onnx_cgmq.verification.verify` on other data.
@@ -202,7 +207,8 @@ def quantize(
             bounds=tuple(Limit(b.text, plain(b.limit), b.unit_text) for b in guide.bounds),
         )
     )
-    for note in cost_notes(gated):
+    onnxruntime = config.form is Form.ORT
+    for note in cost_notes(gated, kernels=onnxruntime and config.integer_kernels):
         emit(Notice(note))
     if compared.cuts:
         emit(Notice(compared.text))
@@ -211,7 +217,10 @@ def quantize(
     plan = mirror.plan()
     deployed = write_back(gated, plan, form=config.form)
     check = verify(deployed, mirror, held_out, bound=guide.bounds, target=config.target)
-    result = Result(deployed, plan, inspect(deployed), check, outcome, mirror, tuple(history))
+    report = inspect(deployed, kernels=onnxruntime)
+    for note in surprises(ort_kernels(GatedTensors(gated, plan)), report) if onnxruntime else ():
+        emit(Notice(note))
+    result = Result(deployed, plan, report, check, outcome, mirror, tuple(history))
     if output is not None:
         result.save(output)
         if outcome.complete and checkpoint is not None:

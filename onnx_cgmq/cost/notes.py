@@ -1,12 +1,13 @@
-"""What a user should know about the cost of a gated graph before it is learned."""
+"""What a user should know about cost and kernels of a gated graph before it is learned."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.graph.kernels import Kernel, narrowest_widths, predict_kernels
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.opspec import mac_spec
 from onnx_cgmq.graph.sizes import Sizes
@@ -14,8 +15,13 @@ from onnx_cgmq.graph.sizes import Sizes
 _SHOWN = 3
 
 
-def cost_notes(gated: ir.Model) -> tuple[str, ...]:
-    """Sentences on multiply-accumulates that stay float, and on sizes that are not known."""
+def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
+    """Sentences on multiply-accumulates that stay float, and on sizes that are not known.
+
+    Args:
+        gated: The gated model.
+        kernels: Say as well what onnxruntime will run in floats whatever widths are learned.
+    """
     sizes = Sizes(gated)
     float_nodes, open_nodes = [], []
     for node in ir.traversal.RecursiveGraphIterator(gated.graph):
@@ -31,11 +37,24 @@ def cost_notes(gated: ir.Model) -> tuple[str, ...]:
     if float_nodes:
         notes.append(
             f"stay float, with operands of 32 bits, since they are inside of a subgraph or have no "
-            f"quantized form: {_listing(float_nodes)}"
+            f"quantized form: {_listing(map(_named, float_nodes))}"
         )
+    reasons = _float_kernels(gated, float_nodes) if kernels else []
+    if reasons:
+        notes.append(f"onnxruntime will run in floats at any widths: {_listing(reasons, '; ')}")
     if open_nodes:
-        notes.append(f"sizes that the data decide count as 1: {_listing(open_nodes)}")
+        notes.append(f"sizes that the data decide count as 1: {_listing(map(_named, open_nodes))}")
     return tuple(notes)
+
+
+def _float_kernels(gated: ir.Model, known: Sequence[ir.Node]) -> list[str]:
+    """MAC nodes that have float kernels whatever is learned, with the reason."""
+    choices = predict_kernels(gated, narrowest_widths(gated))
+    return [
+        f"{_named(node)}, since {choice.reason}"
+        for node, choice in choices.items()
+        if choice.kernel is Kernel.FLOAT and mac_spec(node) is not None and node not in known
+    ]
 
 
 def _is_quantized(value: ir.Value) -> bool:
@@ -44,7 +63,12 @@ def _is_quantized(value: ir.Value) -> bool:
     return node is not None and is_gated_quantizer(node)
 
 
-def _listing(nodes: Sequence[ir.Node]) -> str:
-    names = ", ".join(f"{node.name} ({node.op_type})" for node in nodes[:_SHOWN])
-    more = len(nodes) - _SHOWN
-    return f"{names} and {more} more" if more > 0 else names
+def _named(node: ir.Node) -> str:
+    return f"{node.name} ({node.op_type})"
+
+
+def _listing(items: Iterable[str], separator: str = ", ") -> str:
+    shown = list(items)
+    more = len(shown) - _SHOWN
+    text = separator.join(shown[:_SHOWN])
+    return f"{text} and {more} more" if more > 0 else text
