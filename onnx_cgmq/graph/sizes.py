@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
 
 SHAPES_KEY: Final = "onnx_cgmq.shapes"
 """Key of the shapes of inputs in the model's ``metadata_props``."""
@@ -153,11 +154,22 @@ class Sizes:
         for value in values:
             value.shape = None
         infer_shapes(sized)
+        self._ask_onnxruntime(sized)
         return {
             str(value.name): tuple(d if isinstance(d, int) else None for d in value.shape)
             for value in values
             if value.shape is not None
         }
+
+    @staticmethod
+    def _ask_onnxruntime(sized: ir.Model) -> None:
+        """Shapes behind operators that only onnxruntime knows."""
+        if all(node.domain != "com.microsoft" for node in sized.graph):
+            return
+        outputs = [value for node in sized.graph for value in node.outputs if value.name]
+        unknown = [v for v in outputs if v.shape is None or not v.shape.is_static()]
+        if unknown:
+            set_types_of_onnxruntime(sized, unknown)
 
 
 def _inputs(model: ir.Model) -> dict[str, ir.Value]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper
 
 from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.errors import ConfigError, ModelError
@@ -116,3 +118,26 @@ def test_damaged_metadata() -> None:
     graph.metadata_props[SHAPES_KEY] = "[1"
     with pytest.raises(ModelError, match="damaged"):
         input_shapes(graph)
+
+
+def test_sizes_behind_operators_of_onnxruntime() -> None:
+    """An unnamed size behind QGemm follows from the input alone."""
+    zeros = ["s", "z", "w", "s", "z", "", "s", "z"]
+    nodes = [
+        helper.make_node("QGemm", ["x", *zeros], ["h"], name="first", domain="com.microsoft"),
+        helper.make_node("Flatten", ["h"], ["f"]),
+        helper.make_node("QGemm", ["f", *zeros], ["y"], name="last", domain="com.microsoft"),
+    ]
+    constants = {"s": np.float32(1), "z": np.uint8(0), "w": np.ones((4, 4), np.uint8)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["m", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    report = inspect(proto, {"x": (7, 4)})
+    assert [node.macs for node in report.nodes] == [7 * 16, 7 * 16]
+    assert not report.notes
