@@ -3,8 +3,9 @@ r"""Checks ``inspect`` on files of other tools against how these were made.
 Files of onnxruntime's ``quantize_static`` (QDQ and QOperator) and ``quantize_dynamic`` are made
 from real float models, and QONNX and QCDQ exports from networks of Brevitas with mixed widths, with
 the interpreter that ``--brevitas-python`` names (``tools/brevitas_models.py`` says what it must
-have). Compared are the bits of both operands and the multiply-accumulates of every node, and of QONNX
-files the bit operations that QONNX's own ``inference_cost`` finds. Any difference is an error.
+have). Compared are the bits of both operands and the multiply-accumulates of every node, and of
+QONNX files the bit operations that QONNX's own ``inference_cost`` finds. Any difference is an
+error.
 
     python tools/compare_inspect.py --model resnet20_cifar10.onnx \
         --brevitas-python ENV/bin/python --out docs/benchmarks/inspect.md
@@ -124,7 +125,7 @@ if the bits of both its operands and its multiply-accumulates are those that the
 |---|---|---|---|---|---|"""
 
 _NOTES = """
-* "16/8 bits" are those of activations and weights. `quantize_static` has QOperator for 8 bits only.
+* In "UInt16/Int8" activations go first, then weights. QOperator has 8 bits only.
 * Networks of Brevitas: two convolutions and two linear layers with 8/8, 4/3, 3/2 and 2/4 bits
   (input/weight); the same with signs as weights; a residual block with a depthwise convolution at
   8/8, 6/5, 7/3 and 4/6 bits. Brevitas has no QCDQ for signs.

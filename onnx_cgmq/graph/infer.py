@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.stand_ins import stand_in_for_onnxruntime, stand_in_for_qonnx
 
+_CONSTANTS_ARE_NO_INPUTS: Final = 4
+"""Oldest IR version in which initializers need not be inputs, which may be overridden."""
+
 _LARGE: Final = 1000  # bytes: shapes, axes and pads are smaller, and inference reads their values
 
 
@@ -27,7 +30,7 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """A proto for the C++ parts of onnx: initializers are inputs, and large ones nothing else.
+    """A proto for the C++ parts of onnx: large initializers are inputs without values.
 
     Args:
         model: The model; it is left as it was.
@@ -41,12 +44,13 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     known = set(inputs)
     for value in initializers:
         _describe(value)
+    large = [v for v in initializers if v.const_value is None or v.const_value.nbytes > _LARGE]
     try:
-        graph.inputs.extend([value for value in initializers if value not in known])
-        for value in initializers:
-            if value.const_value is None or value.const_value.nbytes > _LARGE:
-                del graph.initializers[str(value.name)]
+        graph.inputs.extend([value for value in large if value not in known])
+        for value in large:
+            del graph.initializers[str(value.name)]
         proto = ir.serde.serialize_model(model)
+        proto.ir_version = max(proto.ir_version, _CONSTANTS_ARE_NO_INPUTS)
         stand_in_for_qonnx(proto)
         return proto
     finally:

@@ -57,7 +57,7 @@ def test_leaves_inputs_and_initializers_as_they_were() -> None:
 def test_skeleton_has_no_large_tensor() -> None:
     proto = skeleton(_model())
     assert [tensor.name for tensor in proto.graph.initializer] == ["shape"]
-    assert [value.name for value in proto.graph.input] == ["x", "c", "shape", "w"]
+    assert [value.name for value in proto.graph.input] == ["x", "c", "w"]
 
 
 def test_contradiction_changes_nothing() -> None:
