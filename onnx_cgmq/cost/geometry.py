@@ -145,6 +145,8 @@ def _sum_axis(array: Array, axis: int, size: int) -> Array:
 
 def tap_product(taps_a: Array, taps_b: Array, tap_shape: tuple[int, ...]) -> int:
     """``sum(taps_a * taps_b)`` over all taps, exact."""
+    if 0 in tap_shape:
+        return 0
     product = taps_a.astype(np.int64) * taps_b.astype(np.int64)
     repeats = int(np.prod(tap_shape, dtype=np.int64)) // product.size
     return int(product.sum()) * repeats

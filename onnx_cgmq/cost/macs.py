@@ -148,10 +148,11 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     shapes = [
         None if value is None or not value.name else sizes.shape(value) for value in node.inputs
     ]
+    name = node.name or str(node.outputs[0].name)
     for index, value in spec.operand_values(node):
         if shapes[index] is None:
             raise ModelError(
-                f"node {node.name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
+                f"node {name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
                 "infer the model's shapes first"
             )
     known = [
@@ -162,7 +163,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     except (ValueError, IndexError) as error:
         operands = " and ".join(str(known[index]) for index, _ in spec.operand_values(node))
         raise ModelError(
-            f"node {node.name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "
+            f"node {name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "
             "check the model with onnx.checker and infer its shapes"
         ) from error
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, Role
+from onnx_cgmq.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.cost.macs import Source, float_name
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.opspec import lookup_spec, mac_spec, operator_key
@@ -94,13 +94,16 @@ def _operands(model: ir.Model) -> Iterator[_Key]:
         lookup = lookup_spec(node)
         for _, value in lookup.operand_values(node) if lookup is not None else ():
             table = stored_tensor(value)
-            if table is not None and len(table.shape) > 1 and _is_float_value(value):
+            if table is not None and len(table.shape) > 1 and _is_table(value):
                 yield value, None
 
 
-def _is_float_value(value: ir.Value) -> bool:
+def _is_table(value: ir.Value) -> bool:
+    """Whether rows are floats or codes; wider integers are indexes and shapes."""
     dtype = value.dtype if value.const_value is None else value.const_value.dtype
-    return dtype is ir.DataType.FLOAT
+    return dtype is ir.DataType.FLOAT or (
+        dtype is not None and dtype.is_integer() and dtype.bitwidth <= INTEGER_KERNEL_BITS
+    )
 
 
 def _stored(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:

@@ -96,6 +96,8 @@ def _name(value: ir.Value, grid: Grid | None, claims: Mapping[str, Claim]) -> st
     name = tensor_name(value)
     if grid is None or grid.source is None or name in claims or name != value.name:
         return name
+    if grid.source.const_value is not None and not grid.constant:
+        return name  # rows of a table
     return tensor_name(grid.source)
 
 
@@ -122,7 +124,8 @@ def _weight(
     """A weight; ``stored`` are the widths of codes that floats hold."""
     shape = tuple(int(size) for size in tensor.shape.numpy())
     element_bits = scalar(int(tensor.dtype.bitwidth)) if stored is None else stored
-    bits = int(np.broadcast_to(element_bits, shape).sum())
+    bits = int(np.broadcast_to(_fitting(element_bits, shape), shape).sum())
+    widths = _fitting(widths, shape)
     granularity = _granularity(widths, claim)
     return Reading(name, Role.WEIGHT, granularity, widths, shape, tensor.dtype, bits, note)
 
@@ -136,8 +139,19 @@ def _activation(
     note: str = "",
 ) -> Reading:
     shape = tuple(dim if isinstance(dim, int) else 0 for dim in value.shape or ())
+    widths = _fitting(widths, shape)
     granularity = _granularity(widths, claim)
     return Reading(name, Role.ACTIVATION, granularity, widths, shape, stored, 0, note)
+
+
+def _fitting(widths: IntArray, shape: tuple[int, ...]) -> IntArray:
+    """Widths that broadcast to a shape; one for all, the widest, where they may not."""
+    sizes = shape[len(shape) - widths.ndim :] if widths.ndim <= len(shape) else None
+    if sizes is not None and all(
+        n in (1, size) for n, size in zip(widths.shape, sizes, strict=True)
+    ):
+        return widths
+    return scalar(int(widths.max(initial=0)))
 
 
 def _granularity(widths: IntArray, claim: Claim) -> Granularity:

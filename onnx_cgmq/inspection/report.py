@@ -296,7 +296,7 @@ def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> 
         shape=reading.shape,
         widths=reading.widths,
         counts={int(width): int(count) for width, count in zip(distinct, counts, strict=True)},
-        mean_bits=float(widths.mean()),
+        mean_bits=float(widths.mean()) if widths.size else 0.0,
         range=_claimed_range(claim),
         share=share,
         stored=reading.stored.name,

@@ -31,12 +31,13 @@ class Codes:
     constant: bool
 
 
-def codes_grid(value: ir.Value, zero_point: int = 0) -> Grid:
+def codes_grid(value: ir.Value, zero_points: tuple[int, int] | None = (0, 0)) -> Grid:
     """The grid of codes as an operator reads them.
 
     Args:
         value: The codes.
-        zero_point: What is subtracted from them.
+        zero_points: Smallest and largest of what is subtracted from them; ``None`` if unknown, and
+            then limits say nothing.
     """
     dtype = code_type(value)
     if dtype is None:
@@ -45,7 +46,9 @@ def codes_grid(value: ir.Value, zero_point: int = 0) -> Grid:
     if not dtype.is_integer():  # floats of 8 bits and fewer
         return Grid(scalar(dtype.bitwidth), _top(value), is_stored(value), dtype)
     codes = _codes(value, dtype)
-    bits = range_bits(codes.low - zero_point, codes.high - zero_point)
+    bits = int(dtype.bitwidth)
+    if zero_points is not None:
+        bits = min(bits, range_bits(codes.low - zero_points[1], codes.high - zero_points[0]))
     return Grid(scalar(bits), codes.source, codes.constant, dtype)
 
 

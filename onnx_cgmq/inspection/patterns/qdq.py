@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.graph.opspec import standard_op
@@ -60,8 +62,7 @@ def _before_offset(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | N
 
 def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid:
     zero = constant_value(zero_point)
-    offset = int(zero.reshape(())) if zero is not None and zero.size == 1 else 0
-    grid = codes_grid(codes, offset)
+    grid = codes_grid(codes, _ends(zero) if zero_point is not None else (0, 0))
     if not grid.constant or (zero_point is not None and zero is None):
         return grid
 
@@ -80,6 +81,13 @@ def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid
 
     known = constant_value(codes) is not None and (zero is None or zero.ndim < 2)
     return replace(grid, codes=centred) if known else grid
+
+
+def _ends(zero: npt.NDArray[Any] | None) -> tuple[int, int] | None:
+    if zero is None or not zero.size:
+        return None
+    points = zero.astype(np.int64)
+    return int(points.min()), int(points.max())
 
 
 def _axis(node: ir.Node) -> int:
