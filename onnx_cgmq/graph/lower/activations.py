@@ -58,7 +58,7 @@ def write_codes(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ActivationCodes
     QuantizeLinear (UINT8), and below 8 bits ``Clip`` of the codes to ``2**b - 1``. QuantizeLinear
     moves up to where the tensor is produced, so that integer codes flow and onnxruntime fuses the
     producer too. Relu and Clip on the way become limits of the codes, which is the same since grids
-    are monotone, and stand in no fusion's way.
+    are monotone, and stand in no fusion's way; factors become part of the scale.
 
     Args:
         emit: Where to write.
@@ -70,15 +70,19 @@ def write_codes(emit: Emitter, plan: TensorPlan, x: ir.Value) -> ActivationCodes
     scale = emit.constant("scale", np.float32(plan.step))
     zero_point = emit.constant("zero_point", np.uint8(grid.zero_point))
     path = CodePath.above(x)
+    step = np.asarray(plan.step / np.float32(path.factor), dtype=np.float32)
+    source_scale = scale if path.factor == 1 else emit.constant("source_scale", step)
     code_min, code_max = grid.smallest, grid.largest
     for clamp in path.clamps:
-        smallest, largest = _limits(clamp, grid, plan.step)
+        smallest, largest = _limits(clamp, grid, step)
         code_min, code_max = max(code_min, smallest), min(code_max, largest)
     suffix = "source_codes" if path.movers else "codes"
     above = Emitter(path.movers[-1].node, emit.base) if path.movers else emit
-    inputs = [path.source, scale, zero_point]
+    inputs = [path.source, source_scale, zero_point]
     codes = above.node("QuantizeLinear", inputs, suffix, code_type, path.source.shape)
     for mover in reversed(path.movers):
+        if mover.factor is not None:
+            continue
         read_codes(mover.node, codes, zero_point)
         codes = mover.output
         codes.name = f"{codes.name}.codes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,6 +25,11 @@ class CodePath:
     source: ir.Value
     clamps: tuple[ir.Node, ...]
     movers: tuple[Mover, ...]
+
+    @property
+    def factor(self) -> float:
+        """What the movers multiply by together."""
+        return math.prod(1 if mover.factor is None else mover.factor for mover in self.movers)
 
     @classmethod
     def above(cls, x: ir.Value) -> CodePath:

@@ -1,4 +1,8 @@
-"""Operators that only move values, reading integer codes instead of floats."""
+"""Operators that only move values, reading integer codes instead of floats.
+
+One that multiplies by a number (the scaling of attention) counts as well: codes stay what they are,
+on another scale.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.gating.integer_path import moves_integers
 from onnx_cgmq.graph.opspec import standard_op
+from onnx_cgmq.graph.preparation.affine import affine_of
+from onnx_cgmq.graph.preparation.emitter import rank_of
 
 _SELECTORS: Final = frozenset({"Gather", "Slice", "Split"})
 """Operators whose result is smaller than what they read."""
@@ -20,18 +26,29 @@ class Mover:
 
     Attributes:
         node: It.
+        source: What it moves.
         output: That output of it which the codes take.
+        factor: What it multiplies by, ``None`` if it moves values only.
     """
 
     node: ir.Node
+    source: ir.Value
     output: ir.Value
+    factor: float | None = None
 
-    @property
-    def source(self) -> ir.Value:
-        """What it moves."""
-        value = self.node.inputs[0]
-        assert value is not None
-        return value
+    @classmethod
+    def of(cls, node: ir.Node, output: ir.Value) -> Mover | None:
+        """A node on the way to one of its outputs, ``None`` if it does anything else."""
+        if moves_integers(node):
+            assert node.inputs[0] is not None
+            return cls(node, node.inputs[0], output)
+        affine = affine_of(node)
+        rank = rank_of(None if affine is None else affine.source)
+        if affine is None or rank is None or affine.scale.ndim > rank or affine.shift.any():
+            return None
+        factor = float(affine.scale.reshape(-1)[0])
+        single = affine.scale.size == 1 and factor > 0
+        return cls(node, affine.source, output, factor) if single else None
 
 
 def movers_above(x: ir.Value) -> list[Mover]:
@@ -45,10 +62,13 @@ def movers_above(x: ir.Value) -> list[Mover]:
     while True:
         node = value.producer()
         alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if node is None or not alone or not moves_integers(node) or _has_other_outputs(node, value):
+        if node is None or not alone or _has_other_outputs(node, value):
             break
-        path.append(Mover(node, value))
-        value = path[-1].source
+        mover = Mover.of(node, value)
+        if mover is None:
+            break
+        path.append(mover)
+        value = mover.source
     while path and standard_op(path[-1].node) in _SELECTORS and len(path[-1].source.uses()) > 1:
         path.pop()
     return path

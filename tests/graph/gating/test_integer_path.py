@@ -88,6 +88,15 @@ HALVES = """
     k = Add(c1, c2)
     y = Conv(k, w2)
 """
+SCALED = """
+    q = MatMul(x, u0)
+    k = MatMul(x, u1)
+    s = Mul(q, third)
+    t = Transpose<perm=[0,2,1]>(k)
+    l = Mul(t, third)
+    a = MatMul(s, l)
+    y = Softmax(a)
+"""
 NORMALIZED = """
     h0 = MatMul(x, u0)
     a = Add(h0, x)
@@ -113,6 +122,7 @@ def _constants() -> list[onnx.TensorProto]:
         "low": np.array(0.0),
         "three": np.array(3.0),
         "top": np.array(6.0),
+        "third": np.array(0.3),
         "six": np.array(1.5),
     }
     integers = {
@@ -240,6 +250,25 @@ def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits
     # Sums of another order may move a value across the rounding of the next grid.
     close = np.isclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert close.mean() > 0.99
+
+
+def test_a_factor_is_part_of_the_scale(tmp_path) -> None:
+    mirror, written, data = _deploy(_model(SCALED, (4, 8)), 8)
+    kernels = _kernels(written, tmp_path)
+    # Transpose moves codes, and the products give codes at once.
+    assert kernels == {
+        "QuantizeLinear": 1,
+        "QLinearMatMul": 2,
+        "Transpose": 1,
+        "MatMulIntegerToFloat": 1,
+        "Softmax": 1,
+    }
+    import torch
+
+    got = open_session(written, optimize=False).run(["y"], data)[0]
+    with torch.no_grad():
+        wanted = mirror({"x": torch.from_numpy(data["x"])})["y"].numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_an_output_of_the_graph_is_not_quantized() -> None:

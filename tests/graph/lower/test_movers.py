@@ -15,7 +15,7 @@ def _value(body: str, name: str = "y") -> ir.Value:
     <int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[1] axis = {{1}}, float half = {{0.5}},
      int64[6] pads = {{0, 1, 0, 0, 1, 0}}>
     {{ {body} z = Relu(y) }}"""
-    model = ir.from_proto(onnx.parser.parse_model(text))
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
     return next(v for node in model.graph for v in node.outputs if v.name == name)
 
 
@@ -35,6 +35,10 @@ def _value(body: str, name: str = "y") -> ir.Value:
         ("y = Pad(x, pads)", ["Pad"]),
         ('y = Pad<mode="reflect">(x, pads)', ["Pad"]),
         ("y = Pad(x, pads, half)", []),
+        ("a = Mul(half, x) b = Flatten(a) y = Div(b, half)", ["Div", "Flatten", "Mul"]),
+        ("a = Neg(half) y = Mul(x, a)", []),
+        ("y = Mul(x, x)", []),
+        ("y = Add(x, half)", []),
     ],
 )
 def test_movers_above(body: str, above: list[str]) -> None:
@@ -45,6 +49,11 @@ def test_the_output_that_is_read_need_not_be_the_first() -> None:
     y = _value("b, y = Split<axis=1, num_outputs=2>(x)")
     (mover,) = movers_above(y)
     assert mover.output is y
+
+
+def test_factors_are_kept() -> None:
+    movers = movers_above(_value("a = Mul(half, x) b = Flatten(a) y = Div(b, half)"))
+    assert [mover.factor for mover in movers] == [2.0, None, 0.5]
 
 
 def test_pad_fills_in_the_zero_point() -> None:
