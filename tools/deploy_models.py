@@ -196,7 +196,7 @@ def _export(network: nn.Module, x: torch.Tensor, name: str, target: Path) -> Non
 
 SUBJECTS = (
     Subject("resnet20", resnet20, cifar10, epochs=6, batch_size=64),
-    Subject("efficientnet-lite0", efficientnet, imagenet, epochs=2, batch_size=25),
+    Subject("efficientnet-lite0", efficientnet, imagenet, epochs=4, batch_size=25),
     Subject("ocr-orientation", orientation, lines, epochs=4, batch_size=32),
     Subject("encoder", encoder, rows_of_digits, epochs=3, batch_size=64),
 )
