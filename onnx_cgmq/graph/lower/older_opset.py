@@ -8,7 +8,7 @@ from typing import Final
 
 import onnx
 import onnx_ir as ir
-from onnx.defs import OpSchema, get_schema
+from onnx.defs import OpSchema, get_schema, has
 
 from onnx_cgmq.graph.opspec import standard_op
 
@@ -37,8 +37,9 @@ def _oldest_equal(node: ir.Node, opset: int) -> int:
     """The oldest opset in which a node means what it does in ``opset``."""
     schema = get_schema(node.op_type, opset, "")
     while schema.since_version > OLDEST_OPSET:
-        older = get_schema(node.op_type, schema.since_version - 1, "")
-        if not _means_the_same(node, older, schema):
+        before = schema.since_version - 1
+        older = get_schema(node.op_type, before, "") if has(node.op_type, before, "") else None
+        if older is None or not _means_the_same(node, older, schema):
             return int(schema.since_version)
         schema = older
     return OLDEST_OPSET

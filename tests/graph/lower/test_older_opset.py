@@ -48,6 +48,7 @@ FACTORS = np.ones(4, np.float32)
         (model_of("ReduceMean", np.array([1])), 18),  # axes became an input
         (model_of("GroupNormalization", FACTORS, FACTORS, num_groups=2), OPSET),  # another meaning
         (model_of("Relu", dtype=np.int32), 14),  # a type more
+        (model_of("Gelu"), 20),  # an operator more
     ],
     ids=lambda value: value.graph[0].op_type if isinstance(value, ir.Model) else str(value),
 )
