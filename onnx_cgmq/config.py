@@ -42,6 +42,9 @@ class Config(BaseModel):
             :class:`~onnx_cgmq.targets.Target` (docs/targets.md).
         form: How the model is written (docs/concepts.md, "What is written"); ``qonnx`` gives
             activations that can be negative symmetric grids, since it has no zero points.
+        runtime: The versions of onnxruntime that are to run the written file, such as
+            ``onnxruntime>=1.22``: it gets the opset and the types that the oldest one takes. By
+            default the installed version.
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The same for activations; ``None`` follows ``granularity`` where the
             target allows it.
@@ -83,6 +86,7 @@ class Config(BaseModel):
 
     target: Annotated[Target, BeforeValidator(load_target)] = load_target(DEFAULT_TARGET)
     form: Form = Form.ORT
+    runtime: str | None = None
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Granularity = Granularity.TENSOR

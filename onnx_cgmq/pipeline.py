@@ -137,7 +137,7 @@ def quantize(
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
     config = config or Config.create(**settings)
-    float_model = prepare(model)
+    float_model = prepare(model, runtime=config.runtime)
     samples = open_data(data, float_model)
     config = _at_sizes_of(samples, float_model, config)
     gated = insert_gates(float_model, config)

@@ -34,7 +34,7 @@ NAMES = {
 PARAMETERS = {
     "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
     "insert_gates": "model config **settings",
-    "prepare": "model",
+    "prepare": "model *runtime",
     "write_back": "gated plan *form *compact",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",

@@ -37,6 +37,15 @@ FormOption = Annotated[
     Form | None,
     typer.Option("--form", help="How quantized tensors are written (default: as the target says)."),
 ]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="REQUIREMENT",
+        help="Versions of onnxruntime that are to run the file, such as 'onnxruntime>=1.22' "
+        "(default: the installed one).",
+    ),
+]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from onnx_cgmq.cli.options import (
     FormOption,
     JsonOption,
     ModelArgument,
+    RuntimeOption,
     ShapeOption,
     TargetOption,
     output_console,
@@ -64,6 +65,7 @@ def quantize_command(
     ],
     target: TargetOption = None,
     form: FormOption = None,
+    runtime: RuntimeOption = None,
     granularity: Annotated[
         Granularity | None,
         typer.Option(
@@ -162,6 +164,7 @@ def quantize_command(
     given: dict[str, Any] = {
         "target": target,
         "form": form,
+        "runtime": runtime,
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),

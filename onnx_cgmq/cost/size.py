@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx_cgmq.cost.cost import listing
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.layouts import constants_read
-from onnx_cgmq.graph.lower.storage import NEWEST_OPSET, weight_type
+from onnx_cgmq.graph.lower.storage import WeightTypes
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Storage:
     """What decides the size of a written model besides the widths.
 
     Attributes:
-        opset: Version of the standard operators: older ones lack INT2 or INT4.
+        types: Types of weights: not all opsets and versions of onnxruntime have INT2 and INT4.
         ungated: Bytes of weights, biases and tables that have no quantizer.
     """
 
-    opset: int = NEWEST_OPSET
+    types: WeightTypes = field(default_factory=WeightTypes)
     ungated: int = 0
 
     @classmethod
@@ -38,20 +38,20 @@ class Storage:
         """That of a gated model."""
         tensors = (value.const_value for value in constants_read(model))
         sizes = (_whole_bytes(t.size * int(t.dtype.bitwidth)) for t in tensors if t is not None)
-        return cls(model.opset_imports[""], sum(sizes))
+        return cls(WeightTypes.of(model), sum(sizes))
 
     def stored_bits(self, spec: QuantizerSpec, widths: npt.NDArray[np.int64]) -> int:
         """Bits that a weight or bias takes; 0 for activations.
 
         A weight is one integer tensor on the grid of its widest entry; pruned weights take the
-        narrowest type; types that the installed onnxruntime can't load are not written. A bias is
+        narrowest type; types that onnxruntime can't load are not written. A bias is
         INT32 or float: its codes have the step of the accumulator, whatever its width.
         """
         if spec.role is Role.ACTIVATION:
             return 0
         width, widest = FLOAT_BITS, int(widths.max())
         if spec.role is Role.WEIGHT and widest < FLOAT_BITS:
-            width = weight_type(widest, self.opset).bitwidth
+            width = self.types.narrowest(widest).bitwidth
         return int(np.prod(spec.shape, dtype=np.int64)) * width
 
     def tensor_bytes(self, specs: Mapping[str, QuantizerSpec], widths: Widths) -> dict[str, int]:

@@ -38,7 +38,8 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
 
 def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     options = (
-        "--target generic --form native --granularity element --activation-granularity channel "
+        "--target generic --form native --runtime onnxruntime>=1.23 "
+        "--granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --epochs 3 --batch-size 7 "
         "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
@@ -49,6 +50,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     called = pipeline_run.called
     assert called["config"] == Config(
         form=Form.NATIVE,
+        runtime="onnxruntime>=1.23",
         granularity=Granularity.ELEMENT,
         activation_granularity=Granularity.CHANNEL,
         widths=(2, 4, 8),

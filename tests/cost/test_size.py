@@ -5,6 +5,7 @@ import numpy as np
 from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.cost.size import Storage
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.graph.lower.storage import WeightTypes
 
 
 def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:
@@ -25,8 +26,8 @@ def test_a_weight_is_stored_on_its_widest_grid() -> None:
 
 def test_older_opsets_lack_the_narrow_types() -> None:
     weight, widths = spec("w", Role.WEIGHT, (3, 5)), np.full((3, 5), 2)
-    assert Storage(opset=23).stored_bits(weight, widths) == 60
-    assert Storage(opset=20).stored_bits(weight, widths) == 120
+    assert Storage(WeightTypes(23)).stored_bits(weight, widths) == 60
+    assert Storage(WeightTypes(20)).stored_bits(weight, widths) == 120
 
 
 def test_pruned_weights_take_the_narrowest_type() -> None:

@@ -43,7 +43,7 @@ from onnx_cgmq.graph.gating.placement import (
 from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.opspec import MAC_OP_TYPES, OpSpec
-from onnx_cgmq.graph.preparation.prepare import is_prepared, prepare_in_place
+from onnx_cgmq.graph.preparation.prepare import check_runtime, is_prepared, prepare_in_place
 from onnx_cgmq.graph.sizes import set_input_shapes
 
 _SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
@@ -81,7 +81,8 @@ def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any
     config = config or Config.create(**settings)
     gated = load_model(model)
     if not is_prepared(gated):
-        prepare_in_place(gated)
+        prepare_in_place(gated, config.runtime)
+    check_runtime(gated, config.runtime)
     if any(is_gated_quantizer(node) for node in gated.graph):
         raise ModelError("the model has gates already; insert them into the float model")
     set_input_shapes(gated, config.shapes)

@@ -25,6 +25,7 @@ from onnx_cgmq.graph.lower.codes import (
     quantized_values,
 )
 from onnx_cgmq.graph.lower.emit import Emitter
+from onnx_cgmq.graph.lower.storage import WeightTypes
 from onnx_cgmq.plan import BitPlan, TensorPlan
 
 WriteBias = Callable[[Emitter, TensorPlan, FloatArray, FloatArray | None], ir.Value]
@@ -99,7 +100,7 @@ class GatedTensors:
     Attributes:
         model: The gated model.
         graph: Its graph, which the writers change.
-        opset: Version of its standard operators.
+        types: Types that its weights may be stored in.
     """
 
     def __init__(self, model: ir.Model, plan: BitPlan) -> None:
@@ -112,7 +113,7 @@ class GatedTensors:
         _check(quantizers, plan)
         self.model = model
         self.graph = model.graph
-        self.opset = model.graph.opset_imports.get("", 1)
+        self.types = WeightTypes.of(model)
         self._tensors = {
             node: GatedTensor(node, spec, plan.tensors[name])
             for name, (node, spec) in quantizers.items()

@@ -87,13 +87,13 @@ class _Writer:
         return write_accumulated_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
-        spec, plan, opset = tensor.spec, tensor.plan, self._tensors.opset
+        spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
         uses = tuple(tensor.node.outputs[0].uses())
         integer = [use for use in uses if use.node in self._integer]
         if integer:
             emit, largest = Emitter(tensor.node, tensor.name), self._largest[tensor.node]
             with tensor.values() as values:
-                written = write_integer_weight(emit, spec, plan, values, opset, largest)
+                written = write_integer_weight(emit, spec, plan, values, types, largest)
             _replace(integer, written)
         if len(integer) < len(uses):
             if plan.is_float and plan.values is None:
@@ -101,7 +101,7 @@ class _Writer:
             else:
                 emit = Emitter(tensor.node, f"{tensor.name}.float" if integer else tensor.name)
                 with tensor.values() as values:
-                    tensor.replace(write_float_weight(emit, spec, plan, values, opset))
+                    tensor.replace(write_float_weight(emit, spec, plan, values, types))
         self._tensors.graph.remove(tensor.node, safe=True)
 
     def _write_activation(self, tensor: GatedTensor) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
+from onnx_cgmq.graph.runtimes import Runtime
 
 NEWEST_OPSET: Final = 25
 """Newest opset that models are written in."""
@@ -31,18 +34,30 @@ _IR_VERSION: Final = {
 }
 
 
-def weight_type(width: int, opset: int) -> ir.DataType:
-    """Smallest type that holds a symmetric grid and that the installed onnxruntime loads.
+@dataclass(frozen=True)
+class WeightTypes:
+    """The types that weights may be stored in.
 
-    Args:
-        width: Bits of the grid: 2, 4, 8 or 16.
+    Attributes:
         opset: Version of the standard operators in the model.
+        runtime: The oldest onnxruntime to serve; the installed one must load a type as well.
     """
-    for data_type in (ir.DataType.INT2, ir.DataType.INT4):
-        since = _SINCE[data_type]
-        if width <= data_type.bitwidth and opset >= since and loads(data_type):
-            return data_type
-    return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16
+
+    opset: int = NEWEST_OPSET
+    runtime: Runtime = field(default_factory=Runtime.installed)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> WeightTypes:
+        """Those of a prepared or gated model."""
+        return cls(model.opset_imports.get("", 1), Runtime.of(model))
+
+    def narrowest(self, width: int) -> ir.DataType:
+        """Smallest type that holds a symmetric grid of 2, 4, 8 or 16 bits."""
+        for data_type in (ir.DataType.INT2, ir.DataType.INT4):
+            fits = width <= data_type.bitwidth and self.opset >= _SINCE[data_type]
+            if fits and self.runtime.takes(data_type) and loads(data_type):
+                return data_type
+        return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16
 
 
 def grid_type(width: int, *, signed: bool) -> ir.DataType:

@@ -17,7 +17,7 @@ from onnx_cgmq.graph.lower.codes import (
     quantized_values,
 )
 from onnx_cgmq.graph.lower.emit import Emitter
-from onnx_cgmq.graph.lower.storage import pack, weight_type
+from onnx_cgmq.graph.lower.storage import WeightTypes, pack
 from onnx_cgmq.plan import TensorPlan
 
 
@@ -26,7 +26,7 @@ def write_integer_weight(
     spec: QuantizerSpec,
     plan: TensorPlan,
     values: FloatArray,
-    opset: int,
+    types: WeightTypes,
     largest_activation: int,
 ) -> ir.Value:
     """Writes a weight of at most 8 bits for integer kernels, at its true size.
@@ -41,7 +41,7 @@ def write_integer_weight(
         spec: The quantizer.
         plan: Its plan.
         values: Learned float values, shape of the tensor.
-        opset: Version of the standard operators.
+        types: Types that it may be stored in.
         largest_activation: Largest UINT8 code that the weight is multiplied with.
 
     Returns:
@@ -49,7 +49,7 @@ def write_integer_weight(
     """
     grid = grid_codes(spec, plan, values)
     axis = {"axis": spec.axis} if grid.scale.ndim else {}
-    read = _integer_codes(emit, grid, opset, largest_activation)
+    read = _integer_codes(emit, grid, types, largest_activation)
     assert read.dtype is not None
     zero_point = UNSIGNED_OFFSET if read.dtype is ir.DataType.UINT8 else 0
     inputs = [
@@ -62,7 +62,7 @@ def write_integer_weight(
 
 
 def write_float_weight(
-    emit: Emitter, spec: QuantizerSpec, plan: TensorPlan, values: FloatArray, opset: int
+    emit: Emitter, spec: QuantizerSpec, plan: TensorPlan, values: FloatArray, types: WeightTypes
 ) -> ir.Value:
     """Writes a weight for float kernels, at its true size.
 
@@ -77,7 +77,7 @@ def write_float_weight(
     if plan.grid_width == FLOAT_BITS:
         return emit.constant("values", quantized_values(plan, values))
     grid = grid_codes(spec, plan, values)
-    packed = pack(grid.codes, weight_type(grid.width, opset), f"{emit.base}.codes")
+    packed = pack(grid.codes, types.narrowest(grid.width), f"{emit.base}.codes")
     stored = emit.constant("codes", packed)
     shape, to = ir.Shape(spec.shape), ir.DataType.FLOAT
     codes = emit.node("Cast", [stored], "float_codes", to, shape, {"to": int(to)})
@@ -85,9 +85,11 @@ def write_float_weight(
     return emit.node("Mul", [codes, step], "quantized", to, shape)
 
 
-def _integer_codes(emit: Emitter, grid: GridCodes, opset: int, largest_activation: int) -> ir.Value:
+def _integer_codes(
+    emit: Emitter, grid: GridCodes, types: WeightTypes, largest_activation: int
+) -> ir.Value:
     """The codes in the type that DequantizeLinear reads: INT8 or UINT8."""
-    codes, data_type = grid.codes, weight_type(grid.width, opset)
+    codes, data_type = grid.codes, types.narrowest(grid.width)
     if may_saturate(codes, largest_activation):
         codes, data_type = codes + UNSIGNED_OFFSET, ir.DataType.UINT8
     stored = emit.constant("codes", pack(codes, data_type, f"{emit.base}.codes"))

@@ -14,6 +14,7 @@ from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.opspec import standard_op
+from onnx_cgmq.graph.runtimes import RUNTIME_KEY, Runtime
 
 OLDEST_OPSET: Final = 21
 """The gated functions need its 4- and 16-bit types."""
@@ -31,10 +32,18 @@ def convert(model: ir.Model) -> None:
         model: A model of at least opset 18, without functions to inline.
 
     Raises:
-        ModelError: The installed onnxruntime doesn't load the opset, or the converter fails.
+        ModelError: The installed onnxruntime, or the oldest one that the model is for, doesn't load
+            the opset, or the converter fails.
     """
     current = model.opset_imports.setdefault("", newest_opset())
-    target = target_opset(op for graph in model.graphs() for op in map(standard_op, graph) if op)
+    runtime = Runtime.of(model)
+    operators = [op for graph in model.graphs() for op in map(standard_op, graph) if op]
+    target = target_opset(operators, runtime)
+    if current > runtime.opset and RUNTIME_KEY in model.metadata_props:
+        raise ModelError(
+            f"the model uses opset {current}; onnxruntime {runtime.version} runs quantized models "
+            f"up to opset {runtime.opset}: export the model with that, or serve newer versions only"
+        )
     if current > target and not _loads(current):
         raise ModelError(
             f"the model uses opset {current}, which onnxruntime {ort.__version__} does not load; "
@@ -70,16 +79,25 @@ def raise_opset(model: ir.Model, target: int) -> None:
     model.ir_version = max(model.ir_version or 0, _ir_version(model.opset_imports[""]))
 
 
-def target_opset(op_types: Iterable[str]) -> int:
-    """The newest opset, up to 25, in which the installed onnxruntime has kernels for operators.
+def target_opset(op_types: Iterable[str], runtime: Runtime | None = None) -> int:
+    """The newest opset, up to 25, in which onnxruntime has kernels for operators.
+
+    Args:
+        op_types: The operators.
+        runtime: The oldest onnxruntime to serve; by default the installed one.
 
     Raises:
-        ModelError: It loads none that has the types needed.
+        ModelError: The installed onnxruntime loads none that has the types needed.
     """
-    newest = newest_opset()
+    runtime = runtime or Runtime.installed()
+    newest = min(newest_opset(), runtime.opset)
     opsets = range(newest, OLDEST_OPSET - 1, -1)
-    limits = [next((v for v in opsets if _has_kernel(op, v)), newest) for op in set(op_types)]
-    return min(limits, default=newest)
+
+    def limit(op: str) -> int:
+        runs = (v for v in opsets if _has_kernel(op, v) and runtime.has_kernel(op, v))
+        return next(runs, newest)
+
+    return min(map(limit, set(op_types)), default=newest)
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.gating.gated_qdq import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
@@ -29,6 +29,7 @@ from onnx_cgmq.graph.preparation.opset import convert
 from onnx_cgmq.graph.preparation.precision import change_float_type
 from onnx_cgmq.graph.preparation.reshapes import fix_reshapes
 from onnx_cgmq.graph.preparation.upgrade import upgrade
+from onnx_cgmq.graph.runtimes import RUNTIME_KEY, Runtime
 
 _PREPARED_KEY: Final = "onnx_cgmq.prepared"
 _METADATA_PREFIX: Final = "onnx_cgmq."
@@ -51,26 +52,29 @@ _QUANTIZED_OPS: Final = frozenset(
 )
 
 
-def prepare(model: ModelLike) -> ir.Model:
+def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
     """Brings a float model into the form that the other steps expect.
 
     Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
     scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
     them, a product of matrices with a bias becomes Gemm, hard sigmoids that are spelled out become
     operators, dead code goes, shapes are inferred, every node has a name, and the opset is the
-    newest one (up to 25) that the installed onnxruntime loads. Operators that onnxruntime fused
+    newest one (up to 25) that onnxruntime loads. Operators that onnxruntime fused
     (domain com.microsoft) are taken apart where that is exact; what was float16 or bfloat16 inside
     is float32. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
+        runtime: The versions of onnxruntime that are to run what is made of it, such as
+            ``onnxruntime>=1.22``; by default the installed one.
 
     Raises:
-        ModelError: The model can't be read or upgraded, is already quantized, or has no operator
-            that multiplies and accumulates.
+        ModelError: The model can't be read or upgraded, is already quantized, has no operator that
+            multiplies and accumulates, or uses a newer opset than a runtime takes.
+        ConfigError: ``runtime`` can't be parsed or met, or the model was prepared without.
     """
     prepared = load_model(model)
-    prepare_in_place(prepared)
+    prepare_in_place(prepared, runtime)
     return prepared
 
 
@@ -79,11 +83,14 @@ def is_prepared(model: ir.Model) -> bool:
     return _PREPARED_KEY in model.metadata_props
 
 
-def prepare_in_place(model: ir.Model) -> None:
+def prepare_in_place(model: ir.Model, runtime: str | None = None) -> None:
     """Does the work of :func:`prepare` on a model that the caller owns."""
     _refuse_quantized(model)
     if is_prepared(model):
+        check_runtime(model, runtime)
         return
+    if runtime is not None:
+        model.metadata_props[RUNTIME_KEY] = str(Runtime.required(runtime).version)
     try:
         with _quiet():
             _simplify(model)
@@ -92,6 +99,22 @@ def prepare_in_place(model: ir.Model) -> None:
     _refuse_quantized(model)
     _refuse_nothing_to_quantize(model)
     model.metadata_props[_PREPARED_KEY] = "1"
+
+
+def check_runtime(model: ir.Model, runtime: str | None) -> None:
+    """Refuses a prepared model that is for newer versions of onnxruntime only.
+
+    Raises:
+        ConfigError: It is, or the requirement can't be parsed or met.
+    """
+    if runtime is None:
+        return
+    wanted, given = Runtime.required(runtime).version, Runtime.of(model).version
+    if wanted < given:
+        raise ConfigError(
+            f"runtime {runtime!r}: the model was prepared for onnxruntime {given} and newer; "
+            "give prepare() the same runtime"
+        )
 
 
 def _simplify(model: ir.Model) -> None:
@@ -169,7 +192,7 @@ def _name_nodes(model: ir.Model) -> None:
 
 def _refuse_quantized(model: ir.Model) -> None:
     for key in model.metadata_props:
-        if key.startswith(_METADATA_PREFIX) and key != _PREPARED_KEY:
+        if key.startswith(_METADATA_PREFIX) and key not in (_PREPARED_KEY, RUNTIME_KEY):
             raise ModelError(
                 "the model was already quantized by onnx-cgmq (its metadata say so); start from "
                 "the float model"
