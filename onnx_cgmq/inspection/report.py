@@ -11,9 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 
 from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.activations import peak_bytes
@@ -153,40 +151,9 @@ class Report:
 
     def table(self) -> Group:
         """The report as tables for a terminal (a rich renderable)."""
-        tensors = Table(title="Tensors", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-        tensors.add_column("tensor", overflow="fold")  # the only one that may break words
-        for column in ("role", "shape", "bits", "range", "stored as"):
-            tensors.add_column(column, no_wrap=column != "bits")
-        for column in ("bytes", "BOPs"):
-            tensors.add_column(column, justify="right", no_wrap=True)
-        for tensor in self.tensors.values():
-            shape = "x".join(str(size or "?") for size in tensor.shape) or "scalar"
-            size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
-            bits, ends = _bits_text(tensor), _range_text(tensor)
-            role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
-            tensors.add_row(tensor.name, role, shape, bits, ends, tensor.stored, size, share)
-        nodes = self._node_table()
-        size = f"weights and biases: {self.weight_bytes:,} bytes"
-        if self.peak_activation_bytes is not None:
-            size += f"; activations: {self.peak_activation_bytes:,} bytes at a time"
-        return Group(tensors, nodes, size, *(f"note: {note}" for note in self.notes))
+        from onnx_cgmq.inspection.tables import report_tables
 
-    def _node_table(self) -> Table:
-        known = any(node.kernel or node.reason for node in self.nodes)
-        nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
-        for column in ("bits", "MACs", "BOPs", "share", "RBOP"):
-            nodes.add_column(column, justify="right", no_wrap=True)
-        for column in ("kernel", "why not integer") if known else ():
-            nodes.add_column(column, overflow="fold")
-        for node in self.nodes:
-            bits = " x ".join(f"{bits:.3g}" for bits in node.bits)
-            share = f"{node.bops / max(1, self.bops):.1%}"
-            cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
-            kernel = (node.kernel.value if node.kernel else "?", node.reason) if known else ()
-            nodes.add_row(node.name, node.op_type, bits, *cost, *kernel)
-        nodes.add_section()
-        nodes.add_row("total", "", "", f"{self.macs:,}", f"{self.bops:,}", "", f"{self.rbop:.3%}")
-        return nodes
+        return report_tables(self)
 
 
 def inspect(
@@ -324,18 +291,3 @@ def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterato
         widths = np.array(claims.get(name, {}).get("widths", reading.widths), dtype=np.int64)
         granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR
         yield replace(reading, name=name, role=Role.BIAS, granularity=granularity, widths=widths)
-
-
-def _range_text(tensor: TensorReport) -> str:
-    if tensor.range is None or set(tensor.counts) == {FLOAT_BITS}:
-        return ""
-    low, high = tensor.range
-    return f"\u00b1{high:.3g}" if low == -high else f"{low:.3g} .. {high:.3g}"
-
-
-def _bits_text(tensor: TensorReport) -> str:
-    if len(tensor.counts) == 1:
-        return str(next(iter(tensor.counts)))
-    total = sum(tensor.counts.values())
-    shares = " ".join(f"{width}:{count / total:.0%}" for width, count in tensor.counts.items())
-    return f"{tensor.mean_bits:.2f} = {shares}"
