@@ -193,9 +193,12 @@ class GatedQuantizer(nn.Module):
         """Keeps the ranges of a weight so wide that no step of up to 8 bits is smaller.
 
         Args:
-            step: One for each channel; the largest counts where channels share a range.
+            step: One for each channel; the largest counts where channels share a range, or where
+                there is another number of them (a bias of one number, say).
         """
-        least = step.reshape(self.spec.range_item_shape) if self.spec.has_channels else step.amax()
+        shape = self.spec.range_item_shape
+        one_each = self.spec.has_channels and step.numel() == math.prod(shape)
+        least = step.reshape(shape) if one_each else step.amax().expand(shape)
         for index in range(len(self.smallest_high)):
             shared = self.spec.granularity is Granularity.ELEMENT
             width = INTEGER_KERNEL_BITS if shared else self.spec.ladder.quantized[index]

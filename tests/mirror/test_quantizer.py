@@ -161,6 +161,14 @@ def test_no_step_is_smaller_than_set(granularity) -> None:
         torch.testing.assert_close(steps[1:], 2 * before[width].reshape(-1)[1:] / count)
 
 
+@pytest.mark.parametrize("granularity", list(Granularity))
+def test_a_smallest_step_for_all_channels(granularity) -> None:
+    quantizer = _quantizer(granularity)
+    quantizer.set_smallest_step(torch.tensor([0.5, 1.0]))  # not as many as there are channels
+    steps = 2 * quantizer.high.detach()[0].reshape(-1) / (255 if len(quantizer.high) == 1 else 3)
+    torch.testing.assert_close(steps, torch.ones_like(steps))
+
+
 def test_plan_narrows_elements_to_the_grid_that_holds_them() -> None:
     quantizer = _quantizer(Granularity.ELEMENT, shape=(1, 4), widths=(2, 4, 8, 32))
     quantizer.set_gate(quantizer.gate_for(np.array([[8, 8, 8, 2]])))
