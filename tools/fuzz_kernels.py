@@ -171,8 +171,8 @@ def _table(outcomes: Sequence[Outcome], first: int) -> str:
         f"Made by `python tools/fuzz_kernels.py --first {first} --cases {len(outcomes)}` with "
         f"onnxruntime {ort.__version__}; do not edit. Random networks of up to ten operators, "
         "random widths (2 to 32 bits) at random granularities. Right: onnxruntime loads the file, "
-        "computes what the mirror does without optimizations and the same but for single codes with "
-        "them, and runs every node in the kernel that was predicted.",
+        "computes what the mirror does without optimizations and the same but for single codes "
+        "with them, and runs every node in the kernel that was predicted.",
         "",
         "| verdict | networks |",
         "|---|---|",
