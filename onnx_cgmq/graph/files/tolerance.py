@@ -9,6 +9,8 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
+from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
+
 _UNCHECKED: Final = "onnx_cgmq.unchecked"
 
 _RUN_ANYWAY: Final = frozenset({"GroupNormalization", "LayerNormalization"})
@@ -26,7 +28,8 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
     """Hides from onnx's checker what it refuses without need, and shows it again afterwards.
 
     These are inputs and outputs of unknown rank, GroupNormalization before opset 21 (deprecated
-    there) and LayerNormalization before 17, and onnxruntime's operators in the standard domain.
+    there) and LayerNormalization before 17, onnxruntime's operators in the standard domain, and
+    domains of QONNX that a file uses without saying so.
     """
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     hidden = [node for node in _nodes(proto.graph) if _is_odd(node, opset)]
@@ -37,18 +40,20 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
         node.domain = _UNCHECKED
     for tensor in shapeless:
         tensor.shape.SetInParent()
-    if hidden:
-        proto.opset_import.add(domain=_UNCHECKED, version=1)
+    used = {node.domain for node in _nodes(proto.graph)} & {_UNCHECKED, *QUANT_DOMAINS}
+    unsaid = sorted(used - {known.domain for known in proto.opset_import})
+    for domain in unsaid:
+        proto.opset_import.add(domain=domain, version=1)
     try:
         yield
     finally:
-        for node, domain in zip(hidden, domains, strict=True):
+        for node, name in zip(hidden, domains, strict=True):
             node.ClearField("domain")
-            if domain is not None:
-                node.domain = domain
+            if name is not None:
+                node.domain = name
         for tensor in shapeless:
             tensor.ClearField("shape")
-        if hidden:
+        for _ in unsaid:
             proto.opset_import.pop()
 
 

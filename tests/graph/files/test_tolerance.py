@@ -76,3 +76,16 @@ def test_sizes_that_stand_for_unknown_ones_are_open() -> None:
     shape = load_model(model).graph.inputs[0].shape
     assert shape is not None
     assert [getattr(size, "value", size) for size in shape] == [None, None]
+
+
+def test_a_domain_of_qonnx_need_not_be_imported() -> None:
+    """QONNX itself writes such files, when it makes Quant nodes of others."""
+    quant = helper.make_node("Quant", ["h", "s", "s", "s"], ["y"], domain="qonnx.custom_op.general")
+    model = build([helper.make_node("MatMul", ["x", "w"], ["h"]), quant], 13)
+    before = model.SerializeToString()
+    loaded = load_model(model)
+    assert [node.op_type for node in loaded.graph] == ["MatMul", "Quant"]
+    assert model.SerializeToString() == before
+    model.graph.node[1].domain = "com.example"
+    with pytest.raises(ModelError, match=r"No opset import for domain 'com\.example'"):
+        load_model(model)
