@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import onnx_ir as ir
@@ -44,7 +45,6 @@ class _Buffer:
     tensor: str = ""
     first: int = 0
     last: int = 0
-    aliases: list[ir.Value] = field(default_factory=list)
 
 
 def live_sets(gated: ir.Model) -> tuple[LiveSet, ...]:
@@ -61,18 +61,23 @@ def live_sets(gated: ir.Model) -> tuple[LiveSet, ...]:
     Returns:
         Without sets that are part of the one before or after.
     """
-    buffers = _buffers(gated)
-    order = sorted({buffer.first for buffer in buffers})
-    found: list[LiveSet] = []
-    for position in order:  # a set is largest where something is made
-        live = [buffer for buffer in buffers if buffer.first <= position <= buffer.last]
-        elements: dict[str, int] = {}
-        for buffer in live:
-            if buffer.tensor:
-                elements[buffer.tensor] = elements.get(buffer.tensor, 0) + buffer.elements
-        fixed = sum(buffer.elements * buffer.bits for buffer in live if not buffer.tensor)
-        found.append(LiveSet(fixed, elements))
+    made: dict[int, list[_Buffer]] = {}
+    for buffer in _buffers(gated):
+        made.setdefault(buffer.first, []).append(buffer)
+    found, live = [], list[_Buffer]()
+    for position in sorted(made):  # a set is largest where something is made
+        live = [buffer for buffer in live if buffer.last >= position] + made[position]
+        found.append(_live_set(live))
     return tuple(_maximal(found))
+
+
+def _live_set(live: Sequence[_Buffer]) -> LiveSet:
+    elements: Counter[str] = Counter()
+    for buffer in live:
+        if buffer.tensor:
+            elements[buffer.tensor] += buffer.elements
+    fixed = sum(buffer.elements * buffer.bits for buffer in live if not buffer.tensor)
+    return LiveSet(fixed, dict(elements))
 
 
 def note_live_sets(model: ir.Model, sets: Sequence[LiveSet]) -> None:
@@ -148,23 +153,19 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
             owners.update(dict.fromkeys(_moved_up(value), name))
         else:
             owners.update(dict.fromkeys(_clamped(value), name))
+    codes = {value for value in owners if _is_quantized(value)}
     for node in gated.graph:
         source = node.inputs[0] if node.inputs else None
-        if moves_integers(node) and source in owners and _is_codes(source, owners):
+        if moves_integers(node) and source in codes:
+            codes.update(node.outputs)
             for output in node.outputs:
                 owners.setdefault(output, owners[source])
     return owners
 
 
-def _is_codes(value: ir.Value, owners: dict[ir.Value, str]) -> bool:
-    """Whether a value is behind its quantizer, or moved from there."""
+def _is_quantized(value: ir.Value) -> bool:
     node = value.producer()
-    if node is None:
-        return False
-    if is_gated_quantizer(node):
-        return True
-    source = node.inputs[0] if node.inputs else None
-    return moves_integers(node) and source in owners and _is_codes(source, owners)
+    return node is not None and is_gated_quantizer(node)
 
 
 def _moved_up(value: ir.Value) -> Iterator[ir.Value]:

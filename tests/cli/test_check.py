@@ -37,6 +37,21 @@ def test_verify_fails_over_the_bound(cli, model, data, only_json):
     assert only_json(result)["error"]["type"] == "VerificationError"
 
 
+def test_verify_keeps_all_bounds_and_counts_by_the_table(cli, model, data, only_json, tmp_path):
+    target = tmp_path / "mine.toml"
+    table = '[cost]\nunit = "pJ"\nfloat = 0.5\nactivations = [8]\n[cost.weights]\n8 = [0.1]\n'
+    target.write_text(f"[weights]\nwidths = [8, 32]\n[activations]\nwidths = [8, 32]\n{table}")
+    verify = ("verify", model, model, "--data", data, "--target", target, "--bound")
+    document = only_json(cli(*verify, "100%", "--bound", "cost:3pJ", "--json"))
+    assert document["bound"] == "100%, cost:3pJ"
+    assert (document["table_cost"], document["table_unit"]) == (3.0, "pJ")
+    assert "3 pJ by the target's table" in cli(*verify, "cost:3").stdout
+    result = cli(*verify, "100%", "--bound", "cost:2.9")
+    assert result.exit_code == 7
+    assert "costs 3 pJ (100.000% of the float model), but the bound 'cost:2.9'" in result.stderr
+    assert cli(*verify[:-3], "--bound", "cost:3").exit_code == 5
+
+
 def test_bad_files(cli, data, tmp_path):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"not a model")

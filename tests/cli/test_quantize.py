@@ -125,6 +125,13 @@ def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
     assert f"plan   {plan}" in result.stdout.splitlines()
 
 
+def test_several_bounds_are_one_text(quantize, pipeline_run):
+    result = quantize("--bound", "200KB", "--bound", "cost:25%, activations:3KB")
+    assert result.exit_code == 0, result.output
+    assert pipeline_run.called["bound"] == "12.5%, 200KB, cost:25%, activations:3KB"
+    assert "12.5%, 200KB, cost:25%, activations:3KB: kept" in result.stdout
+
+
 def test_quiet_shows_nothing(quantize, pipeline_run):
     result = quantize("--quiet")
     assert result.exit_code == 0

@@ -39,7 +39,7 @@ def moved(model, widths, seed, share):
     return wider
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(**CASES, share=st.floats(0, 1))
 def test_more_bits_never_cost_less(graph, granularity, kind, table, seed, share) -> None:
     model, cost, widths = costed(graph, granularity, kind, table, seed)
@@ -47,7 +47,7 @@ def test_more_bits_never_cost_less(graph, granularity, kind, table, seed, share)
     assert cost.total(widths) <= cost.total(wider) <= cost.whole
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(**CASES)
 def test_growth_is_the_difference_of_costs(graph, granularity, kind, table, seed) -> None:
     model, cost, widths = costed(graph, granularity, kind, table, seed)
@@ -66,7 +66,7 @@ def test_growth_is_the_difference_of_costs(graph, granularity, kind, table, seed
             assert found == pytest.approx(expected)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(**CASES)
 def test_above_the_minimum_some_gate_saves(graph, granularity, kind, table, seed) -> None:
     model, cost, widths = costed(graph, granularity, kind, table, seed)
@@ -85,7 +85,7 @@ def test_above_the_minimum_some_gate_saves(graph, granularity, kind, table, seed
     assert not any(array.any() for array in idle.values())
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(graph=CASES["graph"], granularity=CASES["granularity"], seed=CASES["seed"])
 def test_bits_times_bits_as_a_table_are_bit_operations(graph, granularity, seed) -> None:
     model = CostModel.of(gated(graph, granularity=granularity), product_table())

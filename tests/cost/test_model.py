@@ -64,7 +64,7 @@ def test_a_table_is_needed_for_its_bounds() -> None:
         CostModel.of(gated("mlp")).budget("cost:3")
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(
     granularity=st.sampled_from(list(Granularity)),
     widths=st.sampled_from([(2,), (4, 8), (2, 4, 8, 16, 32), (8, 32)]),

@@ -32,7 +32,7 @@ def with_table(name: str, table) -> Target:
     return load_target({**fields, "cost": table.model_dump(mode="json")})
 
 
-@settings(max_examples=16, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     graph=st.sampled_from(["mlp", "convnet", "residual"]),
     name=st.sampled_from(list(FORMS)),

@@ -152,3 +152,10 @@ def test_json_and_table() -> None:
     assert f"±{report.tensors['w'].range[1]:.3g}" in text
     assert f"0 .. {report.tensors['r'].range[1]:.3g}" in text
     assert "80.0%" in text  # of the bit operations
+
+
+def test_pairs_of_widths():
+    report = inspect(written(WIDTHS))
+    assert report.pairs == {(4, 8): 24, (8, 2): 12}
+    assert json.loads(report.to_json())["pairs"] == {"4x8": 24, "8x2": 12}
+    assert report.peak_activation_bytes is None

@@ -39,7 +39,7 @@ def _all(model: CostModel, bits: int) -> Widths:
     table=tables(),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_all_bounds_are_kept_from_any_state(graph, granularity, kinds, shares, table, seed) -> None:
     model = _model(granularity, graph, table)
     widths = random_widths(model, seed)
