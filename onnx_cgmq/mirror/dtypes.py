@@ -37,6 +37,9 @@ TORCH_DTYPES: Final[Mapping[ir.DataType, torch.dtype]] = {
 }
 """Torch type that holds each supported ONNX element type."""
 
+CAST_ONLY: Final = MappingProxyType({_DataType.FLOAT8E5M2: np.float16})
+"""Types of constants that nothing but Cast reads, such as short scales, and what holds them."""
+
 INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = {
     _DataType.INT2: (-2, 1),
     _DataType.UINT2: (0, 3),
@@ -126,6 +129,8 @@ def to_torch(tensor: ir.TensorProtocol) -> Tensor:
     Raises:
         TypeError: If torch has no such type.
     """
+    if tensor.dtype in CAST_ONLY:
+        return torch.from_numpy(tensor.numpy().astype(CAST_ONLY[tensor.dtype]))
     if tensor.dtype not in TORCH_DTYPES:
         raise TypeError(f"no tensor of type {tensor.dtype.name} in torch")
     dtype = TORCH_DTYPES[tensor.dtype]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnx_cgmq.mirror.ops  # noqa: F401  (registers the operators)
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.graph.standard import same_operator
-from onnx_cgmq.mirror.dtypes import is_supported
+from onnx_cgmq.mirror.dtypes import CAST_ONLY, is_supported
 from onnx_cgmq.mirror.registry import OLDEST_OPSET, Context, Operator, find_operator
 from onnx_cgmq.mirror.texts import unknown_text
 
@@ -44,7 +44,10 @@ def choose_operator(
     operator = find_operator(domain, context.op_type, context.opset)
     if operator is None:
         return NO_OPERATOR
-    unfit = sorted({dtype.name for dtype in types if dtype and not is_supported(dtype)})
+    # What Cast makes is for its handler to check.
+    read = CAST_ONLY if domain == "" and context.op_type == "Cast" else ()
+    known = (dtype for dtype in types if dtype is not None and dtype not in read)
+    unfit = sorted({dtype.name for dtype in known if not is_supported(dtype)})
     if unfit:
         return f"no tensors of type {', '.join(unfit)}"
     if domain == "" and (unknown := unknown_text(context)) is not None:

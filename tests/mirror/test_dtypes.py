@@ -6,7 +6,9 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror.dtypes import computable, is_supported, to_torch, unambiguous_type
+from onnx_cgmq.mirror.module import Mirror
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,30 @@ def test_bfloat16() -> None:
     tensor = to_torch(ir.tensor(np.array([1.5, -2.0], dtype=ml_dtypes.bfloat16)))
     assert tensor.dtype is torch.bfloat16
     assert tensor.tolist() == [1.5, -2.0]
+
+
+def test_short_floats_are_cast_and_nothing_else() -> None:
+    """Scales of written files; arithmetic in 8-bit floats is not torch's."""
+    scales = np.array([1.5, -0.0625, 2.0**-16, 57344], dtype=ml_dtypes.float8_e5m2)
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[4] x) => (float[4] y) {{
+            wide = Cast <to = {to}> (scales)
+            y = Mul (x, {factor})
+        }}"""
+
+    def model(to: int, factor: str) -> ir.Model:
+        made = ir.from_onnx_text(text.format(to=to, factor=factor))
+        constant = ir.Value(name="scales", const_value=ir.tensor(scales, name="scales"))
+        value = made.graph[0].inputs[0]
+        assert value is not None
+        value.replace_all_uses_with(constant)
+        made.graph.register_initializer(constant)
+        return made
+
+    product = Mirror(model(1, "wide"))(torch.ones(4))["y"]
+    assert product.tolist() == scales.astype(np.float32).tolist()
+    with pytest.raises(UnsupportedOperatorError, match="no tensors of type FLOAT8E5M2"):
+        Mirror(model(int(ir.DataType.FLOAT8E5M2), "x"))
 
 
 def test_narrow_codes_are_held_in_bytes() -> None:
