@@ -57,8 +57,8 @@ def open_session(
 def open_written(model: ModelLike) -> ort.InferenceSession:
     """A session for a model of any form, which computes what the model says.
 
-    ``native`` runs without graph optimizations, which don't know integer kernels of its types.
-    ``Quant`` nodes run as the standard operators that they stand for.
+    ``native`` runs without graph optimizations, which don't know integer kernels of its types, and
+    so does ``qonnx``, whose ``Quant`` nodes run as the standard operators that they stand for.
 
     Args:
         model: As for :func:`open_session`.
@@ -70,7 +70,7 @@ def open_written(model: ModelLike) -> ort.InferenceSession:
     if any(is_quant(node) for node in graph.graph.all_nodes()):
         defined = graph.clone()
         define_quant(defined)
-        return open_session(defined)
+        return open_session(defined, optimize=False)
     return open_session(model, optimize=written_form(graph) is not Form.NATIVE)
 
 
