@@ -14,7 +14,9 @@ from onnx_cgmq.execution import executed_operators, is_integer_kernel
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.gating.integer_path import needs_quantized_output
 from onnx_cgmq.graph.kernels import Kernel, KernelChoice, no_integer_kernel
+from onnx_cgmq.graph.lower.form import Form, written_form
 from onnx_cgmq.graph.opspec import OpSpec, mac_spec, node_key, standard_op
+from onnx_cgmq.graph.quant_op import is_quant
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.patterns.codes import is_quantize
 
@@ -35,12 +37,17 @@ def executed_kernels(
 
     Returns:
         Kernels by the name of the node's first output. A kernel that can't be told is ``None``,
-        with the reason: onnxruntime can't load the model, say.
+        with the reason: onnxruntime can't load the model, say. None for files in the forms of other
+        flows that it does not load: ``qonnx``, and ``native`` below 8 bits.
     """
     nodes = [node for node in graph.graph.all_nodes() if mac_spec(node) is not None]
+    if any(is_quant(node) for node in graph.graph.all_nodes()):
+        return {}
     try:
         found = executed_operators(model)
     except ModelError as error:
+        if written_form(graph) is Form.NATIVE:
+            return {}
         return {node_key(node): KernelChoice(None, str(error)) for node in nodes}
     executed = {names.get(key, key): operator for key, operator in found.items()}
     return {node_key(n): _kernel(n, executed.get(node_key(n)), operands) for n in nodes}

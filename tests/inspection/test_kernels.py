@@ -161,3 +161,11 @@ def _text(report) -> str:
     with console.capture() as capture:
         console.print(report.table())
     return capture.get()
+
+
+@pytest.mark.parametrize("form", ["native", "qonnx"])
+def test_forms_for_other_flows_have_no_kernels(form) -> None:
+    gated = insert_gates(mlp())
+    plan = make_plan(gated, {name: WIDTHS[name] for name in quantizer_nodes(gated)})
+    report = inspect(write_back(gated, plan, form=form), kernels=True)
+    assert all(node.kernel is None and not node.reason for node in report.nodes)
