@@ -57,8 +57,7 @@ def test_what_is_not_set_comes_from_the_target():
     assert config.exact_steps
     assert config.reduced_range
     assert config.weight_ranges is Granularity.CHANNEL
-    assert not Config.create(target="qonnx").integer_kernels
-    assert Config.create(target="qonnx", integer_kernels=True).integer_kernels
+    assert not Config.create(target="ort-cpu", integer_kernels=False).integer_kernels
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from onnx_cgmq.bits import Granularity
@@ -44,6 +47,16 @@ def test_a_file_survives_a_round_trip_through_fields(tmp_path):
     assert load_target(target.model_dump(mode="json")) == target
     with pytest.raises(ConfigError, match="target 'x': weights: Field required"):
         load_target({"name": "x"})
+
+
+def test_the_file_in_the_docs_is_right(tmp_path):
+    docs = Path(__file__).parents[2] / "docs" / "targets.md"
+    blocks = re.findall(r"```toml\n(.*?)```", docs.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "mine.toml"
+    path.write_text("".join(blocks))
+    target = load_target(path)
+    assert target.weights.ranges is Granularity.CHANNEL
+    assert target.cost.price(4, 8) * 8 == 1
 
 
 @pytest.mark.parametrize(
