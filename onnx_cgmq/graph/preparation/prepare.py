@@ -29,6 +29,7 @@ from onnx_cgmq.graph.preparation.opset import convert
 from onnx_cgmq.graph.preparation.precision import change_float_type
 from onnx_cgmq.graph.preparation.reshapes import fix_reshapes
 from onnx_cgmq.graph.preparation.upgrade import upgrade
+from onnx_cgmq.graph.preparation.views import merge_views
 from onnx_cgmq.graph.runtimes import RUNTIME_KEY, Runtime
 
 _PREPARED_KEY: Final = "onnx_cgmq.prepared"
@@ -58,10 +59,10 @@ def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
     Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
     scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
     them, a product of matrices with a bias becomes Gemm, hard sigmoids that are spelled out become
-    operators, dead code goes, shapes are inferred, every node has a name, and the opset is the
-    newest one (up to 25) that onnxruntime loads. Operators that onnxruntime fused
-    (domain com.microsoft) are taken apart where that is exact; what was float16 or bfloat16 inside
-    is float32. The result computes the same.
+    operators, chains of views become one, dead code goes, shapes are inferred, every node has a
+    name, and the opset is the newest one (up to 25) that onnxruntime loads. Operators that
+    onnxruntime fused (domain com.microsoft) are taken apart where that is exact; what was float16
+    or bfloat16 inside is float32. The result computes the same.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
@@ -136,6 +137,8 @@ def _simplify(model: ir.Model) -> None:
     _fold(model)
     _name_nodes(model)
     fix_reshapes(model)
+    common.RemoveUnusedNodesPass()(model)
+    merge_views(model)
     fuse_hard_activations(model)
     fold_affine(model)
     pool_means(model)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.graph.preparation.emitter import Emitter
+from onnx_cgmq.graph.preparation.views import fixed_sizes
 
 
 def fix_reshapes(model: ir.Model) -> None:
@@ -23,15 +24,7 @@ def fix_reshapes(model: ir.Model) -> None:
         for node in list(graph):
             if standard_op(node) != "Reshape" or len(node.inputs) < 2 or node.inputs[1] is None:
                 continue
-            sizes = _sizes(node.outputs[0])
+            sizes = fixed_sizes(node.outputs[0])
             if node.inputs[1].const_value is None and sizes is not None:
                 shape = Emitter(node, model.opset_imports[""]).constant(sizes, np.int64)
                 node.replace_input_with(1, shape)
-
-
-def _sizes(value: ir.Value) -> list[int] | None:
-    """The sizes of a value with -1 for the one that is open; ``None`` if that does not say all."""
-    if value.shape is None:
-        return None
-    sizes = [size if isinstance(size, int) else -1 for size in value.shape]
-    return sizes if sizes.count(-1) <= 1 and 0 not in sizes else None
