@@ -50,7 +50,7 @@ def open_session(
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(
-            f"onnxruntime {ort.__version__} can't load {label}: {_one_line(error)}"
+            f"onnxruntime {ort.__version__} can't load {label}: {_one_line(error)}{_advice(model)}"
         ) from error
 
 
@@ -118,6 +118,17 @@ def counted(array: npt.NDArray[Any], batch: Batch) -> npt.NDArray[Any]:
     """The entries of an output that belong to samples asked for."""
     full = array.ndim > 0 and len(array) == len(batch.indices)
     return array[: batch.size] if full else np.atleast_1d(array)
+
+
+def _advice(model: ModelLike) -> str:
+    """What to do about a model in a form that is not for onnxruntime."""
+    try:
+        form = written_form(load_model(model))
+    except ModelError:
+        return ""
+    if form in (None, Form.ORT):
+        return ""
+    return f"; it is in the form {form.value!r} for other flows: write it in the form 'ort' instead"
 
 
 def _source(model: ModelLike) -> tuple[str | bytes, str]:

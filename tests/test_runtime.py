@@ -84,3 +84,11 @@ def test_every_form_runs_as_it_is_written(form, tmp_path):
         (found,) = open_written(model).run(None, {"x": x})
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     assert ir.to_proto(written).SerializeToString(deterministic=True) == before
+
+
+def test_forms_for_other_flows_are_named_where_they_fail():
+    gated = insert_gates(mlp())
+    plan = make_plan(gated, {name: np.array(8) for name in quantizer_nodes(gated)})
+    written = write_back(gated, plan, form="qonnx")
+    with pytest.raises(ModelError, match=r"in the form 'qonnx'.*write it in the form 'ort'"):
+        open_session(written)
