@@ -61,11 +61,14 @@ def predict_kernels(
 
     Returns:
         The choice for every node that multiplies and accumulates (in subgraphs too), and for every
-        other node that could run in integers, in graph order.
+        other node that could run in integers, in graph order; for none whose factor becomes part of
+        a scale.
     """
     predictor = _Predictor(gated, widths, overflowing)
     choices = {}
     for node in ir.traversal.RecursiveGraphIterator(gated.graph):
+        if node in predictor.absorbed:
+            continue
         if mac_spec(node) is not None or _is_float_operator(node):
             reason = predictor.why_float(node)
             choices[node] = KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
@@ -93,11 +96,14 @@ class _Predictor:
         self._specs = dict(quantizer_nodes(gated).values())
         self._quantized_at: dict[ir.Value, int] = {}
         """How many quantizers are written right behind a value."""
+        self.absorbed: set[ir.Node] = set()
+        """Nodes whose factor becomes part of a scale."""
         for node, spec in self._specs.items():
             value = node.inputs[0]
             if spec.role is Role.ACTIVATION and self._has_codes(spec) and value is not None:
-                source = CodePath.above(value).source
-                self._quantized_at[source] = self._quantized_at.get(source, 0) + 1
+                path = CodePath.above(value)
+                self.absorbed.update(m.node for m in path.movers if m.factor is not None)
+                self._quantized_at[path.source] = self._quantized_at.get(path.source, 0) + 1
 
     def why_float(self, node: ir.Node) -> str:
         """Why a node runs in floats; empty if it runs in integers."""

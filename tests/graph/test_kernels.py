@@ -39,6 +39,11 @@ CASES = {
     "weight first": (ROWS, "h = MatMul(v, x) y = MatMul(h, w)"),
     "weight of rank 3": (ROWS, "h = MatMul(x, u) y = MatMul(h, w)"),
     "two activations": (ROWS, "t = Transpose<perm=[0,2,1]>(x) h = MatMul(x, t) y = MatMul(h, v2)"),
+    "scores": (
+        ROWS,
+        "q = MatMul(x, w) s = Mul(q, third) t = Transpose<perm=[0,2,1]>(x) h = MatMul(s, t) "
+        "y = MatMul(h, v2)",
+    ),
     "also an output": (ROWS, "y = MatMul(x, w) z = MatMul(y, w)"),
     "scaled": ("float[n, 8] x", "h = Gemm<alpha=0.5>(x, w) y = Gemm(h, w)"),
     "einsum": (ROWS, 'h = Einsum<equation="nab,bc->nac">(x, w) y = MatMul(h, w)'),
@@ -66,10 +71,12 @@ def model_of(case: str) -> onnx.ModelProto:
     )
     used = {name for node in model.graph.node for name in node.input}
     arrays = {n: rng.normal(0, 0.3, s).astype(np.float32) for n, s in shapes.items() if n in used}
+    if "third" in used:
+        arrays["third"] = np.float32(0.3)
     if "pads" in used:
         arrays["pads"] = np.array([0, 0, 1, 1, 0, 0, 1, 1])
     model.graph.initializer.extend(
-        onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()
+        onnx.numpy_helper.from_array(np.array(array), name) for name, array in arrays.items()
     )
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}{index}"
