@@ -4,7 +4,8 @@ Four variants of each model (``tools/deploy_models.py``), all from the same cali
 ``quantize_static`` of onnxruntime (QDQ, INT8 per channel, after its own pre-processing), ours with
 8 bits everywhere, and ours with 2, 4 and 8 bits under a bound on the size of the weights.
 
-    python tools/bench_deploy.py make --shared SHARED    # resumable: trains and writes the files
+    python tools/bench_deploy.py train --shared SHARED   # resumable: what is learned once
+    python tools/bench_deploy.py write --shared SHARED   # the files, with the present code
     python tools/bench_deploy.py table --shared SHARED   # measures; makes docs/benchmarks/deploy.md
 
 SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
@@ -33,6 +34,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 import onnx_cgmq as cgmq
 from onnx_cgmq.benchmark import Benchmark, Timing, bench
 from onnx_cgmq.data.source import Samples, open_data
+from onnx_cgmq.graph.files.load import load_model, save_model
 from onnx_cgmq.graph.kernels import Kernel
 from onnx_cgmq.runtime import run_onnxruntime
 
@@ -40,7 +42,8 @@ RESULTS = Path("docs/benchmarks/deploy")
 TABLE = Path("docs/benchmarks/deploy.md")
 CALIBRATED, AT_ONCE = 256, 16
 CODES_OF = 32  # samples whose codes are compared
-VARIANTS = ("float", "static", "8-bit", "mixed")
+OURS = ("8-bit", "mixed")
+VARIANTS = ("float", "static", *OURS)
 _LATENCY_ROUNDS = 25
 _PER_CHANNEL_OPSET = 13  # the first with a scale for each channel
 
@@ -54,6 +57,23 @@ class Files:
 
     def path(self, variant: str) -> Path:
         return self.folder / f"{self.subject.name}.{variant}.onnx"
+
+    def gated(self, variant: str) -> Path:
+        """What was learned: the gated model."""
+        return self.path(f"{variant}.gated")
+
+    def record(self) -> dict[str, Any]:
+        """Figures so far, by variant."""
+        path = self._record_path
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        self._record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def _record_path(self) -> Path:
+        return RESULTS / f"{self.subject.name}.json"
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -139,68 +159,83 @@ def run_torch(mirror: cgmq.Mirror, samples: Samples) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def make(arguments: argparse.Namespace) -> None:
-    """Writes the files that are not there yet."""
+def train(arguments: argparse.Namespace) -> None:
+    """Learns the plans that are not there yet, and keeps them as gated models."""
     torch.set_num_threads(arguments.threads)
-    for folder in (RESULTS, arguments.files):
-        folder.mkdir(parents=True, exist_ok=True)
-    for subject in SUBJECTS:
-        if not subject.name.startswith(arguments.only):
-            continue
-        files = Files(arguments.files, subject)
-        record_path = RESULTS / f"{subject.name}.json"
-        record = json.loads(record_path.read_text()) if record_path.exists() else {}
+    for files in _files(arguments):
+        subject = files.subject
         source = subject.model(arguments.cache, arguments.shared)
         files.path("float").write_bytes(source.read_bytes())
-        train, test = subject.data(arguments.shared)
-        if "static" not in record:
+        train, _ = subject.data(arguments.shared)
+        if not files.path("static").exists():
             make_static(source, train, files.path("static"))
-            record["static"] = {}
-        for variant in ("8-bit", "mixed"):
-            if variant in record:
+        for variant in OURS:
+            if files.gated(variant).exists():
                 continue
             print(subject.name, variant, flush=True)
-            record[variant] = make_variant(subject, source, train, test, variant, files)
-            print("  ", record[variant], flush=True)
-            record_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            record = files.record()
+            record[variant] = learn(files, variant, source, train)
+            files.write_record(record)
 
 
-def make_variant(
-    subject: Subject, source: Path, train: Arrays, test: Arrays, variant: str, files: Files
-) -> dict[str, Any]:
-    """Quantizes, writes, and compares the file with the mirror."""
+def learn(files: Files, variant: str, source: Path, train: Arrays) -> dict[str, Any]:
+    """Learns one plan; how that went."""
     mixed = variant == "mixed"
-    target = files.path(variant)
     result = cgmq.quantize(
         source,
         train,
         "size:14%" if mixed else "100%",
         target="ort-cpu",
         widths=(2, 4, 8) if mixed else (8,),
-        epochs=subject.epochs if mixed else 1,
-        batch_size=subject.batch_size,
-        output=target,
+        epochs=files.subject.epochs if mixed else 1,
+        batch_size=files.subject.batch_size,
+        output=files.path(variant),
         resume=True,
         progress=lambda event: (
             print("   ", event.to_record(), flush=True) if event.kind == "epoch" else None
         ),
     )
-    report = cgmq.inspect(target)
+    save_model(result.mirror.to_model(), files.gated(variant))
     return {
         "epochs": result.outcome.epochs,
         "best_epoch": result.outcome.best_epoch,
         "seconds": round(sum(record["seconds"] for record in result.history), 1),
-        "rbop": report.rbop,
-        "weight_bytes": report.weight_bytes,
-        "agreement": agreement(target, result.mirror, test),
     }
 
 
-def rows(subject: Subject, arguments: argparse.Namespace, reasons: list[str]) -> list[str]:
+def write(arguments: argparse.Namespace) -> None:
+    """Writes what was learned with the present code, and compares the files with their mirrors."""
+    torch.set_num_threads(arguments.threads)
+    for files in _files(arguments):
+        _, test = files.subject.data(arguments.shared)
+        for variant in OURS:
+            gated = load_model(files.gated(variant))
+            mirror = cgmq.Mirror(gated)
+            target = files.path(variant)
+            save_model(cgmq.write_back(gated, mirror.plan()), target)
+            report = cgmq.inspect(target)
+            record = files.record()
+            record[variant] |= {
+                "rbop": report.rbop,
+                "weight_bytes": report.weight_bytes,
+                "agreement": agreement(target, mirror, test),
+            }
+            files.write_record(record)
+            print(files.subject.name, variant, record[variant], flush=True)
+
+
+def _files(arguments: argparse.Namespace) -> list[Files]:
+    """Those of the models that were asked for."""
+    for folder in (RESULTS, arguments.files):
+        folder.mkdir(parents=True, exist_ok=True)
+    chosen = (s for s in SUBJECTS if s.name.startswith(arguments.only))
+    return [Files(arguments.files, subject) for subject in chosen]
+
+
+def rows(files: Files, shared: Path, reasons: list[str]) -> list[str]:
     """Lines of the table for one model; adds why nodes of ours are float to ``reasons``."""
-    files = Files(arguments.files, subject)
-    record = json.loads((RESULTS / f"{subject.name}.json").read_text())
-    _, test = subject.data(arguments.shared)
+    record = files.record()
+    _, test = files.subject.data(shared)
     # The float model is what agreement is with, quantize_static what latency is compared to.
     paths = [files.path(variant) for variant in VARIANTS]
     few = {name: array[:AT_ONCE] for name, array in test.items()}
@@ -223,7 +258,7 @@ def rows(subject: Subject, arguments: argparse.Namespace, reasons: list[str]) ->
             limit = f"{1.05 * own['weight_bytes'] + 0.05 * float_bytes:,.0f}"
         agreed = own.get("agreement", {}).values()
         cells = [
-            subject.name,
+            files.subject.name,
             variant,
             "" if figures[1].accuracy is None else f"{figures[1].accuracy:.2%}",
             "" if figures[1].same_class is None else f"{figures[1].same_class:.2%}",
@@ -249,9 +284,8 @@ def _ratio(timing: Timing, other: Timing) -> str:
 
 def table(arguments: argparse.Namespace) -> None:
     """Measures all files that are there, and writes the table."""
-    made = [s for s in SUBJECTS if (RESULTS / f"{s.name}.json").exists()]
     reasons: list[str] = []
-    lines = [line for subject in made for line in rows(subject, arguments, reasons)]
+    lines = [line for files in _files(arguments) for line in rows(files, arguments.shared, reasons)]
     head = (
         "model",
         "variant",
@@ -270,7 +304,7 @@ def table(arguments: argparse.Namespace) -> None:
     text = [
         "# Deployment",
         "",
-        "Made by `python tools/bench_deploy.py make` and `table`; do not edit.",
+        "Made by `python tools/bench_deploy.py train`, `write` and `table`; do not edit.",
         "",
         f"onnxruntime {ort.__version__}, {platform.machine()}, {_processor()}; batch 1; medians of "
         f"{_LATENCY_ROUNDS} interleaved rounds in one process for each model. `static`: "
@@ -308,7 +342,7 @@ def _processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Deployed models against onnxruntime's own INT8.")
     commands = parser.add_subparsers(required=True)
-    for name, action in (("make", make), ("table", table)):
+    for name, action in (("train", train), ("write", write), ("table", table)):
         command = commands.add_parser(name)
         command.set_defaults(action=action)
         command.add_argument("--shared", type=Path, required=True)
