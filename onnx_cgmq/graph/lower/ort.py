@@ -29,8 +29,8 @@ from onnx_cgmq.graph.lower.saturating import write_hard_sigmoids
 from onnx_cgmq.graph.lower.sink import sink_dequantization
 from onnx_cgmq.graph.lower.tail import flatten_channels_last
 from onnx_cgmq.graph.lower.weights import (
-    write_accumulated_bias,
     write_bias,
+    write_float_bias,
     write_float_weight,
     write_integer_weight,
 )
@@ -84,7 +84,7 @@ class _Writer:
         readers = [use.node for use in emit.anchor.outputs[0].uses()]
         if step is None or self._integer.issuperset(readers):
             return write_bias(emit, plan, values, step)
-        return write_accumulated_bias(emit, plan, values, step)
+        return write_float_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
         spec, plan, types = tensor.spec, tensor.plan, self._tensors.types

@@ -18,30 +18,21 @@ import onnx_ir as ir
 
 from onnx_cgmq.bits import Role, code_range
 from onnx_cgmq.graph.lower.activations import write_float_activation
-from onnx_cgmq.graph.lower.codes import FloatArray, accumulator_codes, quantized_values
+from onnx_cgmq.graph.lower.codes import FloatArray
 from onnx_cgmq.graph.lower.emit import Emitter
 from onnx_cgmq.graph.lower.gated import GatedTensor, GatedTensors
+from onnx_cgmq.graph.lower.weights import write_float_bias
 from onnx_cgmq.graph.opspec import standard_op
 from onnx_cgmq.graph.quant_op import QUANT_DOMAIN, QUANT_OP, QUANT_VERSION
-from onnx_cgmq.plan import TensorPlan
 
 
 def write_qonnx(tensors: GatedTensors) -> None:
     """Replaces every gated quantizer, in place."""
-    tensors.write_biases(_write_bias)
+    tensors.write_biases(write_float_bias)
     tensors.write(Role.WEIGHT, _write_weight)
     tensors.write(Role.ACTIVATION, _write_activation)
     _say_kernel_shapes(tensors.graph)
     tensors.graph.opset_imports[QUANT_DOMAIN] = QUANT_VERSION
-
-
-def _write_bias(
-    emit: Emitter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
-) -> ir.Value:
-    bias = quantized_values(plan, values)
-    if step is not None:
-        bias = accumulator_codes(bias, step).astype(np.float32) * step
-    return emit.constant("values", bias)
 
 
 def _write_weight(emit: Emitter, tensor: GatedTensor) -> ir.Value:

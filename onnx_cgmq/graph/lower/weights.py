@@ -114,10 +114,9 @@ def write_bias(
     Returns:
         The float value that the operator reads.
     """
-    bias = quantized_values(plan, values)
     if step is None:
-        return emit.constant("values", bias)
-    codes = accumulator_codes(bias, step)
+        return write_float_bias(emit, plan, values, step)
+    codes = accumulator_codes(quantized_values(plan, values), step)
     inputs = [
         emit.constant("codes", codes),
         emit.constant("scale", step),
@@ -128,12 +127,14 @@ def write_bias(
     return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
 
 
-def write_accumulated_bias(
-    emit: Emitter, plan: TensorPlan, values: FloatArray, step: FloatArray
+def write_float_bias(
+    emit: Emitter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
 ) -> ir.Value:
-    """Writes a bias for a float kernel in place of an integer one: what that one would add.
+    """Writes a bias in floats: where there is a step, what an integer accumulator would add.
 
     Arguments as for :func:`write_bias`.
     """
-    codes = accumulator_codes(quantized_values(plan, values), step)
-    return emit.constant("values", codes.astype(np.float32) * step)
+    bias = quantized_values(plan, values)
+    if step is not None:
+        bias = accumulator_codes(bias, step).astype(np.float32) * step
+    return emit.constant("values", bias)

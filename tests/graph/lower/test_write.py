@@ -16,21 +16,6 @@ def test_a_form_that_is_not_there_is_refused() -> None:
         write_back(gated, make_plan(gated), form="tflite")
 
 
-@pytest.mark.parametrize("form", list(Form))
-def test_a_model_says_its_form(form) -> None:
-    gated = insert_gates(mlp())
-    plan = make_plan(gated)
-    assert written_form(gated) is None
-    for given in (form, form.value):
-        assert written_form(write_back(gated, plan, form=given)) is form
-
-
 def test_ort_is_the_default() -> None:
     gated = insert_gates(mlp())
     assert written_form(write_back(gated, make_plan(gated))) is Form.ORT
-
-
-def test_a_form_that_nobody_knows() -> None:
-    gated = insert_gates(mlp())
-    gated.metadata_props["onnx_cgmq.form"] = "tomorrow's"
-    assert written_form(gated) is None
