@@ -171,9 +171,9 @@ class _Predictor:
             return ""
         if not quantizers and not needs_quantized_output(node):
             return ""
-        reader = next(self._float_readers(output), "an output of the model")
-        also = "also " if quantizers else ""
-        return f"its output '{output.name}' is {also}read as float by {reader}"
+        reader = next(self._float_readers(output), "")
+        read = f"read as float by {reader}" if reader else "an output of the model"
+        return f"its output '{output.name}' is {'also ' if quantizers else ''}{read}"
 
     def _float_readers(self, value: ir.Value) -> Iterator[str]:
         """Nodes that read a value as it is, what is written of quantizers left out."""

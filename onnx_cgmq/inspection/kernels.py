@@ -20,13 +20,14 @@ from onnx_cgmq.graph.quant_op import is_quant
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.patterns.codes import is_quantize
 
+_UNLOADED: Final = "onnxruntime can't load the model"
 _GONE: Final = "not in the graph that onnxruntime runs: folded, or fused into another operator"
 _BYTES: Final = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
 def executed_kernels(
     model: ModelLike, graph: ir.Model, operands: Operands, names: Mapping[str, str]
-) -> dict[str, KernelChoice]:
+) -> tuple[dict[str, KernelChoice], str]:
     """Looks up in onnxruntime's optimized graph what runs each MAC node.
 
     Args:
@@ -36,21 +37,22 @@ def executed_kernels(
         names: Names of values in it by those in the file, where they differ.
 
     Returns:
-        Kernels by the name of the node's first output. A kernel that can't be told is ``None``,
-        with the reason: onnxruntime can't load the model, say. None for files in the forms of other
-        flows that it does not load: ``qonnx``, and ``native`` below 8 bits.
+        Kernels by the name of the node's first output, ``None`` for one that can't be told; and a
+        sentence on why none of them can, or nothing. No kernels for files in the forms of other
+        flows that onnxruntime does not load: ``qonnx``, and ``native`` below 8 bits.
     """
     nodes = [node for node in graph.graph.all_nodes() if mac_spec(node) is not None]
     if any(is_quant(node) for node in graph.graph.all_nodes()):
-        return {}
+        return {}, ""
     try:
         found = executed_operators(model)
     except ModelError as error:
         if written_form(graph) is Form.NATIVE:
-            return {}
-        return {node_key(node): KernelChoice(None, str(error)) for node in nodes}
+            return {}, ""
+        return {node_key(node): KernelChoice(None, _UNLOADED) for node in nodes}, str(error)
     executed = {names.get(key, key): operator for key, operator in found.items()}
-    return {node_key(n): _kernel(n, executed.get(node_key(n)), operands) for n in nodes}
+    kernels = {node_key(n): _kernel(n, executed.get(node_key(n)), operands) for n in nodes}
+    return kernels, ""
 
 
 def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice:

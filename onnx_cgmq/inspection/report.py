@@ -174,7 +174,7 @@ def inspect(
         shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
             the model was written with, and 1 for any other size that it leaves open.
         kernels: Load the model in onnxruntime as well, on its CPU provider, and look up which MAC
-            nodes it runs in integers. If it can't load the model, the nodes' reasons say so.
+            nodes it runs in integers. If it can't load the model, a note says so.
 
     Returns:
         The report.
@@ -197,7 +197,10 @@ def inspect(
         raise ModelError("the model has no MAC operators, so no widths to report")
     readings = dict(operands.readings)
     widths = {name: reading.widths for name, reading in readings.items()}
-    found = executed_kernels(model, graph, operands, names) if kernels else {}
+    found: dict[str, KernelChoice] = {}
+    failure = ""
+    if kernels:
+        found, failure = executed_kernels(model, graph, operands, names)
     nodes = tuple(_node_report(op, widths, found.get(op.output)) for op in ops)
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
@@ -219,7 +222,12 @@ def inspect(
         bops=total,
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
         weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
-        notes=(*_notes(readings.values()), *unknown_operators(graph), *open_sizes(graph)),
+        notes=(
+            *filter(None, [failure]),
+            *_notes(readings.values()),
+            *unknown_operators(graph),
+            *open_sizes(graph),
+        ),
         pairs=macs_by_pair(ops, widths, weights),
         # Quantizers that no MAC reads have no reading: there the plan is taken at its word.
         peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,

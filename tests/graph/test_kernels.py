@@ -110,11 +110,11 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
     ("case", "reasons"),
     [
         ("rows", {}),
-        ("chain", {"Conv2": "its output 'y' is read as float by an output of the model"}),
+        ("chain", {"Conv2": "its output 'y' is an output of the model"}),
         ("weight first", {"MatMul0": "weight 'v' is the first factor"}),
         (
             "also an output",
-            {"MatMul0": "its output 'y' is also read as float by an output of the model"},
+            {"MatMul0": "its output 'y' is also an output of the model"},
         ),
         (
             "scaled",
