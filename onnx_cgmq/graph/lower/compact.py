@@ -17,7 +17,7 @@ from onnx_cgmq.graph.lower.scales import (
 )
 from onnx_cgmq.graph.lower.types import drop_inferable_types
 
-_SHARED_UP_TO: Final = 1 << 16  # elements
+_SHARED_UP_TO: Final = 1 << 13  # elements: scales and zero points of channels
 
 
 def compact_model(model: ir.Model, form: Form) -> dict[str, str]:

@@ -21,6 +21,9 @@ from onnx_cgmq.plan import PLAN_VERSION, BitPlan, TensorPlan, short_numbers
 PLAN_KEY: Final = "onnx_cgmq.plan"
 """Key of the plan in the model's ``metadata_props``."""
 
+QUANTIZED: Final = ".quantized"
+"""What the names of quantized values end with."""
+
 _PACK_ABOVE: Final = 512  # characters; a shorter plan stays readable
 _PACKED: Final = "zlib_base85:"
 
@@ -47,11 +50,18 @@ def embed_plan(
     for entry in entries.values():
         if entry["ladder"] == ladder:
             del entry["ladder"]
+    others = {}
+    for value, name in (names or {}).items():
+        owner = entries.get(name.removesuffix(QUANTIZED))
+        if owner is None or not name.endswith(QUANTIZED):
+            others[value] = name
+        else:
+            owner["as"] = value  # its name is in the text once
     fields = {
         "version": PLAN_VERSION,
         "bound": plan.bound,
         "ladder": ladder,
-        "names": dict(names or {}),
+        "names": others,
         "tensors": entries,
     }
     text = json.dumps(fields, separators=(",", ":"))
@@ -89,9 +99,16 @@ def embedded_names(model: ir.Model) -> dict[str, str]:
     Raises:
         ModelError: The plan is damaged, or of a version that this onnx-cgmq can't read.
     """
-    names = (_fields(model) or {}).get("names", {})
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise _damaged("names are no texts")
+    fields = _fields(model)
+    if fields is None:
+        return {}
+    try:
+        names = {str(value): str(name) for value, name in fields.get("names", {}).items()}
+        for name, entry in fields["tensors"].items():
+            if "as" in entry:
+                names[str(entry["as"])] = f"{name}{QUANTIZED}"
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(error) from error
     return names
 
 
