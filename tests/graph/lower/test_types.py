@@ -31,3 +31,18 @@ def test_a_known_size_stays_known() -> None:
     value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([7, 4])
     drop_inferable_types(model)
     assert value.shape == ir.Shape([7, 4])
+
+
+def test_shapes_that_onnxruntime_compares_stay() -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]>
+    g (float[n, 4] x, float[4] s) => (float[n, 4] y) {
+        a = Relu(x)
+        b = Sigmoid(x)
+        c = Add(a, b)
+        d = LayerNormalization(c, s)
+        y = Relu(d)
+    }"""
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
+    drop_inferable_types(model)
+    kept = {value.name for node in model.graph for value in node.outputs if value.shape is not None}
+    assert kept == {"a", "b", "y"}
