@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,8 @@ Amounts = tuple[Amount, ...]
 
 Prices = tuple[float, ...]
 """What a unit of every cost is worth, in units of the first one that counts; 0: does not count."""
+
+Mask = npt.NDArray[np.bool_]
 
 _LEAST_SPARE: Final = 1e-3  # of a limit: what is used up is dear, but not beyond measure
 
@@ -128,13 +130,15 @@ class Budget:
         self, prices: Prices, widths: Widths, upper: Widths, lower: Widths
     ) -> dict[str, Array]:
         """What narrowing each gate from one width to the next lower one is worth."""
-        return self._sum(
-            prices, lambda item: item.cost.saving(widths, upper, lower, item.bound.limit)
-        )
+        worth: dict[str, Array] = {}
+        for price, item in zip(prices, self.constraints, strict=True):
+            if price:
+                _add(worth, price, item.cost.saving(widths, upper, lower, item.bound.limit))
+        return worth
 
     def growth(
         self, costs: Amounts, widths: Widths, wider: Widths
-    ) -> tuple[dict[str, Array], dict[str, npt.NDArray[np.bool_]]]:
+    ) -> tuple[dict[str, Array], dict[str, Mask]]:
         """What widening each gate alone is worth, and whether it fits in what is left.
 
         Args:
@@ -142,27 +146,19 @@ class Budget:
             widths: Present bits.
             wider: Bits to widen to.
         """
-        fits: dict[str, npt.NDArray[np.bool_]] = {}
-
-        def grown(item: Constraint) -> dict[str, Array]:
+        worth: dict[str, Array] = {}
+        fits: dict[str, Mask] = {}
+        for price, item, cost in zip(self.prices(costs), self.constraints, costs, strict=True):
             growth = item.cost.growth(widths, wider)
-            spare = item.bound.limit - costs[self.constraints.index(item)]
+            _add(worth, price, growth)
+            spare = float(item.bound.limit - cost)
             for name, added in growth.items():
-                here = added <= (spare if isinstance(spare, int) else float(spare))
-                fits[name] = np.asarray(fits[name] & here if name in fits else here)
-            return growth
+                fits[name] = np.asarray(fits.get(name, True) & (added <= spare))
+        return worth, fits
 
-        return self._sum(self.prices(costs), grown), fits
 
-    def _sum(
-        self, prices: Sequence[float], of: Callable[[Constraint], Mapping[str, Array]]
-    ) -> dict[str, Array]:
-        """Sum over the costs that count, each at its price."""
-        total: dict[str, Array] = {}
-        for price, item in zip(prices, self.constraints, strict=True):
-            if not price:
-                continue
-            for name, amount in of(item).items():
-                priced = amount if price == 1.0 else price * amount
-                total[name] = total[name] + priced if name in total else priced
-        return total
+def _add(worth: dict[str, Array], price: float, amounts: Mapping[str, Array]) -> None:
+    """Adds amounts at a price."""
+    for name, amount in amounts.items():
+        priced = amount if price == 1.0 else price * amount
+        worth[name] = worth[name] + priced if name in worth else priced
