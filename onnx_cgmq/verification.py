@@ -63,6 +63,7 @@ class Check:
             ``None`` if the file does not say which are.
         table_cost: What its multiply-accumulates cost by the target's table, if any.
         table_unit: Unit of that table.
+        notes: Sentences on what its cost may leave out, as :class:`Report` has them.
     """
 
     samples: int
@@ -79,6 +80,7 @@ class Check:
     peak_activation_bytes: int | None = None
     table_cost: float | None = None
     table_unit: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self, indent: int | None = 2) -> str:
         """JSON text; ``indent=None`` for one line. Values that aren't finite become ``null``."""
@@ -143,6 +145,7 @@ def verify(
         peak_activation_bytes=report.peak_activation_bytes,
         table_cost=None if table is None else float(price_of(report.pairs, table)),
         table_unit=None if table is None else table.unit,
+        notes=report.notes,
     )
 
 

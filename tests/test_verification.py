@@ -48,6 +48,19 @@ def test_different_model():
     assert check.bound is check.within_bound is None
 
 
+def test_what_the_cost_may_leave_out_is_told():
+    model = linear(IDENTITY, output="h")
+    model.opset_import.add(domain="com.microsoft", version=1)
+    sample = onnx.helper.make_node("SampleOp", ["h"], ["scores"], domain="com.microsoft")
+    model.graph.node.append(sample)
+    model.graph.output[0].name = "scores"
+    check = verify(model, linear(IDENTITY), IMAGES, bound="100%")
+    assert check.class_agreement == 1.0
+    (note,) = check.notes
+    assert note.startswith("com.microsoft.SampleOp (1 node) is not known")
+    assert json.loads(check.to_json())["notes"] == [note]
+
+
 def test_mirror_as_reference_keeps_its_mode():
     mirror = Mirror(linear(IDENTITY))
     mirror.train()

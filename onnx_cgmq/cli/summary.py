@@ -34,6 +34,8 @@ def check_table(check: Check) -> Table:
     _add_further_costs(table, check)
     if check.bound is not None:
         table.add_row("bound", f"{check.bound}: kept")
+    for note in check.notes:
+        table.add_row("note", note)
     return table
 
 

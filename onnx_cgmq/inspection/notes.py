@@ -23,6 +23,7 @@ _NO_MACS: Final = frozenset(
         "FastGelu",
         "GatherBlockQuantized",
         "GatherND",
+        "GridSample",
         "Gelu",
         "GroupNorm",
         "Inverse",
@@ -43,6 +44,8 @@ _NO_MACS: Final = frozenset(
         "QuickGelu",
         "Range",
         "ReduceSumInteger",
+        "RemovePadding",
+        "RestorePadding",
         "RotaryEmbedding",
         "SkipGroupNorm",
         "SkipLayerNormalization",
@@ -89,4 +92,6 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
 def _is_harmless(node: ir.Node) -> bool:
     if node.domain in QUANT_DOMAINS:
         return node.op_type in _QUANTIZERS
+    if node.domain == "ai.onnx.ml":
+        return not node.op_type.startswith(("Linear", "SVM"))
     return node.domain == "com.microsoft" and node.op_type in _NO_MACS

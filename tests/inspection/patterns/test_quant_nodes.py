@@ -136,7 +136,9 @@ def test_operators_that_nobody_knows_are_told() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("MultiThreshold", ["h"], ["i"], domain=QONNX),
-        helper.make_node("QMoE", ["i"], ["y"], domain=MICROSOFT),
+        helper.make_node("QMoE", ["i"], ["j"], domain=MICROSOFT),
+        helper.make_node("Scaler", ["j"], ["k"], domain="ai.onnx.ml"),
+        helper.make_node("QuickGelu", ["k"], ["y"], domain=MICROSOFT),
     ]
     first, second = inspect(foreign_model(nodes, {"w": W})).notes
     assert first.startswith(f"{QONNX}.MultiThreshold (1 node) is not known")
