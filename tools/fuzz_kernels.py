@@ -202,10 +202,10 @@ def main() -> None:
         for problem in outcomes[-1].problems or [""]:
             if outcomes[-1].verdict != "right":
                 print(f"{case}: {outcomes[-1].verdict}: {problem}", flush=True)
-    text = _table(outcomes, arguments.first)
-    if arguments.output is not None:
-        arguments.output.write_text(text, encoding="utf-8")
-    print(text)
+        if arguments.output is not None:  # true of what is done so far
+            text = _table(outcomes, arguments.first)
+            arguments.output.write_text(text, encoding="utf-8")
+    print(_table(outcomes, arguments.first))
 
 
 if __name__ == "__main__":
