@@ -63,11 +63,8 @@ class _Writer:
     def __init__(self, tensors: GatedTensors) -> None:
         # What each tensor meets is read off the gated graph, hence before anything is replaced.
         self._tensors = tensors
-        widths = {tensor.name: tensor.plan.grid_width for tensor in tensors.of_role(*Role)}
-        kernels = predict_kernels(tensors.model, widths)
-        self._integer = {
-            node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER
-        }
+        kernels = ort_kernels(tensors).items()
+        self._integer = {node for node, choice in kernels if choice.kernel is Kernel.INTEGER}
         weights = tensors.of_role(Role.WEIGHT)
         self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
 
