@@ -18,6 +18,7 @@ import argparse
 import json
 import platform
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,14 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import onnx_cgmq as cgmq
 from onnx_cgmq.benchmark import Benchmark, Timing, bench
-from onnx_cgmq.data.source import Samples, open_data
+from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.graph.files.load import load_model, save_model
 from onnx_cgmq.graph.kernels import Kernel
-from onnx_cgmq.runtime import run_onnxruntime
+from onnx_cgmq.runtime import counted, open_session, run_batch
 
 RESULTS = Path("docs/benchmarks/deploy")
 TABLE = Path("docs/benchmarks/deploy.md")
 CALIBRATED, AT_ONCE = 256, 16
-CODES_OF = 32  # samples whose codes are compared
 OURS = ("8-bit", "mixed")
 VARIANTS = ("float", "static", *OURS)
 _LATENCY_ROUNDS = 25
@@ -113,29 +113,38 @@ def make_static(model: Path, arrays: Arrays, target: Path) -> None:
         )
 
 
-def agreement(deployed: Path, mirror: cgmq.Mirror, arrays: Arrays) -> dict[str, Any]:
+def agreement(deployed: Path, mirror: cgmq.Mirror, arrays: Arrays) -> dict[str, dict[str, float]]:
     """How the file agrees with its mirror, with all optimizations of onnxruntime and without any.
 
     Returns:
-        By kind of run, the share of samples of the same class, and the share of equal codes: of
-        all that quantizers of activations make for the first samples.
+        By kind of run, the share of samples of the same class, and the share of equal codes among
+        all that quantizers of activations make.
     """
-    samples = open_data(arrays, mirror.model)
-    few = open_data({name: array[:CODES_OF] for name, array in arrays.items()}, mirror.model)
-    wanted = run_torch(mirror, samples)
     traced = with_codes(deployed)
-    codes = run_torch(cgmq.Mirror(traced), few)
-    found = {}
-    for name, optimize in (("optimized", True), ("plain", False)):
-        got = run_onnxruntime(deployed, samples, AT_ONCE, optimize=optimize)
-        same = [got[key].argmax(-1) == array.argmax(-1) for key, array in wanted.items()]
-        got = run_onnxruntime(traced, few, AT_ONCE, optimize=optimize)
-        equal = [got[key] == array for key, array in codes.items() if array.dtype == np.uint8]
-        found[name] = {
-            "same_class": float(np.mean(same[0])),
-            "equal_codes": sum(int(part.sum()) for part in equal) / sum(p.size for p in equal),
+    models = ((deployed, mirror), (traced, cgmq.Mirror(traced)))
+    sessions = {
+        kind: [open_session(model, optimize=optimize) for model, _ in models]
+        for kind, optimize in (("optimized", True), ("plain", False))
+    }
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in sessions}
+    for batch in open_data(arrays, mirror.model).batches(AT_ONCE):
+        wanted, codes = (run_torch(reference, batch) for _, reference in models)
+        for kind, (plain, tracing) in sessions.items():
+            got, got_codes = run_batch(plain, batch), run_batch(tracing, batch)
+            name, scores = next(iter(wanted.items()))
+            same = got[name].argmax(-1) == scores.argmax(-1)
+            found[kind].update(samples=same.size, same=int(same.sum()))
+            for name, array in codes.items():
+                if array.dtype == np.uint8:
+                    equal = int((got_codes[name] == array).sum())
+                    found[kind].update(codes=array.size, equal=equal)
+    return {
+        kind: {
+            "same_class": counts["same"] / counts["samples"],
+            "equal_codes": counts["equal"] / counts["codes"],
         }
-    return found
+        for kind, counts in found.items()
+    }
 
 
 def with_codes(deployed: Path) -> onnx.ModelProto:
@@ -148,15 +157,12 @@ def with_codes(deployed: Path) -> onnx.ModelProto:
     return model
 
 
-def run_torch(mirror: cgmq.Mirror, samples: Samples) -> Arrays:
-    """Outputs of a mirror for all samples."""
-    parts: list[Arrays] = []
+def run_torch(mirror: cgmq.Mirror, batch: Batch) -> Arrays:
+    """Outputs of a mirror for a batch."""
+    inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     with torch.no_grad():
-        for batch in samples.batches(AT_ONCE):
-            inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
-            outputs = mirror.eval()(inputs)
-            parts.append({k: v[: batch.size].numpy() for k, v in outputs.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        outputs = mirror.eval()(inputs)
+    return {name: counted(value.numpy(), batch) for name, value in outputs.items()}
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -318,8 +324,8 @@ def table(arguments: argparse.Namespace) -> None:
         "`quantize_static` is silently wrong there, which costs it accuracy. Ours keeps codes of "
         "8-bit weights within -64 .. 64, which can't saturate.",
         "",
-        "Same codes: of all that quantizers of activations make in the file, compared with the "
-        f"mirror, for {CODES_OF} samples.",
+        "Same codes: share of all that quantizers of activations make in the file, over all test "
+        "samples, that are those of the mirror.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
