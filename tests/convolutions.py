@@ -15,6 +15,15 @@ from onnx_cgmq.bits import Role
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
 
+GRANULARITIES = (
+    ("tensor", "tensor"),
+    ("channel", "tensor"),
+    ("element", "tensor"),
+    ("channel", "channel"),
+    ("element", "element"),
+)
+"""Of weights and activations, as they are used together."""
+
 
 def run(model: ir.Model, x, optimize: bool, save: Path | None = None) -> np.ndarray:
     options = ort.SessionOptions()

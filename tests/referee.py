@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -68,3 +69,13 @@ def assert_gradients(
         return tuple(output for output in outputs if output.is_floating_point())
 
     assert torch.autograd.gradcheck(run, tuple(floats.values()), fast_mode=fast)
+
+
+def optimized_operators(model: ir.Model, folder: Path) -> list[str]:
+    """Operator types of the graph that onnxruntime runs, in order."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    content = ir.to_proto(model).SerializeToString()
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node]

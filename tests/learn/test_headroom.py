@@ -6,11 +6,10 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 import torch
 from plans import make_plan
+from referee import optimized_operators
 from toys import convnet, toy_data
 
 from onnx_cgmq.data.source import open_data
@@ -33,15 +32,6 @@ def _dead_channel() -> onnx.ModelProto:
     return model
 
 
-def _kernels(model: ir.Model, folder) -> Counter:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    proto = ir.to_proto(model).SerializeToString()
-    ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
-
-
 @pytest.mark.parametrize("settings", [{"granularity": "channel"}, {"weight_ranges": "channel"}])
 def test_a_calibrated_model_stays_in_integers(settings, tmp_path) -> None:
     model = _dead_channel()
@@ -50,7 +40,7 @@ def test_a_calibrated_model_stays_in_integers(settings, tmp_path) -> None:
     data = toy_data(model)
     calibrate(mirror, open_data(data, prepare(model)))
     written = write_back(gated, mirror.plan())
-    kernels = _kernels(written, tmp_path)
+    kernels = Counter(optimized_operators(written, tmp_path))
     assert (kernels["QLinearConv"], kernels["Conv"]) == (2, 0)
     wanted, plain, fast = (
         open_session(m, optimize=o).run(["y"], {"x": data["x"]})[0]
@@ -67,7 +57,7 @@ def test_without_calibration_the_kernel_is_float_and_right(tmp_path) -> None:
     model = _dead_channel()
     gated = insert_gates(model, widths=(8,), granularity="channel", activation_granularity="tensor")
     written = write_back(gated, make_plan(gated))
-    kernels = _kernels(written, tmp_path)
+    kernels = Counter(optimized_operators(written, tmp_path))
     assert (kernels["QLinearConv"], kernels["Conv"] + kernels["FusedConv"]) == (1, 1)
     x = toy_data(model)["x"]
     wanted, plain, fast = (

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from referee import optimized_operators
 
 from onnx_cgmq.bits import INTEGER_KERNEL_BITS
 from onnx_cgmq.data.source import open_data
@@ -177,16 +177,6 @@ def _deploy(
     return mirror, write_back(gated, mirror.plan()), data
 
 
-def _kernels(model: ir.Model, tmp_path) -> Counter:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    proto = ir.to_proto(model).SerializeToString()
-    ort.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
-    nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
-    return Counter(node.op_type for node in nodes)
-
-
 @pytest.mark.parametrize(
     ("body", "carried"),
     [
@@ -229,7 +219,7 @@ def test_what_goes_on_in_floats_stays_float() -> None:
 )
 def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     _, written, _ = _deploy(_model(body), bits)
-    found = _kernels(written, tmp_path)
+    found = Counter(optimized_operators(written, tmp_path))
     assert {name: found[name] for name in kernels} == kernels
     # The last Conv makes the graph's output, which is float: so is its kernel, which reads codes
     # through Cast, Relu or Sub, and Mul.
@@ -254,7 +244,7 @@ def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits
 
 def test_a_factor_is_part_of_the_scale(tmp_path) -> None:
     mirror, written, data = _deploy(_model(SCALED, (4, 8)), 8)
-    kernels = _kernels(written, tmp_path)
+    kernels = Counter(optimized_operators(written, tmp_path))
     # Transpose moves codes, and the products give codes at once.
     assert kernels == {
         "QuantizeLinear": 1,

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from convolutions import LAYERS, gated, network, run, samples
+from convolutions import GRANULARITIES, LAYERS, gated, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import draw_widths, make_plan, set_initializer, set_widths
@@ -30,16 +30,7 @@ def check_file(written: ir.Model) -> onnx.ModelProto:
     return proto
 
 
-@pytest.mark.parametrize(
-    ("weights", "activations"),
-    [
-        ("tensor", "tensor"),
-        ("channel", "tensor"),
-        ("element", "tensor"),
-        ("channel", "channel"),
-        ("element", "element"),
-    ],
-)
+@pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize("widths", [(2, 4, 8), (2, 4, 8, 16, 32)])
 def test_written_file_equals_the_gated_model(weights, activations, widths) -> None:
     prune = weights != "tensor"

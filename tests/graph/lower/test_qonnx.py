@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import gated, network, run, samples
+from convolutions import GRANULARITIES, gated, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import draw_widths, make_plan, set_initializer
@@ -37,16 +37,7 @@ def plan_of(model: ir.Model, **widths: int):
     return make_plan(model, {name: np.array(widths.get(name, 8)) for name in names})
 
 
-@pytest.mark.parametrize(
-    ("weights", "activations"),
-    [
-        ("tensor", "tensor"),
-        ("channel", "tensor"),
-        ("element", "tensor"),
-        ("channel", "channel"),
-        ("element", "element"),
-    ],
-)
+@pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize(("widths", "form"), [((2, 4, 8), "qonnx"), ((2, 4, 8, 16, 32), "ort")])
 def test_outputs_are_those_of_the_gated_model(weights, activations, widths, form) -> None:
     """Also for plans with zero points, which were made for another form."""

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
+from referee import optimized_operators
 
 from onnx_cgmq.graph.lower.tail import flatten_channels_last
 from onnx_cgmq.runtime import open_session
@@ -54,12 +54,7 @@ def test_onnxruntime_pools_with_channels_last(tmp_path) -> None:
     pool = f"m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(q) {GLOBAL.replace('(q', '(m')}"
     model = _model(pool, FLATTENED[0])
     flatten_channels_last(model.graph)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    content = ir.to_proto(model).SerializeToString()
-    ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    kernels = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    kernels = optimized_operators(model, tmp_path)
     assert "NhwcMaxPool" in kernels
     assert kernels.count("Transpose") == 1
 
