@@ -254,7 +254,7 @@ def rows(files: Files, shared: Path, reasons: list[str]) -> list[str]:
     lines = []
     for index, (variant, path) in enumerate(zip(VARIANTS, paths, strict=True)):
         figures = {threads: timed[threads].timings[index] for threads in timed}
-        nodes = cgmq.inspect(path, kernels=True).nodes
+        nodes = () if variant == "float" else cgmq.inspect(path, kernels=True).nodes
         floats = [node for node in nodes if node.kernel is not Kernel.INTEGER]
         if variant in record and floats:
             reasons.extend(f"{files.path(variant).stem}: {n.name}: {n.reason}" for n in floats)
@@ -275,7 +275,7 @@ def rows(files: Files, shared: Path, reasons: list[str]) -> list[str]:
             f"{path.stat().st_size:,}",
             limit,
             f"{int8_bytes / path.stat().st_size:.2f} x",
-            f"{len(floats)} of {len(nodes)}",
+            f"{len(floats)} of {len(nodes)}" if nodes else "all",
             f"{own['rbop']:.3%}" if own else "",
             " / ".join(f"{kind['same_class']:.2%}" for kind in agreed),
             " / ".join(f"{kind['equal_codes']:.3%}" for kind in agreed),

@@ -153,7 +153,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
         if shapes[index] is None:
             raise ModelError(
                 f"node {name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
-                "infer the model's shapes first"
+                "infer the model's shapes first, as prepare() does"
             )
     known = [
         None if shape is None else tuple(1 if n is None else n for n in shape) for shape in shapes

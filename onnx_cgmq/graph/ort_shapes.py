@@ -41,4 +41,5 @@ def set_types_of_onnxruntime(model: ir.Model, values: Sequence[ir.Value]) -> Non
         kind, _, element = output.type.rstrip(")").partition("(")
         if value is not None and kind == "tensor":
             value.type = ir.TensorType(ir.DataType[element.upper()])
-            value.shape = ir.Shape(output.shape)
+            if output.shape:  # empty if the rank is unknown, as for a scalar
+                value.shape = ir.Shape(output.shape)

@@ -39,6 +39,20 @@ def test_types_and_shapes() -> None:
     assert [output.name for output in model.graph.outputs] == ["y"]
 
 
+def test_an_unknown_rank_is_not_taken_for_a_scalar() -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n,4] x, int64[k] sizes) => (float[m] y) {
+            r = Reshape (x, sizes)
+            y = Relu (r)
+        }"""
+    )
+    (value,) = model.graph[0].outputs
+    set_types_of_onnxruntime(model, [value])
+    assert value.dtype is ir.DataType.FLOAT
+    assert value.shape is None
+
+
 def test_what_onnxruntime_does_not_know_stays_open() -> None:
     model = behind_a_foreign_operator("com.example")
     (value,) = model.graph.node("add").outputs
