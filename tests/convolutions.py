@@ -9,11 +9,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from onnx import TensorProto, helper
-from plans import set_initializer
+from plans import draw_widths, make_plan, set_initializer
 
 from onnx_cgmq.bits import Role
 from onnx_cgmq.graph.gating.gates import quantizer_nodes
 from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.plan import BitPlan
 
 GRANULARITIES = (
     ("tensor", "tensor"),
@@ -84,6 +85,18 @@ def gated(layers=LAYERS, seed=0, **config) -> ir.Model:
         if spec.role is Role.ACTIVATION:
             set_initializer(node.inputs[-2], np.full(spec.range_shape, 2.5))
     return model
+
+
+def mixed(weights, activations, widths, form="ort") -> tuple[ir.Model, BitPlan]:
+    """A gated model and a plan of drawn widths; weights with many gates may be pruned."""
+    model = gated(
+        granularity=weights,
+        activation_granularity=activations,
+        widths=widths,
+        prune=weights != "tensor",
+        form=form,
+    )
+    return model, make_plan(model, draw_widths(model, np.random.default_rng(2), widths[-1]))
 
 
 def samples(seed=1, count=16) -> np.ndarray:

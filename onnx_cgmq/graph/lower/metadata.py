@@ -6,7 +6,8 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -80,7 +81,7 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
     fields = _fields(model)
     if fields is None:
         return {}
-    try:
+    with _damage_reported():
         tensors: dict[str, dict[str, Any]] = fields["tensors"]
         for entry in tensors.values():
             entry.setdefault("ladder", fields["ladder"])
@@ -88,8 +89,6 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
                 entry["widths"] = _widths(entry["widths"])
             if "step" in entry:
                 entry["step"] = np.array(entry["step"], dtype=np.float32)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(error) from error
     return tensors
 
 
@@ -102,13 +101,11 @@ def embedded_names(model: ir.Model) -> dict[str, str]:
     fields = _fields(model)
     if fields is None:
         return {}
-    try:
+    with _damage_reported():
         names = {str(value): str(name) for value, name in fields.get("names", {}).items()}
         for name, entry in fields["tensors"].items():
             if "as" in entry:
                 names[str(entry["as"])] = f"{name}{QUANTIZED}"
-    except (KeyError, TypeError, AttributeError) as error:
-        raise _damaged(error) from error
     return names
 
 
@@ -116,18 +113,21 @@ def _fields(model: ir.Model) -> dict[str, Any] | None:
     text = model.metadata_props.get(PLAN_KEY)
     if text is None:
         return None
-    try:
+    with _damage_reported():
         fields: dict[str, Any] = json.loads(_unpack(text))
         version = fields["version"]
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise _damaged(error) from error
     if version != PLAN_VERSION:
         raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
     return fields
 
 
-def _damaged(reason: object) -> ModelError:
-    return ModelError(f"the bit plan in the model's metadata is damaged: {reason}")
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Whatever reading stumbles over means that the plan is damaged."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
 
 
 def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import GRANULARITIES, gated, network, run, samples
+from convolutions import GRANULARITIES, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import draw_widths, make_plan
@@ -32,14 +32,7 @@ def quantizer(written: ir.Model, name: str) -> ir.Node:
 @pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize(("widths", "form"), [((2, 4, 8), "qonnx"), ((2, 4, 8, 16, 32), "ort")])
 def test_outputs_and_cost_are_those_of_the_gated_model(weights, activations, widths, form) -> None:
-    model = gated(
-        granularity=weights,
-        activation_granularity=activations,
-        widths=widths,
-        prune=weights != "tensor",
-        form=form,
-    )
-    plan = make_plan(model, draw_widths(model, np.random.default_rng(2), widths[-1]))
+    model, plan = mixed(weights, activations, widths, form)
     written = write_back(model, plan, form="native")
     proto = ir.to_proto(written)
     onnx.checker.check_model(proto, full_check=True)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from convolutions import GRANULARITIES, LAYERS, gated, network, run, samples
+from convolutions import GRANULARITIES, LAYERS, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import draw_widths, make_plan, set_initializer, set_widths
@@ -33,11 +33,7 @@ def check_file(written: ir.Model) -> onnx.ModelProto:
 @pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize("widths", [(2, 4, 8), (2, 4, 8, 16, 32)])
 def test_written_file_equals_the_gated_model(weights, activations, widths) -> None:
-    prune = weights != "tensor"
-    model = gated(
-        granularity=weights, activation_granularity=activations, widths=widths, prune=prune
-    )
-    plan = make_plan(model, draw_widths(model, np.random.default_rng(2), widths[-1]))
+    model, plan = mixed(weights, activations, widths)
     written = write_back(model, plan)
     check_file(written)
     x = samples()

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import GRANULARITIES, gated, network, run, samples
+from convolutions import GRANULARITIES, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import draw_widths, make_plan, set_initializer
@@ -41,14 +41,7 @@ def plan_of(model: ir.Model, **widths: int):
 @pytest.mark.parametrize(("widths", "form"), [((2, 4, 8), "qonnx"), ((2, 4, 8, 16, 32), "ort")])
 def test_outputs_are_those_of_the_gated_model(weights, activations, widths, form) -> None:
     """Also for plans with zero points, which were made for another form."""
-    model = gated(
-        granularity=weights,
-        activation_granularity=activations,
-        widths=widths,
-        prune=weights != "tensor",
-        form=form,
-    )
-    plan = make_plan(model, draw_widths(model, np.random.default_rng(2), widths[-1]))
+    model, plan = mixed(weights, activations, widths, form)
     written = write_back(model, plan, form="qonnx")
     assert not written.functions
     assert written.graph.opset_imports[QUANT_DOMAIN] == 1
