@@ -8,38 +8,38 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnx_cgmq.benchmark import bench
-    from onnx_cgmq.config import Config
+    from onnx_cgmq.api.benchmark import bench
+    from onnx_cgmq.api.pipeline import Result, quantize
+    from onnx_cgmq.api.verification import verify
+    from onnx_cgmq.contract.plan import BitPlan
     from onnx_cgmq.errors import CgmqError
-    from onnx_cgmq.graph.gating.insert import insert_gates
-    from onnx_cgmq.graph.lower.write import write_back
-    from onnx_cgmq.graph.preparation.prepare import prepare
+    from onnx_cgmq.gating.insert import insert_gates
     from onnx_cgmq.inspection import inspect
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.guide import Guide
     from onnx_cgmq.mirror.module import Mirror
-    from onnx_cgmq.pipeline import Result, quantize
-    from onnx_cgmq.plan import BitPlan
-    from onnx_cgmq.targets.target import Target
-    from onnx_cgmq.verification import verify
+    from onnx_cgmq.preparation.prepare import prepare
+    from onnx_cgmq.settings.config import Config
+    from onnx_cgmq.settings.target import Target
+    from onnx_cgmq.writing.write_back import write_back
 
 # Names load on first use: importing the package must not load torch.
 _MODULES = {
-    "BitPlan": "onnx_cgmq.plan",
+    "BitPlan": "onnx_cgmq.contract.plan",
     "CgmqError": "onnx_cgmq.errors",
-    "Config": "onnx_cgmq.config",
+    "Config": "onnx_cgmq.settings.config",
     "Guide": "onnx_cgmq.learn.guide",
     "Mirror": "onnx_cgmq.mirror.module",
-    "Result": "onnx_cgmq.pipeline",
-    "Target": "onnx_cgmq.targets.target",
-    "bench": "onnx_cgmq.benchmark",
+    "Result": "onnx_cgmq.api.pipeline",
+    "Target": "onnx_cgmq.settings.target",
+    "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
-    "insert_gates": "onnx_cgmq.graph.gating.insert",
+    "insert_gates": "onnx_cgmq.gating.insert",
     "inspect": "onnx_cgmq.inspection",
-    "prepare": "onnx_cgmq.graph.preparation.prepare",
-    "quantize": "onnx_cgmq.pipeline",
-    "verify": "onnx_cgmq.verification",
-    "write_back": "onnx_cgmq.graph.lower.write",
+    "prepare": "onnx_cgmq.preparation.prepare",
+    "quantize": "onnx_cgmq.api.pipeline",
+    "verify": "onnx_cgmq.api.verification",
+    "write_back": "onnx_cgmq.writing.write_back",
 }
 
 __all__ = [

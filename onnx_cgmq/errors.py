@@ -50,3 +50,10 @@ class ConfigError(CgmqError):
     """A setting is unknown, out of range, or contradicts another."""
 
     exit_code = 2
+
+
+def one_line(error: BaseException, limit: int = 500) -> str:
+    """The innermost cause of an error on one line: wrappers only repeat the whole graph."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:limit]

@@ -12,18 +12,18 @@ import torch
 from hypothesis import strategies as st
 from toys import CLASSES, guided_steps
 
-from onnx_cgmq.config import Config
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.write import write_back
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
+from onnx_cgmq.writing.write_back import write_back
 
 
 @st.composite
@@ -98,7 +98,7 @@ def _gated(model: onnx.ModelProto, x: np.ndarray, config: Config):
 
 def _check(gated, mirror, guide: Guide, data) -> None:
     """The plan, the file and onnxruntime agree, within the bound."""
-    plan = mirror.plan()
+    plan = guide.plan()
     written = write_back(gated, plan)
     report = inspect(written)
     assert report.bops == plan.cost.bops

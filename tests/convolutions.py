@@ -11,10 +11,10 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 from plans import draw_widths, make_plan, set_initializer
 
-from onnx_cgmq.bits import Role
-from onnx_cgmq.graph.gating.gates import quantizer_nodes
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.plan import BitPlan
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 
 GRANULARITIES = (
     ("tensor", "tensor"),

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from onnx import helper
 from toys import convnet, make_model, mlp
 
-from onnx_cgmq.config import Config
 from onnx_cgmq.cost.model import CostModel
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.preparation.prepare import prepare
-from onnx_cgmq.targets.table import CostTable
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
+from onnx_cgmq.settings.cost_table import CostTable
 
 LADDER = (2, 4, 8, 16, 32)
 

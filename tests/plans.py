@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range, intervals
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range, intervals
+from onnx_cgmq.contract.plan import BitPlan, TensorPlan
 from onnx_cgmq.cost.model import CostModel
-from onnx_cgmq.graph.gating.gates import quantizer_nodes
-from onnx_cgmq.graph.lower.codes import own_codes
-from onnx_cgmq.plan import BitPlan, TensorPlan
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.writing.codes import own_codes
 
 
 def set_widths(gated: ir.Model, widths: dict[str, np.ndarray]) -> None:

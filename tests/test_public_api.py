@@ -39,7 +39,7 @@ PARAMETERS = {
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "inspect": "model shapes *kernels",
-    "verify": "deployed reference data *bound *target",
+    "verify": "reference deployed data *bound *target",
     "Mirror": "model",
     "Guide": "mirror bound *target *direction *steps *interval",
 }

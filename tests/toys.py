@@ -9,14 +9,14 @@ import torch
 from onnx import TensorProto, helper
 from torch.nn.functional import cross_entropy
 
-from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
 
 CLASSES = 3
 

@@ -33,11 +33,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.benchmark import Benchmark, Timing, bench
+from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
 from onnx_cgmq.data import Batch, open_data
+from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.graph.files.load import load_model, save_model
-from onnx_cgmq.graph.kernels import Kernel
-from onnx_cgmq.runtime import counted, open_session, run_batch
+from onnx_cgmq.ort.session import counted, open_session, run_batch
 
 RESULTS = Path("docs/benchmarks/deploy")
 TABLE = Path("docs/benchmarks/deploy.md")

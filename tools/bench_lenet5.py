@@ -28,8 +28,8 @@ import torch
 from get_mnist import DEFAULT_CACHE, Images, load_mnist
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.events import EpochDone, Event
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.contract.events import EpochDone, Event
+from onnx_cgmq.ort.session import open_session
 
 MODEL = Path("examples/mnist/lenet5.onnx")
 RESULTS = Path("docs/benchmarks/lenet5")
@@ -135,7 +135,7 @@ def run_one(run: Run, digits: Digits, files: Path) -> dict[str, Any]:
         seed=run.seed,
     )
     seconds = time.perf_counter() - started
-    check = cgmq.verify(output, result.mirror, digits.test, bound=run.bound)
+    check = cgmq.verify(result.mirror, output, digits.test, bound=run.bound)
     report = cgmq.inspect(output)
     return {
         "run": asdict(run),

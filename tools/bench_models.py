@@ -32,11 +32,11 @@ from model_data import Arrays, batches, samples
 from onnx_ir.passes import common
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.events import EpochDone, Event
+from onnx_cgmq.contract.events import EpochDone, Event
 from onnx_cgmq.graph.files.load import load_model
-from onnx_cgmq.graph.preparation.precision import change_float_type
-from onnx_cgmq.graph.preparation.prepare import prepare
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
+from onnx_cgmq.preparation.precision import change_float_type
+from onnx_cgmq.preparation.prepare import prepare
 
 RESULTS = Path("docs/benchmarks/models")
 TABLE = Path("docs/benchmarks/models.md")

@@ -28,7 +28,7 @@ import onnx
 import torch
 from convert_cases import PASS, TORCHVISION, Case, backend_cases, has_gradient
 
-from onnx_cgmq.mirror.registry import registered_operators
+from onnx_cgmq.mirror.core.registry import registered_operators
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "converters"

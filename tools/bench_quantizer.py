@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.config import Direction
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
-from onnx_cgmq.learn.allocator import keep_freed_memory
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.directions import wanted_statistics
+from onnx_cgmq.learn.malloc import keep_freed_memory
 from onnx_cgmq.learn.statistics import RunningStatistics
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.settings.config import Direction
 
 Step = Callable[[], None]
 

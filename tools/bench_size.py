@@ -29,8 +29,8 @@ from onnx import helper
 
 import onnx_cgmq as cgmq
 from onnx_cgmq.graph.files.load import save_model
-from onnx_cgmq.graph.preparation.opset import newest_opset
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.ort.capabilities import newest_opset
+from onnx_cgmq.preparation.prepare import prepare
 
 _NODES = (1_000, 5_000, 20_000)
 _LARGE_MODEL = "large.onnx"

@@ -29,7 +29,7 @@ from get_models import DEFAULT_CACHE, fetch
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_cgmq import inspect, prepare
-from onnx_cgmq.graph.opspec import MAC_OP_TYPES
+from onnx_cgmq.graph.operators import MAC_OP_TYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
 

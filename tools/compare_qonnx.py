@@ -28,10 +28,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.bits import Role
+from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.graph.files.load import save_model
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
 
 TABLE = Path("docs/benchmarks/qonnx.md")
 EXAMPLE = Path("examples/mnist")

@@ -28,15 +28,14 @@ sys.path[:0] = [str(Path(__file__).parent)]
 from fuzz_graphs import random_network  # noqa: E402
 
 import onnx_cgmq as cgmq  # noqa: E402
-from onnx_cgmq.bits import Role  # noqa: E402
+from onnx_cgmq.contract.bits import Role  # noqa: E402
 from onnx_cgmq.data import open_data  # noqa: E402
 from onnx_cgmq.errors import CgmqError  # noqa: E402
-from onnx_cgmq.execution import executed_operators, is_integer_kernel  # noqa: E402
-from onnx_cgmq.graph.kernels import Kernel, KernelChoice  # noqa: E402
-from onnx_cgmq.graph.lower.gated import GatedTensors  # noqa: E402
-from onnx_cgmq.graph.lower.ort import ort_kernels  # noqa: E402
-from onnx_cgmq.graph.opspec import mac_spec, node_key  # noqa: E402
-from onnx_cgmq.runtime import open_session  # noqa: E402
+from onnx_cgmq.gating.predicted_kernels import Kernel  # noqa: E402
+from onnx_cgmq.graph.operators import mac_spec, node_key  # noqa: E402
+from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel  # noqa: E402
+from onnx_cgmq.ort.session import open_session  # noqa: E402
+from onnx_cgmq.writing.write_back import Written, write  # noqa: E402
 
 _ALL = (2, 4, 8, 16, 32)
 _SEVERAL_CODES = 0.25  # share of the entries of an output
@@ -96,9 +95,8 @@ def examine(case: int) -> Outcome:
         problems = _compare(cgmq.write_back(gated, plan), wanted, data)
     except Exception as error:  # whatever onnxruntime raises
         return Outcome(case, "wrong", [f"does not run: {' '.join(str(error).split())[-200:]}"])
-    predicted = ort_kernels(GatedTensors(gated, plan))
-    surprises, kernels = _check(predicted, cgmq.write_back(gated, plan, compact=False))
-    problems += surprises
+    differences, kernels = _check(write(gated, plan, compact=False))
+    problems += differences
     return Outcome(case, "wrong" if problems else "right", problems, kernels)
 
 
@@ -142,24 +140,26 @@ def _compare(
 
 
 def _check(
-    predicted: dict[ir.Node, KernelChoice], written: ir.Model
+    written: Written,
 ) -> tuple[list[str], Counter[tuple[str, str]]]:
     """Nodes that do not run in the kernel that was predicted, and MAC nodes by kernel."""
-    executed = executed_operators(written)
-    keys = {node.name: node_key(node) for node in written.graph.all_nodes()}
-    surprises, kernels = [], Counter[tuple[str, str]]()
-    for node, choice in predicted.items():
-        runs = executed.get(keys.get(node.name, ""))
+    executed = executed_operators(written.model)
+    nodes = {str(node.name): node for node in written.model.graph.all_nodes()}
+    differences, kernels = [], Counter[tuple[str, str]]()
+    for name, choice in written.kernels.items():
+        node = nodes.get(name)
+        if node is None:
+            continue
+        runs = executed.get(node_key(node))
         kernel = Kernel.INTEGER if runs and is_integer_kernel(runs) else Kernel.FLOAT
         expected = choice.kernel.value if choice.kernel else ""
         if mac_spec(node) is not None:
             kernels[expected, kernel.value if runs else "can't be told"] += 1
         if runs is not None and kernel is not choice.kernel:
-            surprises.append(
-                f"{node.op_type} {node.name}: predicted {expected} ({choice.reason}), "
-                f"runs as {runs}"
+            differences.append(
+                f"{node.op_type} {name}: predicted {expected} ({choice.reason}), runs as {runs}"
             )
-    return surprises, kernels
+    return differences, kernels
 
 
 def _table(outcomes: Sequence[Outcome], first: int) -> str:

@@ -41,8 +41,8 @@ from fuzz_seeds import seed_models  # noqa: E402
 import onnx_cgmq as cgmq  # noqa: E402
 from onnx_cgmq.errors import CgmqError  # noqa: E402
 from onnx_cgmq.graph.files.load import load_model, save_model  # noqa: E402
-from onnx_cgmq.graph.preparation.prepare import prepare  # noqa: E402
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES  # noqa: E402
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES  # noqa: E402
+from onnx_cgmq.preparation.prepare import prepare  # noqa: E402
 
 _MEMORY = 4 << 30  # bytes that a process may take beyond its imports
 _SECONDS = 60.0  # for one file, on a machine that may be busy

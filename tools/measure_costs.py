@@ -21,10 +21,10 @@ import onnx_ir as ir
 from onnx import helper
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.benchmark import bench
+from onnx_cgmq.api.benchmark import bench
 from onnx_cgmq.data import open_data
 from onnx_cgmq.graph.files.load import save_model
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.preparation.prepare import prepare
 
 CHANNELS, SIZE, KERNEL = 64, 28, 3
 FLOAT = "float.onnx"

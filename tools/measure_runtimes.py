@@ -2,7 +2,7 @@
 
 A convolution between quantizers is written in one way after the other. A version takes a way if
 the file loads, computes what it does when written plainly, to the last bit, and fuses to the one
-integer kernel with nothing left over. ``onnx_cgmq/graph/runtimes.py`` has the first versions;
+integer kernel with nothing left over. ``onnx_cgmq/ort/versions.py`` has the first versions;
 the tool says where that differs.
 
     python tools/measure_runtimes.py --output docs/benchmarks/runtimes/features.json
@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from packaging.version import Version
 from runtimes import Interpreter, Job, Run, with_version
 
-from onnx_cgmq.graph.runtimes import Runtime
+from onnx_cgmq.ort.versions import Runtime
 
 VERSIONS = (
     *(

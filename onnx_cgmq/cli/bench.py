@@ -35,7 +35,7 @@ def bench_command(
 ) -> None:
     """Time models side by side in onnxruntime; the first is what the others are compared with."""
     with reported(as_json=as_json, debug=debug):
-        from onnx_cgmq.benchmark import bench
+        from onnx_cgmq.api.benchmark import bench
 
         result = bench(
             models,

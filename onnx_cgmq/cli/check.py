@@ -59,12 +59,12 @@ def verify_command(
 ) -> None:
     """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
     with reported(as_json=as_json, debug=debug):
+        from onnx_cgmq.api.verification import verify
         from onnx_cgmq.cli.summary import check_table
-        from onnx_cgmq.targets import DEFAULT_TARGET
-        from onnx_cgmq.verification import verify
+        from onnx_cgmq.settings import DEFAULT_TARGET
 
         check = verify(
-            deployed, reference, data, bound=bound or None, target=target or DEFAULT_TARGET
+            reference, deployed, data, bound=bound or None, target=target or DEFAULT_TARGET
         )
         if as_json:
             typer.echo(check.to_json())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onnx_cgmq.graph.lower.form import Form
+from onnx_cgmq.contract.form import Form
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from onnx_cgmq.events import EpochDone, Event, Finished, Notice, Started, StepDone
+from onnx_cgmq.contract.events import EpochDone, Event, Finished, Notice, Started, StepDone
 
 
 class ProgressDisplay:

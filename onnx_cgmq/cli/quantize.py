@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from onnx_cgmq.bits import Granularity
 from onnx_cgmq.cli.failures import INTERRUPTED, reported
 from onnx_cgmq.cli.options import (
     DataOption,
@@ -33,7 +32,8 @@ from onnx_cgmq.cli.settings import (
     parse_widths_for,
     read_config,
 )
-from onnx_cgmq.config import Config, Direction
+from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.settings.config import Config, Direction
 
 
 def _help(text: str, setting: str) -> str:
@@ -206,7 +206,7 @@ def _run(
 ) -> None:
     from rich.console import Console
 
-    from onnx_cgmq import pipeline
+    from onnx_cgmq.api import pipeline
     from onnx_cgmq.cli.progress import ProgressDisplay
     from onnx_cgmq.cli.summary import result_json, result_table
 

@@ -9,7 +9,7 @@ import typer
 
 from onnx_cgmq.cli.options import assignments, parse_widths
 from onnx_cgmq.errors import ConfigError
-from onnx_cgmq.validation import read_toml
+from onnx_cgmq.settings.toml import read_toml
 
 _NAMES = "Names of tensors and nodes, patterns (head/*) and operator types (LSTM) will do"
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from onnx_cgmq.graph.files.load import file_size
 
 if TYPE_CHECKING:
-    from onnx_cgmq.events import Started
-    from onnx_cgmq.pipeline import Result
-    from onnx_cgmq.verification import Check
+    from onnx_cgmq.api.pipeline import Result
+    from onnx_cgmq.api.verification import Check
+    from onnx_cgmq.contract.events import Started
 
 
 def check_table(check: Check) -> Table:
@@ -50,7 +50,7 @@ def result_table(
         files: What was written, by kind; ``model`` among them.
         model: The float model.
     """
-    cost, check = result.plan.cost, result.check
+    cost, check = result.cost, result.check
     table = _figures()
     table.add_row("bound", f"{result.plan.bound}: kept")
     table.add_row("RBOP", f"{cost.rbop:.4%} ({cost.bops:,} bit operations)")
@@ -80,7 +80,7 @@ def result_json(
         "reason": result.outcome.reason,
         "epochs": result.outcome.epochs,
         "bound": result.plan.bound,
-        "cost": result.plan.cost.model_dump(mode="json"),
+        "cost": result.cost.model_dump(mode="json"),
         "float_accuracy": None if started is None else started.float_accuracy,
         "check": json.loads(result.check.to_json()),
         "float_bytes": file_size(model),

@@ -20,7 +20,7 @@ def targets_command(
     with reported(as_json=False, debug=debug):
         from rich.table import Table
 
-        from onnx_cgmq.targets import built_in_targets, load_target, target_text
+        from onnx_cgmq.settings import built_in_targets, load_target, target_text
 
         if name is not None:
             typer.echo(target_text(name), nl=False)

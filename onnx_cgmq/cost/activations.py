@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from onnx_cgmq.bits import FLOAT_BITS
+from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, CostKind
-from onnx_cgmq.cost.cost import listing
 from onnx_cgmq.cost.geometry import Array
-from onnx_cgmq.graph.liveness import LiveSet
+from onnx_cgmq.cost.protocol import listing
+from onnx_cgmq.gating.live_sets import LiveSet
 
 _FLOAT = np.array(FLOAT_BITS, dtype=np.int64)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from onnx_cgmq.bits import FLOAT_BITS
+from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp, Operand
 

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, Bound, share_text, text_of
-from onnx_cgmq.cost.cost import Cost
 from onnx_cgmq.cost.geometry import Array
+from onnx_cgmq.cost.protocol import Cost
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 
 Amounts = tuple[Amount, ...]
 """A cost for every bound, in their order."""

@@ -14,10 +14,10 @@ from onnx_cgmq.cost.geometry import Array, Side
 from onnx_cgmq.cost.product import Product
 from onnx_cgmq.cost.products import products
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import permutation, transposes_above
-from onnx_cgmq.graph.opspec import mac_spec, node_key
-from onnx_cgmq.graph.sizes import Sizes
+from onnx_cgmq.graph.operators import mac_spec, node_key
+from onnx_cgmq.ort.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def mac_ops(
 ) -> tuple[MacOp, ...]:
     """Finds the multiply-accumulates of a prepared, gated or written graph, in graph order.
 
-    Sizes that the model leaves open are those noted for its inputs (:mod:`~onnx_cgmq.graph.sizes`);
+    Sizes that the model leaves open are those noted for its inputs (:mod:`~onnx_cgmq.ort.sizes`);
     what depends on the data counts as 1. Subgraphs count once.
 
     Args:

@@ -7,21 +7,21 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from onnx_cgmq.bits import Role
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.plan import PlanCost
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.cost.activations import ActivationCost
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, Widths, bops, total_macs
 from onnx_cgmq.cost.bound import Amount, Bounds, CostKind, parse_bounds
 from onnx_cgmq.cost.budget import Budget, Constraint
-from onnx_cgmq.cost.cost import Cost
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.operations import BopsCost
+from onnx_cgmq.cost.protocol import Cost
 from onnx_cgmq.cost.size import SizeCost, Storage
 from onnx_cgmq.cost.table import TableCost
-from onnx_cgmq.graph.gating.gates import quantizer_nodes
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
-from onnx_cgmq.graph.liveness import LiveSet, live_sets
-from onnx_cgmq.plan import PlanCost
-from onnx_cgmq.targets.table import CostTable
+from onnx_cgmq.gating.live_sets import LiveSet, live_sets
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.settings.cost_table import CostTable
 
 
 class CostModel:

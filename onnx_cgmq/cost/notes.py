@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.gating.gated_qdq import is_gated_quantizer
-from onnx_cgmq.graph.kernels import Kernel, narrowest_widths, predict_kernels
+from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.gating.predicted_kernels import Kernel, narrowest_widths, predict_kernels
 from onnx_cgmq.graph.layouts import transposes_above
-from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.graph.sizes import Sizes
+from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.ort.sizes import Sizes
 
 _SHOWN = 3
 

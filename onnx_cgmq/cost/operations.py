@@ -15,9 +15,9 @@ from onnx_cgmq.cost.bops import (
     total_macs,
 )
 from onnx_cgmq.cost.bound import Amount, CostKind
-from onnx_cgmq.cost.cost import listing
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp
+from onnx_cgmq.cost.protocol import listing
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ from onnx_cgmq.cost.sequences import (
     dynamic_lstm,
     recurrent,
 )
-from onnx_cgmq.graph.opspec import int_attribute, operator_key
+from onnx_cgmq.graph.operators import int_attribute, operator_key
 
 
 def products(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
     """The products of a MAC operator.
 
     Args:
-        node: A node that :func:`~onnx_cgmq.graph.opspec.mac_spec` has an entry for.
+        node: A node that :func:`~onnx_cgmq.graph.operators.mac_spec` has an entry for.
         shapes: Shapes of all its inputs.
 
     Raises:

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, CostKind
-from onnx_cgmq.cost.cost import listing
 from onnx_cgmq.cost.geometry import Array
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.cost.protocol import listing
 from onnx_cgmq.graph.layouts import constants_read
-from onnx_cgmq.graph.lower.storage import WeightTypes
+from onnx_cgmq.writing.storage import WeightTypes
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from onnx_cgmq.bits import FLOAT_BITS, Ladder
+from onnx_cgmq.contract.bits import FLOAT_BITS, Ladder
 from onnx_cgmq.cost.bops import Widths, total_macs
 from onnx_cgmq.cost.bound import Amount, CostKind
-from onnx_cgmq.cost.cost import listing
 from onnx_cgmq.cost.geometry import Array, tap_product
 from onnx_cgmq.cost.macs import MacOp
 from onnx_cgmq.cost.operations import operands
-from onnx_cgmq.targets.table import CostTable
+from onnx_cgmq.cost.protocol import listing
+from onnx_cgmq.settings.cost_table import CostTable
 
 Pairs = Mapping[tuple[int, int], int]
 """Multiply-accumulates by the bits of their weight and of their activation."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.data.checks import LABEL
-from onnx_cgmq.errors import CgmqError, DataError
+from onnx_cgmq.errors import DataError
 
 Item = tuple[dict[str, npt.NDArray[Any]], "npt.NDArray[Any] | None"]
 """Inputs by name, and labels if there are any."""
@@ -155,34 +154,6 @@ def calibration_batches(reader: CalibrationReader) -> Iterator[Mapping[str, Any]
     """The batches of an onnxruntime ``CalibrationDataReader``."""
     while (batch := reader.get_next()) is not None:
         yield batch
-
-
-def is_object_path(text: str) -> bool:
-    """Whether a text has the form ``package.module:name``."""
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
-
-
-def import_object(text: str, error_type: type[CgmqError] = DataError) -> Callable[..., Any]:
-    """The callable that ``package.module:name`` names.
-
-    Raises:
-        CgmqError: As ``error_type``: the module can't be imported, or has no such callable.
-    """
-    module_name, _, attribute = text.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise error_type(
-            f"{text}: can't import {module_name!r} ({error}); give package.module:name of "
-            "something on the Python path"
-        ) from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise error_type(f"{text}: {module_name!r} has no {attribute!r}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise error_type(f"{text}: not callable, but {type(found).__name__}")
-    return cast(Callable[..., Any], found)
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:

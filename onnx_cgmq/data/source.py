@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_cgmq.data import readers
 from onnx_cgmq.data.checks import check_inputs, check_labels
 from onnx_cgmq.data.files import FileStore, Loaded
+from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
 from onnx_cgmq.data.specs import InputSpec, class_count, fixed_batch, input_specs, output_names
 from onnx_cgmq.errors import DataError
@@ -71,8 +72,8 @@ class _Wanted:
 def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     names = wanted.names
     where = f"data ({type(data).__name__})"
-    if isinstance(data, str) and readers.is_object_path(data) and not os.path.exists(data):
-        data = readers.import_object(data)
+    if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
+        data = import_object(data)
     if isinstance(data, (str, os.PathLike)):
         return _open_path(Path(data), wanted)
     if hasattr(data, "get_next"):

@@ -1,1 +1,1 @@
-"""ONNX graphs in memory: load, prepare, insert gates, write back. Never imports torch."""
+"""What is known of ONNX graphs: files, operators, shapes, values. No gates, no onnxruntime."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.opspec import mac_spec, quantized_spec, standard_op
+from onnx_cgmq.graph.operators import mac_spec, quantized_spec, standard_op
 
 
 def transposes_above(value: ir.Value) -> tuple[ir.Node, ...]:

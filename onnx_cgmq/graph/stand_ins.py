@@ -8,7 +8,7 @@ from typing import Final
 import onnx
 from onnx import TensorProto
 
-from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
+from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 
 _OF_ONNXRUNTIME: Final = ("QuantizeLinear", "DequantizeLinear")
 _KEEPS_SHAPE: Final = ("BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.opspec import mac_spec
-from onnx_cgmq.graph.ort_shapes import set_types_of_onnxruntime
-from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
+from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 
 
 def normalize(model: ir.Model) -> None:

@@ -7,9 +7,9 @@ from typing import Final
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.opspec import mac_spec, operator_key, standard_op
-from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
-from onnx_cgmq.graph.sizes import Sizes
+from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.graph.operators import mac_spec, operator_key, standard_op
+from onnx_cgmq.ort.sizes import Sizes
 
 _NO_MACS: Final = frozenset(
     {

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS, Granularity, Role
-from onnx_cgmq.inspection.grid import Grid, IntArray, scalar
-from onnx_cgmq.inspection.narrowing import (
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.inspection.claims import (
     Claim,
     claimed_granularity,
     claimed_on_grid,
@@ -20,6 +19,7 @@ from onnx_cgmq.inspection.narrowing import (
     widened,
 )
 from onnx_cgmq.inspection.patterns import find_grid
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, scalar
 
 _SUFFIXES: Final = (".quantized", ".values", ".float", "_DequantizeLinear_Output", "_quantized")
 

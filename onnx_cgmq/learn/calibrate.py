@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Role
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.data.source import Samples
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.batches import tensors
-from onnx_cgmq.learn.headroom import leave_room_for_biases
+from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.mirror.module import Mirror
 
 _KEEP = 1 << 18  # values of an activation

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
 from onnx_cgmq.errors import ConfigError, OutputError
+from onnx_cgmq.settings.config import Config
 
 _VERSION = 3
 
@@ -65,3 +70,22 @@ class Checkpoint:
     def remove(self) -> None:
         """Deletes the file; the run is complete."""
         self.path.unlink(missing_ok=True)
+
+
+def fingerprint(config: Config, bound: str, samples: int, model: ir.Model) -> str:
+    """Identifies a run, so that a checkpoint of another one is refused. The time limit may change.
+
+    Args:
+        config: Its settings.
+        bound: Its bounds.
+        samples: Number of its training samples.
+        model: The float model.
+    """
+    settings = config.model_dump(mode="json", exclude={"time_limit"})
+    weights = {
+        name: zlib.crc32(value.const_value.tobytes())
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    }
+    content = json.dumps([settings, bound, samples, weights], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

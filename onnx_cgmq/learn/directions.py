@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Granularity, Role
-from onnx_cgmq.config import Direction
+from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.learn.statistics import RunningStatistics
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.settings.config import Direction
 
 MIN_DIRECTION = 0.1
 """Directions are bounded away from 0, so that a violated bound is always reached."""

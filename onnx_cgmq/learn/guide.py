@@ -9,22 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import INTEGER_KERNEL_BITS, Granularity, Role
-from onnx_cgmq.config import Direction
-from onnx_cgmq.cost.bound import Bound, Bounds
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, Role
+from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.cost.bound import Bound, Bounds, CostKind
 from onnx_cgmq.cost.budget import Amounts
 from onnx_cgmq.cost.model import CostModel
+from onnx_cgmq.learn.assignment import Ladders, Scores, Widths, narrow_until, widen_within
 from onnx_cgmq.learn.directions import (
     gate_direction,
     importance,
     standardise,
     wanted_statistics,
 )
-from onnx_cgmq.learn.gates import Ladders, Scores, Widths, narrow_until, widen_within
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
-from onnx_cgmq.targets import DEFAULT_TARGET, TargetLike, load_target
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.tensor_plans import narrow_to_codes
+from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
+from onnx_cgmq.settings.config import Direction
 
 
 class Guide:
@@ -69,7 +71,6 @@ class Guide:
             ConfigError: There is no such target.
         """
         self.mirror = mirror
-        mirror.guide = self
         specs = {name: quantizer.spec for name, quantizer in mirror.quantizers.items()}
         self.cost_model = CostModel.of(mirror.model, load_target(target).cost)
         self.budget = self.cost_model.budget(bound)
@@ -169,6 +170,28 @@ class Guide:
         for name, quantizer in self.mirror.quantizers.items():
             if not np.array_equal(quantizer.widths, widths[name]):
                 self._set_gate(quantizer, quantizer.gate_for(widths[name]))
+
+    def plan(self) -> BitPlan:
+        """The plan of the mirror as it is, made to keep the bounds, with its cost.
+
+        The widths first fall until all bounds are kept. Then channels and elements of weights get
+        the narrowest width that holds their codes (the values stay), so that plan, mirror and
+        written file count the same.
+
+        Returns:
+            The plan, with the values of weights and biases that differ from the model's, for
+            :func:`write_back`.
+        """
+        self.enforce()
+        for name, quantizer in self.mirror.quantizers.items():
+            values = self._values(name)
+            if values is not None:
+                narrow_to_codes(quantizer, values)
+        plan = self.mirror.plan()
+        widths = {name: tensor.widths for name, tensor in plan.tensors.items()}
+        peak = any(bound.kind is CostKind.ACTIVATIONS for bound in self.bounds)
+        cost = self.cost_model.plan_cost(widths, peak=peak)
+        return plan.model_copy(update={"bound": self.budget.text, "cost": cost})
 
     def release(self) -> None:
         """Stops taking statistics, which makes training steps cheaper."""

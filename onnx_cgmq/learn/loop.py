@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from onnx_cgmq.bits import Role
-from onnx_cgmq.config import Config
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.cost.bound import plain
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
-from onnx_cgmq.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.losses import LossFunction
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
-from onnx_cgmq.learn.start import Start, snapshot
+from onnx_cgmq.learn.snapshot import Start, snapshot
 from onnx_cgmq.learn.teacher import Teacher
-from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config
 
 GUIDE_SHARE = 0.25
 """Part of the steps in which gates move; in the rest the widths are fixed and all else learns."""
@@ -71,13 +70,12 @@ class _StopError(Exception):
     """Ends learning early, for the reason given."""
 
 
-@dataclass
 class Learner:
-    """Everything that one run of learning holds.
+    """One run of learning.
 
     Attributes:
-        mirror: The gated mirror; holds the best feasible state after :meth:`run`.
-        guide: Its guide.
+        guide: The guide of the gates.
+        mirror: What it guides; holds the best feasible state after :meth:`run`.
         train: Training data.
         teacher: The float model's outputs on it.
         loss: The loss.
@@ -85,30 +83,49 @@ class Learner:
         config: Settings.
         emit: Takes progress events.
         checkpoint: Where to save after each epoch, if anywhere.
+        best: The best feasible state so far.
+        total_steps: Training steps of the whole run.
     """
 
-    mirror: Mirror
-    guide: Guide
-    train: Samples
-    teacher: Teacher
-    loss: LossFunction
-    evaluator: Evaluator
-    config: Config
-    emit: Callable[[Event], None]
-    checkpoint: Checkpoint | None = None
-    best: Best = field(default_factory=Best)
+    def __init__(
+        self,
+        guide: Guide,
+        train: Samples,
+        teacher: Teacher,
+        loss: LossFunction,
+        evaluator: Evaluator,
+        config: Config,
+        emit: Callable[[Event], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Prepares to learn from where the mirror is.
 
-    def __post_init__(self) -> None:
-        self._steps_per_epoch = self.train.batch_count(self.config.batch_size)
-        self._total = self._steps_per_epoch * self.config.epochs
-        self._guided = guided_steps(self.train, self.config)
-        self._optimizer = Optimizer(self.mirror, self.config)
+        Args:
+            guide: The guide; its mirror holds the best feasible state after :meth:`run`.
+            train: Training data.
+            teacher: The float model's outputs on it.
+            loss: The loss.
+            evaluator: Held-out data, which the best state is chosen on.
+            config: Settings.
+            emit: Takes progress events.
+            checkpoint: Where to save after each epoch, if anywhere.
+        """
+        self.best = Best()
+        self.guide, self.mirror = guide, guide.mirror
+        self.train, self.teacher, self.loss = train, teacher, loss
+        self.evaluator, self.config = evaluator, config
+        self.emit, self.checkpoint = emit, checkpoint
+        self._steps_per_epoch = train.batch_count(config.batch_size)
+        self.total_steps: int = self._steps_per_epoch * config.epochs
+        self._guided = guided_steps(train, config)
+        self._optimizer = Optimizer(self.mirror, config)
+        self._start = Start(self.mirror)
+        self._began = time.monotonic()
         self._step = 0
         self._lost_steps = 0  # in a row
         self._epochs = 0
         self._loss_sum = 0.0  # of the steps made in this epoch
         self._settled = False
-        self._start = Start(self.mirror)
         self._pace = 1.0  # of the learning rates
 
     def run(self, resume: bool = False) -> Outcome:
@@ -119,7 +136,7 @@ class Learner:
         """
         if resume and self.checkpoint is not None:
             self._restore(self.checkpoint.load())
-        self._started = time.monotonic()
+        self._began = time.monotonic()
         reason = "complete"
         try:
             for epoch in range(self._epochs, self.config.epochs):
@@ -158,7 +175,7 @@ class Learner:
                 self._settle()
             self._train_step(batch)
             limit = self.config.time_limit
-            if limit is not None and time.monotonic() - self._started > limit:
+            if limit is not None and time.monotonic() - self._began > limit:
                 raise _StopError("time limit")
         loss, accuracy = self.evaluator.evaluate(self.mirror)
         self._consider(epoch + 1, loss, accuracy)
@@ -195,7 +212,7 @@ class Learner:
         outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
         loss = self.loss(outputs, answers(batch, len(batch.indices)), self.teacher.outputs(batch))
         loss.backward()  # type: ignore[no-untyped-call]
-        rate = self._pace * schedule(self._step, self._guided, self._total)
+        rate = self._pace * schedule(self._step, self._guided, self.total_steps)
         learned = self._optimizer.step(rate)
         if learned and not self._settled:
             self.guide.step()
@@ -205,7 +222,7 @@ class Learner:
         self.emit(
             StepDone(
                 step=self._step,
-                total_steps=self._total,
+                total_steps=self.total_steps,
                 phase=self._phase,
                 loss=value,
                 cost_ratio=self.guide.budget.ratio(self.guide.costs),
@@ -259,11 +276,6 @@ class Learner:
         return bits / max(1, count)
 
     # -- the best state -------------------------------------------------------------------------
-
-    @property
-    def total_steps(self) -> int:
-        """Training steps of the whole run."""
-        return self._total
 
     def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
         """Keeps the state if it is settled, within the bound, and the best so far."""

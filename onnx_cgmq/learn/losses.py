@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.data.checks import LABEL
-from onnx_cgmq.data.readers import import_object, is_object_path
+from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.errors import ConfigError, DataError
 from onnx_cgmq.learn.batches import Answers
 

@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from onnx_cgmq.bits import Role
-from onnx_cgmq.config import Config
+from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config
 
 _WARM_UP_SHARE = 0.02
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Role
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 
 
 class RunningStatistics:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
-from onnx_cgmq.cost.bound import CostKind
-from onnx_cgmq.cost.model import CostModel
+from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
-from onnx_cgmq.mirror.build import compile_model
-from onnx_cgmq.mirror.constants import constants_of, gated_nodes, replace_constants
-from onnx_cgmq.mirror.dtypes import to_torch
-from onnx_cgmq.mirror.planning import learned_values, narrow_to_codes, tensor_plan
-from onnx_cgmq.mirror.program import Program, run_steps
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
-from onnx_cgmq.plan import BitPlan
-
-if TYPE_CHECKING:
-    from onnx_cgmq.learn.guide import Guide
+from onnx_cgmq.mirror.compile.build import compile_model
+from onnx_cgmq.mirror.compile.constants import constants_of, gated_nodes, replace_constants
+from onnx_cgmq.mirror.core.dtypes import to_torch
+from onnx_cgmq.mirror.core.program import Program, run_steps
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
 
 
 class Mirror(nn.Module):
@@ -37,7 +32,6 @@ class Mirror(nn.Module):
         input_names: Names of the graph inputs.
         output_names: Names of the graph outputs.
         quantizers: The quantizers by the name of the tensor they quantize, in graph order.
-        guide: The guide of its gates, if it has one.
     """
 
     def __init__(self, model: ModelLike) -> None:
@@ -54,7 +48,6 @@ class Mirror(nn.Module):
         super().__init__()
         self.model: ir.Model = load_model(model)
         constants = constants_of(self.model)
-        self.guide: Guide | None = None
         self.quantizers: dict[str, GatedQuantizer] = {}
         modules: dict[ir.Node, GatedQuantizer] = {}
         for node, gated in gated_nodes(self.model.graph, constants).items():
@@ -179,40 +172,26 @@ class Mirror(nn.Module):
         return inputs
 
     def plan(self) -> BitPlan:
-        """What the quantizers hold: width, range and grid of every gated tensor, and the cost.
+        """What the quantizers hold: width, range and grid of every gated tensor.
 
-        Channels and elements of weights are first given the narrowest width that holds their codes
-        (the values stay), so that plan, mirror and written file count the same.
-
-        A guided mirror keeps its bound here too: widths fall first if they are above it.
+        Nothing is changed or counted: a plan within a bound, with its cost, comes from
+        :meth:`~onnx_cgmq.learn.guide.Guide.plan`.
 
         Returns:
-            The plan, with the values of weights and biases that differ from the model's, for
-            :func:`write_back`.
+            The plan without a cost, with the values of weights and biases that differ from the
+            model's, for :func:`write_back`.
         """
-        if self.guide is not None:
-            self.guide.enforce()
         parameters = self.value_parameters
-        for name, quantizer in self.quantizers.items():
-            if name in parameters:
-                narrow_to_codes(quantizer, parameters[name])
         learned = {
             name: learned_values(parameters[name], self._program.constants[name].tensor)
             for name in self.quantizers
             if name in parameters
         }
-        tensors = {
-            name: tensor_plan(quantizer, learned.get(name))
-            for name, quantizer in self.quantizers.items()
-        }
-        widths = {name: plan.widths for name, plan in tensors.items()}
-        if self.guide is None:
-            return BitPlan(tensors=tensors, cost=CostModel.of(self.model).plan_cost(widths))
-        peak = any(bound.kind is CostKind.ACTIVATIONS for bound in self.guide.bounds)
         return BitPlan(
-            bound=self.guide.budget.text,
-            tensors=tensors,
-            cost=self.guide.cost_model.plan_cost(widths, peak=peak),
+            tensors={
+                name: tensor_plan(quantizer, learned.get(name))
+                for name, quantizer in self.quantizers.items()
+            }
         )
 
     def to_model(self) -> ir.Model:

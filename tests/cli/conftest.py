@@ -7,15 +7,15 @@ import onnx_ir as ir
 import pytest
 import typer.testing
 
-from onnx_cgmq import pipeline
-from onnx_cgmq.bits import Granularity, GridForm, Role
+from onnx_cgmq.api import pipeline
+from onnx_cgmq.api.verification import Check
 from onnx_cgmq.cli.app import app
-from onnx_cgmq.events import EpochDone, Finished, Limit, Started, StepDone
+from onnx_cgmq.contract.bits import Granularity, GridForm, Role
+from onnx_cgmq.contract.events import EpochDone, Finished, Limit, Started, StepDone
+from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.loop import Outcome
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.plan import BitPlan, PlanCost, TensorPlan
-from onnx_cgmq.verification import Check
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from onnx_cgmq import pipeline
-from onnx_cgmq.bits import Granularity
-from onnx_cgmq.config import Config, Direction
+from onnx_cgmq.api import pipeline
+from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.contract.form import Form
+from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import BoundError, DataError, ModelError, OutputError, VerificationError
-from onnx_cgmq.graph.lower.form import Form
-from onnx_cgmq.plan import BitPlan
+from onnx_cgmq.settings.config import Config, Direction
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 
 from onnx_cgmq.cli.settings import merge, parse_fixed, parse_widths_for, read_config
-from onnx_cgmq.config import Config
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.settings.config import Config
 
 NAMED = {"keep_float": [], "fix": {}}
 

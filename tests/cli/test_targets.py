@@ -1,4 +1,4 @@
-from onnx_cgmq.targets import built_in_targets, load_target
+from onnx_cgmq.settings import built_in_targets, load_target
 
 
 def test_list(cli):

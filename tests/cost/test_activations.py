@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_cgmq.cost.activations import ActivationCost, peak_bytes
-from onnx_cgmq.graph.liveness import LiveSet
+from onnx_cgmq.gating.live_sets import LiveSet
 
 SETS = (LiveSet(32, {"x": 10, "y": 6}), LiveSet(0, {"y": 6, "z": 30}))
 

@@ -10,7 +10,7 @@ from costs import GRAPHS, gated, product_table, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_cgmq.bits import Granularity
+from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
 

@@ -8,7 +8,7 @@ from costs import gated, product_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_cgmq.bits import Granularity
+from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.errors import BoundError

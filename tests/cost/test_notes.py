@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 from onnx_cgmq.cost.notes import cost_notes
-from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.gating.insert import insert_gates
 
 WEIGHT = "float[2, 2] w = {1, 2, 3, 4}"
 

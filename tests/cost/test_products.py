@@ -232,6 +232,6 @@ def test_heads_that_do_not_divide_are_named() -> None:
 
 
 def test_every_operator_is_one_of_onnx() -> None:
-    from onnx_cgmq.graph.opspec import MAC_OP_TYPES
+    from onnx_cgmq.graph.operators import MAC_OP_TYPES
 
     assert set(MAC_OP_TYPES) <= {schema.name for schema in onnx.defs.get_all_schemas()}

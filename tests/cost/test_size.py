@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.cost.size import Storage
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
-from onnx_cgmq.graph.lower.storage import WeightTypes
+from onnx_cgmq.writing.storage import WeightTypes
 
 
 def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:

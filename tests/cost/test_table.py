@@ -7,11 +7,11 @@ from costs import gated, product_table, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.table import macs_by_pair, price_of
-from onnx_cgmq.targets.table import CostTable
+from onnx_cgmq.settings.cost_table import CostTable
 
 
 def bits_of(widths, name, shape):

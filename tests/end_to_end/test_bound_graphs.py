@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from toys import CLASSES
 
-from onnx_cgmq.config import Config
+from onnx_cgmq.settings.config import Config
 
 STEPS, SIZE, HIDDEN = 5, 4, 6
 

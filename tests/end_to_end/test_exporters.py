@@ -12,7 +12,7 @@ from networks import NETWORKS, export
 
 import onnx_cgmq
 from onnx_cgmq.mirror import Mirror
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
 
 BOUND = "5%"  # below what 8 bits everywhere cost, so that widths have to fall
 

@@ -7,10 +7,10 @@ import pytest
 from networks import NETWORKS, export
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.bits import Role
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.form import Form
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.graph.lower.form import Form
-from onnx_cgmq.runtime import open_session, open_written
+from onnx_cgmq.ort.session import open_session, open_written
 
 
 @pytest.mark.filterwarnings("ignore")  # deprecations of the exporters
@@ -27,7 +27,7 @@ def test_a_plan_in_every_form(name) -> None:
         spec = quantizer.spec
         if spec.role is not Role.BIAS:
             quantizer.set_gate(quantizer.gate_for(rng.choice(spec.ladder.widths, spec.gate_shape)))
-    plan = mirror.plan()
+    plan = cgmq.Guide(mirror, "100%").plan()
     (expected,) = open_session(mirror.to_model(), optimize=False).run(None, {"x": x})
     for form in Form:
         written = cgmq.write_back(gated, plan, form=form)

@@ -12,9 +12,9 @@ import onnx
 import pytest
 import torch
 
-from onnx_cgmq.graph.preparation.prepare import prepare
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.runtime import open_session
+from onnx_cgmq.ort.session import open_session
+from onnx_cgmq.preparation.prepare import prepare
 
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "models"
 FILES = sorted(CACHE.glob("*.onnx"))

@@ -7,9 +7,9 @@ import pytest
 from convolutions import gated
 from plans import draw_widths, make_plan
 
-from onnx_cgmq.graph.lower.form import Form
-from onnx_cgmq.graph.lower.write import write_back
+from onnx_cgmq.contract.form import Form
 from onnx_cgmq.inspection import inspect
+from onnx_cgmq.writing.write_back import write_back
 
 
 @pytest.mark.parametrize(

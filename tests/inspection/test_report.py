@@ -10,12 +10,12 @@ from onnx import TensorProto, helper
 from plans import make_plan
 from rich.console import Console
 
+from onnx_cgmq.contract.identifiers import PLAN_KEY
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.gating.gates import quantizer_nodes
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.lower.metadata import PLAN_KEY
-from onnx_cgmq.graph.lower.write import write_back
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
+from onnx_cgmq.writing.write_back import write_back
 
 
 def mlp() -> onnx.ModelProto:

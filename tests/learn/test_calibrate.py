@@ -7,14 +7,14 @@ import pytest
 import torch
 from toys import convnet, mlp, toy_data
 
-from onnx_cgmq.bits import Granularity, Role
+from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn import calibrate as calibration
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.mirror.ranges import fit_ranges
+from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
+from onnx_cgmq.preparation.prepare import prepare
 
 
 def _mirror(model, **settings) -> tuple[Mirror, Samples]:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.config import Direction
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.directions import (
     MIN_DIRECTION,
     gate_direction,
@@ -17,7 +16,8 @@ from onnx_cgmq.learn.directions import (
     wanted_statistics,
 )
 from onnx_cgmq.learn.statistics import RunningStatistics
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.settings.config import Direction
 
 SHAPE = (4, 6)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from toys import mlp, toy_data
 
-from onnx_cgmq.config import Config
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
 
 
 def _evaluator(held_out=None, batch="n", loss="auto") -> tuple[Evaluator, Mirror]:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from toys import convnet, gated_mirror, guided_steps, mlp
 
-from onnx_cgmq.bits import Granularity, Role
-from onnx_cgmq.config import Direction
+from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.errors import BoundError
-from onnx_cgmq.graph.lower.write import write_back
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.guide import Guide
+from onnx_cgmq.settings.config import Direction
+from onnx_cgmq.writing.write_back import write_back
 
 GRANULARITIES = [granularity.value for granularity in Granularity]
 
@@ -129,7 +129,7 @@ def test_settling_before_any_step_keeps_the_bound(granularity) -> None:
     guide = Guide(mirror, "1%")
     guide.settle()
     assert guide.satisfied
-    assert mirror.plan().cost.bops <= guide.bounds[0].limit
+    assert guide.plan().cost.bops <= guide.bounds[0].limit
 
 
 def test_sixteen_and_float_bits_fall_to_eight_for_integer_kernels_only() -> None:
@@ -173,7 +173,7 @@ def test_the_plan_of_a_guided_mirror_keeps_the_bound_without_settling(granularit
     guide = Guide(mirror, "20%", steps=1000)
     guided_steps(mirror, guide, data, steps)
     assert not guide.satisfied
-    plan = mirror.plan()
+    plan = guide.plan()
     assert plan.bound == "20%"
     assert plan.cost.bops <= guide.bounds[0].limit
     assert inspect(write_back(gated, plan)).bops == plan.cost.bops
@@ -184,7 +184,7 @@ def test_the_cost_follows_widths_that_others_set() -> None:
     _, mirror, _ = gated_mirror(mlp(), granularity="element")
     guide = Guide(mirror, "10%")
     state = {name: tensor.clone() for name, tensor in mirror.state_dict().items()}
-    plan = mirror.plan()
+    plan = guide.plan()
     assert guide.costs[0] == plan.cost.bops
     mirror.load_state_dict(state)
     assert guide.costs[0] == guide.budget.costs(guide.widths)[0] > guide.bounds[0].limit
@@ -198,7 +198,7 @@ def test_the_gate_of_an_input_of_fixed_width_never_moves(granularity, width) -> 
     before = mirror.quantizers["x"].gate.clone()
     guided_steps(mirror, guide, data, 30)
     guide.settle()
-    plan = mirror.plan()
+    plan = guide.plan()
     assert torch.equal(mirror.quantizers["x"].gate, before)
     assert (plan.tensors["x"].widths == width).all()
     assert plan.cost.bops <= guide.bounds[0].limit

@@ -10,12 +10,11 @@ import pytest
 import torch
 from toys import mlp, toy_data
 
-from onnx_cgmq.config import Config
+from onnx_cgmq.api.pipeline import checkpoint_path, quantize
+from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import OutputError
-from onnx_cgmq.events import EpochDone, Notice, StepDone
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.evaluation import Evaluator
@@ -24,7 +23,8 @@ from onnx_cgmq.learn.loop import Learner, guided_steps
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.pipeline import checkpoint_path, quantize
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
 
 STEPS = 6  # an epoch
 
@@ -97,7 +97,6 @@ def _learner(bound="3%", **settings) -> Learner:
     classes = ClassOutput("y", is_probability=False)
     known, loss = Teacher(teacher, len(data)), make_loss("auto", classes, data.has_labels)
     return Learner(
-        mirror=mirror,
         guide=Guide(mirror, bound, steps=guided_steps(data, config)),
         train=data,
         teacher=known,

@@ -10,11 +10,11 @@ import torch
 from onnx import helper
 from toys import make_model
 
-from onnx_cgmq.bits import Role
-from onnx_cgmq.config import Config
-from onnx_cgmq.graph.gating.insert import insert_gates
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.optimizer import Optimizer, default_learning_rate
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config
 
 
 def _mirror() -> Mirror:

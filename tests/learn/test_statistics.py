@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.statistics import RunningStatistics
 
 ALL = ("gradient", "magnitude", "gradient_square")

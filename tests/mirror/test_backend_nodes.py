@@ -17,7 +17,7 @@ from torch import Tensor
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
-from onnx_cgmq.mirror.dtypes import to_torch
+from onnx_cgmq.mirror.core.dtypes import to_torch
 
 REFUSALS = {
     "ImageDecoder": "reads image files",

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from onnx_cgmq.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import DataError, ModelError, UnsupportedOperatorError
-from onnx_cgmq.graph.gating.insert import insert_gates
-from onnx_cgmq.graph.gating.quantizer_spec import QuantizerSpec
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.mirror import Mirror
-from onnx_cgmq.mirror.quantizer import GatedQuantizer
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
 LENET = """<ir_version: 9, opset_import: ["": 17]>
 g (float[N,1,12,12] x) => (float[N,3] y)

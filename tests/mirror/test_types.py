@@ -19,7 +19,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnx_cgmq.errors import CgmqError
 from onnx_cgmq.mirror import Mirror
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, to_torch
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, to_torch
 
 HELD = {
     {"FLOAT": "tensor(float)"}.get(t.name, f"tensor({t.name.lower()})"): t.value

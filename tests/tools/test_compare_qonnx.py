@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import mlp, toy_data
 
-from onnx_cgmq.bits import Role
+from onnx_cgmq.contract.bits import Role
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 

@@ -11,7 +11,7 @@ import pytest
 from packaging.version import Version
 from toys import mlp
 
-from onnx_cgmq.graph.runtimes import Runtime
+from onnx_cgmq.ort.versions import Runtime
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 

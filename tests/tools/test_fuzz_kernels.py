@@ -14,7 +14,8 @@ sys.path.append(str(Path(__file__).parents[2] / "tools"))
 import fuzz_kernels
 from fuzz_graphs import random_network
 
-from onnx_cgmq.graph.kernels import Kernel
+from onnx_cgmq.gating.predicted_kernels import Kernel
+from onnx_cgmq.writing.write_back import write
 
 
 @pytest.mark.parametrize("case", [2, 3, 114])
@@ -31,12 +32,12 @@ def test_the_same_number_gives_the_same_network() -> None:
 
 
 def test_wrong_predictions_are_found(monkeypatch) -> None:
-    predict = fuzz_kernels.ort_kernels
+    def mistaken(*arguments, **options):
+        written = write(*arguments, **options)
+        wrong = {n: replace(c, kernel=Kernel.FLOAT, reason="") for n, c in written.kernels.items()}
+        return replace(written, kernels=wrong)
 
-    def mistaken(tensors):
-        return {n: replace(c, kernel=Kernel.FLOAT, reason="") for n, c in predict(tensors).items()}
-
-    monkeypatch.setattr(fuzz_kernels, "ort_kernels", mistaken)
+    monkeypatch.setattr(fuzz_kernels, "write", mistaken)
     outcome = fuzz_kernels.examine(3)
     assert outcome.verdict == "wrong"
     assert "predicted float (), runs as" in outcome.problems[0]

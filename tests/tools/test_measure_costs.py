@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_cgmq.targets import load_target
+from onnx_cgmq.settings import load_target
 
 TOOL = Path(__file__).parent.parent.parent / "tools" / "measure_costs.py"
 TARGET = "[weights]\nwidths = [4]\n[activations]\nwidths = [8]\n"

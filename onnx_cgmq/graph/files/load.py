@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from onnx_cgmq.errors import ModelError, OutputError
+from onnx_cgmq.errors import ModelError, OutputError, one_line
 from onnx_cgmq.graph.files.serialize import write_model
 from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
 from onnx_cgmq.graph.files.validate import validate
@@ -89,7 +89,7 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
             "check its folder, permissions and free space"
         ) from error
     except ir.serde.SerdeError as error:
-        raise ModelError(f"the model can't be written: {_reason(error)}") from error
+        raise ModelError(f"the model can't be written: {one_line(error)}") from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
     try:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # whatever malformed field it met first
-        raise ModelError(f"{label} is not a valid ONNX model: {_reason(error)}") from error
+        raise ModelError(f"{label} is not a valid ONNX model: {one_line(error)}") from error
     validate(model, label)
     external = {
         name: tensor for name, tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)
@@ -145,7 +145,7 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
                 onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(
-            f"{label} is not a valid ONNX model: {_reason(error)}; export it again"
+            f"{label} is not a valid ONNX model: {one_line(error)}; export it again"
         ) from error
     forget_false_sizes(model)
     return model
@@ -202,10 +202,3 @@ def _default_mode() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause on one line: wrappers only repeat the whole graph."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:500]

@@ -9,7 +9,7 @@ from typing import Final
 import onnx
 import onnx_ir as ir
 
-from onnx_cgmq.graph.quant_op import QUANT_DOMAINS
+from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 
 _UNCHECKED: Final = "onnx_cgmq.unchecked"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.opspec import moves_codes, standard_op
-from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, is_stored, range_bits, scalar
+from onnx_cgmq.graph.operators import moves_codes, standard_op
+from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, range_bits, scalar
 
 QUANTIZE_DOMAINS = ("", "ai.onnx", "com.microsoft")
 """Domains of QuantizeLinear and DequantizeLinear: onnxruntime has its own for 4 and 16 bits."""

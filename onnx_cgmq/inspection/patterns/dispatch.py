@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.opspec import moves_codes, standard_op
-from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, is_stored, scalar
+from onnx_cgmq.graph.operators import moves_codes, standard_op
 from onnx_cgmq.inspection.patterns.codes import codes_grid
+from onnx_cgmq.inspection.patterns.constants import constant_value
 from onnx_cgmq.inspection.patterns.float_nodes import rounded
+from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, scalar
 from onnx_cgmq.inspection.patterns.qdq import dequantized, stepped
 from onnx_cgmq.inspection.patterns.quant_nodes import clipped_quant, quant_node
 

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS
-from onnx_cgmq.graph.opspec import standard_op
-from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, IntArray, is_stored
+from onnx_cgmq.contract.bits import FLOAT_BITS
+from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored
 
 
 def rounded(node: ir.Node) -> Grid | None:

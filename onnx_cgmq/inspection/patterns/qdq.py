@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.graph.opspec import standard_op
-from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, IntArray
+from onnx_cgmq.graph.operators import standard_op
 from onnx_cgmq.inspection.patterns.codes import QUANTIZE_DOMAINS, code_type, codes_grid
+from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray
 
 
 def dequantized(node: ir.Node) -> Grid | None:

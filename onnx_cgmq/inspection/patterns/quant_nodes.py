@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.bits import FLOAT_BITS
-from onnx_cgmq.graph.opspec import int_attribute, standard_op
-from onnx_cgmq.graph.quant_op import QUANT_DOMAINS, is_quant
-from onnx_cgmq.inspection.constants import constant_value
-from onnx_cgmq.inspection.grid import Grid, IntArray, is_stored, range_bits, scalar
+from onnx_cgmq.contract.bits import FLOAT_BITS
+from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.graph.qonnx import is_quant
+from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, range_bits, scalar
 
 _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
 """Index of the input that is the width of the output."""

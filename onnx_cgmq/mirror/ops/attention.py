@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.core.program import BoundBody
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.attention_core import (
     Window,
     attention_in_steps,
@@ -19,8 +21,6 @@ from onnx_cgmq.mirror.ops.attention_core import (
     repeat_heads,
     split_heads,
 )
-from onnx_cgmq.mirror.program import BoundBody
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _SCORES_OUTPUT = 3
 _SCORES_MODES = ("scores", "capped", "masked", "weights")

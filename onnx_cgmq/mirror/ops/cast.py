@@ -6,8 +6,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported, unambiguous_type
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, is_supported, unambiguous_type
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 def convert(x: Tensor, target: ir.DataType) -> Tensor:

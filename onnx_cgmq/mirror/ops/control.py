@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.program import BoundBody
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.program import BoundBody
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 @onnx_op("If", bodies=("then_branch", "else_branch"))

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.grid import at_positions
 from onnx_cgmq.mirror.ops.windows import window_of
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 @onnx_op("DeformConv", since=19)

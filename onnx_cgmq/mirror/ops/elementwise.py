@@ -8,9 +8,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import comparable, computable, from_comparable
+from onnx_cgmq.mirror.core.dtypes import comparable, computable, from_comparable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import Number, number
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.resampling import Filter
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}  # as opsets before 20 name them
 _PADDINGS = ("zeros", "border", "reflection")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.dtypes import from_movable, movable
+from onnx_cgmq.mirror.core.dtypes import from_movable, movable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.attention_core import join_heads, repeat_heads, split_heads
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 @onnx_op("TensorScatter", since=24)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import from_movable, movable
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import from_movable, movable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 @onnx_op("Concat", since=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.convolution import check_rank, conv
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 def _centred(codes: Tensor, zero_point: Tensor | None) -> Tensor:

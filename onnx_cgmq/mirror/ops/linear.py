@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.dtypes import UNSIGNED_WIDE, computable
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import UNSIGNED_WIDE, computable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 @onnx_op("Gemm", since=6)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import comparable, computable
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import comparable, computable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 _Binary = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
 

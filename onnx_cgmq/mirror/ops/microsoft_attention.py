@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.attention_core import (
     Window,
     combined_mask,
@@ -16,7 +17,6 @@ from onnx_cgmq.mirror.ops.attention_core import (
     join_heads,
     split_heads,
 )
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
 _HIDDEN: Final = -10000.0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.attention_core import (
     Window,
     attention_in_steps,
@@ -17,7 +18,6 @@ from onnx_cgmq.mirror.ops.attention_core import (
     split_heads,
 )
 from onnx_cgmq.mirror.ops.rotary import rotate
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _SCORES_OUTPUT = 3
 

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import OLDEST_OPSET, Context, find_operator, onnx_op
 from onnx_cgmq.mirror.ops.convolution import check_rank, conv
 from onnx_cgmq.mirror.ops.linear import gemm
-from onnx_cgmq.mirror.registry import OLDEST_OPSET, Context, find_operator, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
 _CONV_ACTIVATIONS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(

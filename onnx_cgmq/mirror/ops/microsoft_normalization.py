@@ -8,8 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.normalization import layer_normalization, rms_statistics
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
 _EPSILON: Final = 1e-12

@@ -7,8 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, find_operator, onnx_op
 from onnx_cgmq.mirror.ops import grid, indexing  # noqa: F401  (registers what is found below)
-from onnx_cgmq.mirror.registry import Context, find_operator, onnx_op
 
 _DOMAIN: Final = "com.microsoft"
 _SAME: Final = {"GatherND": 12, "GridSample": 16, "Trilu": 14}

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 def _check(ctx: Context) -> str | None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 def _check_inference(ctx: Context) -> str | None:

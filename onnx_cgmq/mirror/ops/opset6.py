@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, Handler, onnx_op
 from onnx_cgmq.mirror.ops.activation import prelu
 from onnx_cgmq.mirror.ops.elementwise import add, div, mul, power, sub
 from onnx_cgmq.mirror.ops.logic import compare, logic
 from onnx_cgmq.mirror.ops.normalization import batch_normalization
 from onnx_cgmq.mirror.ops.random import dropout_inference
-from onnx_cgmq.mirror.registry import Context, Handler, onnx_op
 
 _BINARY: dict[str, Handler] = {
     "Add": add,

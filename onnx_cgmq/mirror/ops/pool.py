@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.windows import Window, pad_window, window_of
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _MAX_POOL: dict[int, Any] = {
     1: functional.max_pool1d,

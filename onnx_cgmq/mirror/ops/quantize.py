@@ -6,8 +6,13 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import INTEGER_LIMITS, TORCH_DTYPES, is_supported, unambiguous_type
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import (
+    INTEGER_LIMITS,
+    TORCH_DTYPES,
+    is_supported,
+    unambiguous_type,
+)
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 def _aligned(ctx: Context, values: Tensor, x: Tensor) -> Tensor:

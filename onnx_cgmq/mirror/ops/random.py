@@ -10,9 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import Number, number
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 def _check_dtype(ctx: Context) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.recurrent_cells import (
     SIGMOID,
     TANH,
@@ -18,7 +19,6 @@ from onnx_cgmq.mirror.ops.recurrent_cells import (
     rnn_step,
 )
 from onnx_cgmq.mirror.ops.recurrent_run import Cell, Direction, Kernel, fused, reverse, unrolled
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 _DEFAULT = {"RNN": (TANH,), "GRU": (SIGMOID, TANH), "LSTM": (SIGMOID, TANH, TANH)}

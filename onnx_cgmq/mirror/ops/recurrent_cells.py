@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.registry import Context
+from onnx_cgmq.mirror.core.registry import Context
 
 State = tuple[Tensor, ...]
 """Hidden state, and for LSTM the cell state: ``[batch, hidden]`` each."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import comparable, computable, from_comparable
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.dtypes import comparable, computable, from_comparable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 _Axes = tuple[int, ...]
 _Reduce = Callable[[Tensor, _Axes, bool], Tensor]

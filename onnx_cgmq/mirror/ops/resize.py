@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.resampling import (
     COORDINATE_MODES,
     NEAREST_MODES,
@@ -20,7 +21,6 @@ from onnx_cgmq.mirror.ops.resampling import (
     single,
     weights,
 )
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _HALF_PIXEL = frozenset({"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"})
 _INTERPOLATE = {1: "linear", 2: "bilinear", 3: "trilinear"}

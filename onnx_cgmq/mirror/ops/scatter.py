@@ -7,15 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import (
+from onnx_cgmq.mirror.core.dtypes import (
     comparable,
     computable,
     from_comparable,
     from_movable,
     movable,
 )
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.indexing import positive
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 _LOGICAL = {"sum": "amax", "prod": "amin"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import comparable, from_movable, movable
+from onnx_cgmq.mirror.core.dtypes import comparable, from_movable, movable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import Number, number
 from onnx_cgmq.mirror.ops.indexing import positive
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 @onnx_op("NonZero", since=9)

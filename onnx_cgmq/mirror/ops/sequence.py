@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.program import BoundBody
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import number
-from onnx_cgmq.mirror.program import BoundBody
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 @onnx_op("SequenceEmpty", since=11)

@@ -8,9 +8,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, is_supported
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import Number, number
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 _COSINES = {
     "HannWindow": (0.5, 0.5, 0.0),

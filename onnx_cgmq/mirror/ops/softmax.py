@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onnx_cgmq.mirror.registry import Context, onnx_op
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 
 
 def _coerced(ctx: Context, x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.host import Number, number
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 def _corners(boxes: Tensor, *, centred: bool) -> Tensor:

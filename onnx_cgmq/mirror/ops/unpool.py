@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.dtypes import computable
+from onnx_cgmq.mirror.core.dtypes import computable
+from onnx_cgmq.mirror.core.registry import Context, onnx_op
 from onnx_cgmq.mirror.ops.windows import window_of
-from onnx_cgmq.mirror.registry import Context, onnx_op
 
 
 @onnx_op("MaxUnpool", since=9, host=(2,))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from onnx_cgmq.mirror.registry import Context
+from onnx_cgmq.mirror.core.registry import Context
 
 
 @dataclass(frozen=True)

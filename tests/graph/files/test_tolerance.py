@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import load_model
-from onnx_cgmq.graph.preparation.prepare import prepare
+from onnx_cgmq.preparation.prepare import prepare
 
 
 def build(nodes: list[onnx.NodeProto], opset: int, channels: int = 4) -> onnx.ModelProto:

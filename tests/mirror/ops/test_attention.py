@@ -13,8 +13,8 @@ from backend_cases import difference, load
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.attention import attention
-from onnx_cgmq.mirror.registry import Context
 
 BATCH, QUERIES, KEYS, HEADS, SIZE, PAST = 2, 3, 4, 4, 6, 2
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from referee import assert_gradients, parse, run_mirror
 
+from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.linear import einsum
-from onnx_cgmq.mirror.registry import Context
 
 CASES = [
     ("bhqd,bhkd->bhqk", [(2, 3, 4, 5), (2, 3, 6, 5)]),

@@ -14,8 +14,8 @@ from onnx import helper
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.recurrent import gru, lstm, rnn
-from onnx_cgmq.mirror.registry import Context
 
 TIME, BATCH, INPUT, HIDDEN = 5, 3, 4, 6
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.softmax import softmax
-from onnx_cgmq.mirror.registry import Context
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])

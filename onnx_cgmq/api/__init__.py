@@ -1,0 +1,1 @@
+"""The public functions: quantize, verify, bench, and what they hand back."""

@@ -1,0 +1,105 @@
+"""How closely two models agree on the same samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_cgmq.data import Batch
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.ort.session import Outputs
+
+
+@dataclass
+class Agreement:
+    """How the outputs of two models compare, summed over batches.
+
+    Attributes:
+        samples: Samples compared.
+        classified: Those for which an output holds class scores.
+        agreeing: Those of the same class in both models.
+        correct: Those that the deployed model classifies right.
+        reference_correct: Those that the reference classifies right.
+        largest: Largest difference of any two values; infinite if an output of one model has more
+            rows than that of the other, as when they find different numbers of boxes.
+        total: Sum of all differences.
+        values: Number of values compared.
+    """
+
+    samples: int = 0
+    classified: int = 0
+    agreeing: int = 0
+    correct: int = 0
+    reference_correct: int = 0
+    largest: float = 0.0
+    total: float = 0.0
+    values: int = 0
+
+    def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
+        """Takes the outputs of both models for a batch.
+
+        Raises:
+            ModelError: The models have different outputs.
+        """
+        if deployed.keys() != reference.keys():
+            raise ModelError(
+                f"the models have different outputs: {sorted(deployed)} and {sorted(reference)}; "
+                "give the model that the deployed one was made from"
+            )
+        for name, array in deployed.items():
+            other = reference[name]
+            if array.ndim != other.ndim or array.shape[1:] != other.shape[1:]:
+                raise ModelError(
+                    f"output {name!r} has shape {list(array.shape)} in the deployed model and "
+                    f"{list(other.shape)} in the reference; give the model that it was made from"
+                )
+            if array.shape == other.shape:
+                self._add_difference(array, other)
+            else:
+                self.largest = math.inf
+        self.samples += batch.size
+        scores = _class_output(deployed, batch.size)
+        if scores is not None:
+            self._add_classes(deployed[scores].argmax(1), reference[scores].argmax(1), batch)
+
+    @property
+    def mean(self) -> float:
+        """Mean difference of values."""
+        return self.total / max(1, self.values)
+
+    def share(self, count: int) -> float | None:
+        """``count`` as a share of the samples that have a class, or ``None`` if none has."""
+        return count / self.classified if self.classified else None
+
+    def _add_difference(self, array: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(array.astype(np.float64) - other.astype(np.float64))
+        # Equal infinities (masked scores) do not differ.
+        difference = np.where(array == other, 0.0, difference)
+        if difference.size:
+            self.largest = float(np.maximum(self.largest, difference.max()))
+        self.total += float(difference.sum())
+        self.values += difference.size
+
+    def _add_classes(
+        self, deployed: npt.NDArray[Any], reference: npt.NDArray[Any], batch: Batch
+    ) -> None:
+        self.classified += batch.size
+        self.agreeing += int((deployed == reference).sum())
+        if batch.labels is not None:
+            labels = batch.labels[: batch.size]
+            self.correct += int((deployed == labels).sum())
+            self.reference_correct += int((reference == labels).sum())
+
+
+def _class_output(outputs: Outputs, rows: int) -> str | None:
+    """The first float output with one score for each class: the one that learning takes too."""
+    for name, array in outputs.items():
+        is_matrix = array.ndim == 2 and array.dtype.kind == "f"
+        if is_matrix and len(array) == rows and array.shape[1] > 1:
+            return name
+    return None

@@ -1,0 +1,258 @@
+"""Timing that can be trusted: models side by side in interleaved rounds, in onnxruntime."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_cgmq.api.agreement import Agreement
+from onnx_cgmq.data import Samples, open_data
+from onnx_cgmq.data.specs import input_specs
+from onnx_cgmq.errors import ConfigError, DataError
+from onnx_cgmq.graph.files.load import file_size, load_model
+from onnx_cgmq.graph.input_shapes import set_input_shapes
+from onnx_cgmq.ort.memory import peak_bytes
+from onnx_cgmq.ort.session import open_session, run_batch
+from onnx_cgmq.ort.sizes import Sizes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Inputs = Mapping[str, npt.NDArray[Any]]
+PathLike = str | os.PathLike[str]
+
+_COMPARED = 1024  # samples whose outputs are compared
+_COMPARED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model's figures.
+
+    Attributes:
+        model: Path as given.
+        milliseconds: Median time of one call.
+        low: First quartile over rounds, in milliseconds.
+        high: Third quartile.
+        ratio: Median over rounds of this model's time to that of the first model: below 1 is
+            faster. Both are of the same round, so that what else the machine does cancels out.
+        file_bytes: Size of the file with its external data.
+        peak_bytes: Most memory that loading and running it took on top of onnxruntime itself;
+            ``None`` where the system does not tell.
+        same_class: Share of samples with the same class as the first model, if an output holds
+            class scores and there is data.
+        max_difference: Largest difference of any output value to the first model, if there is data.
+        accuracy: Share of samples classified right, if the data has labels.
+    """
+
+    model: str
+    milliseconds: float
+    low: float
+    high: float
+    ratio: float
+    file_bytes: int
+    peak_bytes: int | None
+    same_class: float | None
+    max_difference: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Figures of all models, the first one being what the others are compared with.
+
+    Attributes:
+        timings: One for each model, in the order given.
+        onnxruntime: Its version.
+        threads: Threads within an operator.
+        batch: Samples in a call.
+        rounds: Interleaved rounds.
+        random_inputs: Whether inputs were drawn at random for want of data.
+    """
+
+    timings: tuple[Timing, ...]
+    onnxruntime: str
+    threads: int
+    batch: int
+    rounds: int
+    random_inputs: bool
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """JSON text; ``indent=None`` for one line."""
+        return json.dumps(asdict(self), indent=indent)
+
+    def table(self) -> Table:
+        """For a terminal: one line for each model."""
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("model", overflow="fold")
+        for title in ("ms", "quartiles", "ratio", "file", "peak memory", "agreement", "accuracy"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for timing in self.timings:
+            peak = "?" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.1f} MB"
+            table.add_row(
+                timing.model,
+                f"{timing.milliseconds:.3f}",
+                f"{timing.low:.3f}-{timing.high:.3f}",
+                f"{timing.ratio:.2f} x",
+                f"{timing.file_bytes:,}",
+                peak,
+                _agreement(timing),
+                "" if timing.accuracy is None else f"{timing.accuracy:.2%}",
+            )
+        return table
+
+
+def _agreement(timing: Timing) -> str:
+    if timing.same_class is not None:
+        return f"{timing.same_class:.2%} same class"
+    return "" if timing.max_difference is None else f"max {timing.max_difference:.3g}"
+
+
+def bench(
+    models: Sequence[PathLike],
+    data: Any = None,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int = 1,
+    threads: int = 1,
+    rounds: int = 20,
+    round_seconds: float = 0.05,
+) -> Benchmark:
+    """Times models side by side in onnxruntime, and compares their outputs with the first one's.
+
+    Every round times each model in turn, starting with another one each time, so that a machine
+    that slows down or speeds up meets them all alike.
+
+    Args:
+        models: Paths of ONNX files with the same inputs; the first is what others are compared to.
+        data: Samples in any form that :func:`onnx_cgmq.quantize` takes; without, inputs are random
+            and outputs are not compared.
+        shapes: Shapes by input name for one sample, where the model leaves sizes open and there is
+            no data.
+        batch: Samples in a call; a batch size that the model fixes overrides it.
+        threads: Threads within an operator.
+        rounds: Interleaved rounds.
+        round_seconds: Time that a model gets in a round, at least one call.
+
+    Raises:
+        ModelError: A model can't be read or run, or the models have different outputs.
+        DataError: The data can't be read or does not fit, or a size is unknown and there is none.
+        ConfigError: A number is not positive, or there is no model.
+    """
+    for name, number in (("batch", batch), ("threads", threads), ("rounds", rounds)):
+        if number < 1:
+            raise ConfigError(f"{name} {number}: must be at least 1")
+    if not models:
+        raise ConfigError("no model to time; give at least one ONNX file")
+    paths = [Path(model) for model in models]
+    first = load_model(paths[0])
+    samples = None if data is None else open_data(data, first)
+    if samples is None:
+        inputs = _random_inputs(first, shapes or {}, batch)
+    else:
+        inputs = next(samples.batches(batch)).inputs
+    sessions = [open_session(path, threads=threads) for path in paths]
+    times = _rounds(sessions, inputs, rounds, round_seconds)
+    agreements = [None if samples is None else _compare(sessions, samples, s) for s in sessions]
+    timings = []
+    for path, own, agreement in zip(paths, times, agreements, strict=True):
+        low, median, high = _quartiles(own)
+        labelled = samples is not None and samples.has_labels
+        timings.append(
+            Timing(
+                model=str(path),
+                milliseconds=median * 1e3,
+                low=low * 1e3,
+                high=high * 1e3,
+                ratio=statistics.median(a / b for a, b in zip(own, times[0], strict=True)),
+                file_bytes=file_size(path),
+                peak_bytes=peak_bytes(path, inputs, threads),
+                same_class=None if agreement is None else agreement.share(agreement.agreeing),
+                max_difference=None if agreement is None else agreement.largest,
+                accuracy=agreement.share(agreement.correct) if agreement and labelled else None,
+            )
+        )
+    return Benchmark(
+        tuple(timings), ort.__version__, threads, batch, rounds, random_inputs=samples is None
+    )
+
+
+def _rounds(
+    sessions: Sequence[ort.InferenceSession], inputs: Inputs, rounds: int, round_seconds: float
+) -> list[list[float]]:
+    """Seconds for a call, for every session and round."""
+    feed = dict(inputs)
+    calls = []
+    for session in sessions:
+        session.run(None, feed)  # allocates
+        once = min(_seconds(session, feed, 1) for _ in range(3))
+        calls.append(max(1, math.ceil(round_seconds / max(once, 1e-9))))
+    times: list[list[float]] = [[] for _ in sessions]
+    for turn in range(rounds):
+        for offset in range(len(sessions)):
+            index = (turn + offset) % len(sessions)
+            times[index].append(_seconds(sessions[index], feed, calls[index]))
+    return times
+
+
+def _seconds(session: ort.InferenceSession, feed: dict[str, Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        session.run(None, feed)
+    return (time.perf_counter() - start) / calls
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return float(low), float(median), float(high)
+
+
+def _compare(
+    sessions: Sequence[ort.InferenceSession], samples: Samples, session: ort.InferenceSession
+) -> Agreement:
+    agreement = Agreement()
+    for batch in samples.batches(_COMPARED_AT_ONCE):
+        agreement.add(run_batch(session, batch), run_batch(sessions[0], batch), batch)
+        if agreement.samples >= _COMPARED:
+            break
+    return agreement
+
+
+def _random_inputs(
+    model: ir.Model, shapes: Mapping[str, Sequence[int]], batch: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Standard normal floats, zeros of other types."""
+    set_input_shapes(model, shapes)
+    sizes = Sizes(model)
+    generator = np.random.default_rng(0)
+    values = {str(value.name): value for value in model.graph.inputs}
+    inputs = {}
+    for spec in input_specs(model):
+        shape = sizes.shape(values[spec.name])
+        if shape is None or None in shape:
+            raise DataError(
+                f"input {spec}: its sizes are open; give data, or its shape as "
+                f"--shape {spec.name}=1x3x224x224 (shapes={{...}} in Python)"
+            )
+        whole = [int(size or 1) for size in shape]
+        if whole and spec.fixed_batch is None:
+            whole[0] = batch
+        drawn = generator.standard_normal(whole)
+        inputs[spec.name] = (
+            drawn.astype(spec.dtype) if spec.dtype.kind == "f" else np.zeros(whole, spec.dtype)
+        )
+    return inputs

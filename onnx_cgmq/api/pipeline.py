@@ -1,0 +1,238 @@
+"""quantize(): the one place where the whole line can be read from top to bottom."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnx_cgmq.api.output import check_writable, write_text
+from onnx_cgmq.api.verification import Check, verify
+from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
+from onnx_cgmq.contract.form import Form
+from onnx_cgmq.contract.plan import BitPlan, PlanCost
+from onnx_cgmq.cost.notes import cost_notes
+from onnx_cgmq.data.source import Samples, open_data
+from onnx_cgmq.errors import ConfigError, OutputError
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.graph.files.load import ModelLike, save_model
+from onnx_cgmq.graph.input_shapes import open_inputs
+from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
+from onnx_cgmq.writing.write_back import write
+
+if TYPE_CHECKING:  # torch loads when a run starts, not on import
+    from onnx_cgmq.cost.bound import Bounds
+    from onnx_cgmq.learn.loop import Outcome
+    from onnx_cgmq.mirror.module import Mirror
+
+Progress = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        model: The quantized model, as onnxruntime loads it.
+        plan: Widths, ranges and cost of every tensor.
+        report: Widths and cost, read back from the written model alone, and for the form ``ort``
+            the kernels that onnxruntime runs.
+        check: The written model in onnxruntime against the mirror, on held-out data.
+        outcome: How learning ended.
+        mirror: The trained mirror, for :func:`~onnx_cgmq.api.verification.verify` on other data.
+        history: One record per epoch.
+    """
+
+    model: ir.Model
+    plan: BitPlan
+    report: Report
+    check: Check
+    outcome: Outcome
+    mirror: Mirror = field(repr=False)
+    history: tuple[dict[str, Any], ...] = field(repr=False)
+
+    @property
+    def cost(self) -> PlanCost:
+        """What the plan costs."""
+        assert self.plan.cost is not None  # a guide counted it
+        return self.plan.cost
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run went to its end; otherwise this is the best feasible model so far."""
+        return self.outcome.complete
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model, and its plan beside it (``NAME.plan.json``), atomically.
+
+        Raises:
+            OutputError: A file can't be written.
+        """
+        target = Path(path)
+        save_model(self.model, target)
+        write_text(plan_path(target), self.plan.to_json() + "\n")
+
+
+def plan_path(model_path: Path) -> Path:
+    """Where the plan of a model is saved."""
+    return model_path.with_suffix(".plan.json")
+
+
+def checkpoint_path(model_path: Path) -> Path:
+    """Where the checkpoint of a run is kept until the run is complete."""
+    return model_path.with_suffix(".checkpoint")
+
+
+def quantize(
+    model: ModelLike,
+    data: Any,
+    bound: Bounds,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    validation: Any = None,
+    config: Config | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    log: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> Result:
+    """Learns bit-widths, ranges and weights under a bound, and writes them back into ONNX.
+
+    Args:
+        model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        data: Training samples; labels are optional (README, "Data").
+        bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, a size
+            (``"200KB"``), peak bytes of activations (``"activations:64KB"``), a cost by the
+            target's table (``"cost:25%"``); or several of these, which are all kept.
+        output: File to write; its folder also holds plan and checkpoint. ``None`` writes nothing.
+        validation: Held-out samples to choose the best state on; by default a part of ``data``.
+        config: Settings; or give them by name as ``settings``.
+        resume: Go on from the checkpoint of a run that was killed or interrupted.
+        progress: Called with an :class:`~onnx_cgmq.contract.events.Event` at every step and epoch.
+        log: File that gets one JSON line for each epoch.
+        **settings: Fields of :class:`~onnx_cgmq.settings.config.Config`.
+
+    Returns:
+        The result; ``result.complete`` is false after Ctrl-C or a time limit, in which case it
+        holds the best feasible model so far.
+
+    Raises:
+        ModelError: The model can't be read or has nothing to quantize.
+        UnsupportedOperatorError: The mirror lacks operators of the model.
+        DataError: The data can't be read or does not fit the model.
+        BoundError: The bound can't be parsed or can't be kept.
+        ConfigError: A setting is invalid.
+        OutputError: The output can't be written.
+        VerificationError: The written model breaks the bound (nothing is written then).
+    """
+    if config is not None and settings:
+        raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
+    config = config or Config.create(**settings)
+    float_model = prepare(model, runtime=config.runtime)
+    samples = open_data(data, float_model)
+    config = _at_sizes_of(samples, float_model, config)
+    gated = insert_gates(float_model, config)
+    train, held_out = _split(samples, validation, float_model, config)
+    target = None if output is None else Path(output)
+    _check_outputs(target, log, model, float_model)
+    history: list[dict[str, Any]] = []
+    emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
+    for_onnxruntime = config.form is Form.ORT
+    for note in cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels):
+        emit(Notice(note))
+
+    from onnx_cgmq.learn.run import Data, learn  # loads torch
+
+    learned = learn(
+        float_model,
+        gated,
+        bound,
+        Data(train, held_out),
+        config,
+        emit,
+        checkpoint=None if target is None else checkpoint_path(target),
+        resume=resume,
+    )
+    plan = learned.plan()
+    written = write(gated, plan, form=config.form)
+    check = verify(
+        learned.mirror, written.model, held_out, bound=learned.guide.bounds, target=config.target
+    )
+    report = inspect(written.model, kernels=for_onnxruntime)
+    for note in kernel_differences(written.kernels, report):
+        emit(Notice(note))
+    outcome = learned.outcome
+    result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
+    if target is not None:
+        result.save(target)
+        if outcome.complete and learned.checkpoint is not None:
+            learned.checkpoint.remove()
+    emit(Finished(complete=outcome.complete, reason=outcome.reason))
+    return result
+
+
+def _split(
+    samples: Samples, validation: Any, model: ir.Model, config: Config
+) -> tuple[Samples, Samples]:
+    """Training and held-out samples."""
+    if validation is None:
+        return samples.split(config.validation_share, config.seed)
+    return samples, open_data(validation, model)
+
+
+def _at_sizes_of(samples: Samples, model: ir.Model, config: Config) -> Config:
+    """Settings that count cost at the sizes of the first sample, where the user gave none."""
+    missing = [name for name in open_inputs(model) if name not in config.shapes]
+    if not missing:
+        return config
+    first = next(samples.batches(1)).inputs
+    shapes = {name: tuple(first[name].shape) for name in missing}
+    return config.model_copy(update={"shapes": {**shapes, **config.shapes}})
+
+
+def _check_outputs(
+    output: Path | None,
+    log: str | os.PathLike[str] | None,
+    model: ModelLike,
+    float_model: ir.Model,
+) -> None:
+    """Finds a full disk or an unwritable folder before training, not after.
+
+    Raises:
+        OutputError: A file can't be written, or the output is the float model itself.
+    """
+    if output is not None:
+        if isinstance(model, (str, os.PathLike)) and output.exists() and output.samefile(model):
+            raise OutputError(f"{output} is the float model itself; write to another file")
+        tensors = (value.const_value for value in float_model.graph.initializers.values())
+        float_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+        # The model is at most as large as the float one; a checkpoint has the weights, Adam's two
+        # moments, and the best weights so far.
+        check_writable(output, 6 * float_bytes + (1 << 20))
+    if log is not None:
+        check_writable(Path(log), 1 << 20)
+
+
+def _emitter(
+    progress: Progress | None,
+    log: MetricsLog | None,
+    history: list[dict[str, Any]],
+) -> Progress:
+    """Sends events to the caller and the log, epochs to the history."""
+
+    def emit(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            history.append(event.to_record())
+        if log is not None:
+            log(event)
+        if progress is not None:
+            progress(event)
+
+    return emit

@@ -1,0 +1,31 @@
+"""How a plan can be written into ONNX."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from onnx_cgmq.contract.identifiers import FORM_KEY
+
+if TYPE_CHECKING:  # settings name forms, and need no more
+    import onnx_ir as ir
+
+
+class Form(str, Enum):
+    """The way in which quantized tensors are written.
+
+    ORT: What stock onnxruntime loads and fuses into integer kernels.
+    NATIVE: QuantizeLinear and DequantizeLinear in the types of the learned widths (INT2, UINT2,
+        INT4, UINT4, ...), for compilers that take them.
+    QONNX: ``Quant`` nodes of the ``qonnx.custom_op.general`` domain, for FPGA flows.
+    """
+
+    ORT = "ort"
+    NATIVE = "native"
+    QONNX = "qonnx"
+
+
+def written_form(model: ir.Model) -> Form | None:
+    """The form that a model says it was written in; ``None`` if it says nothing."""
+    text = model.metadata_props.get(FORM_KEY)
+    return Form(text) if text in {form.value for form in Form} else None

@@ -1,0 +1,106 @@
+"""What one gated quantizer is: the contract between the graph, the mirror and the writer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+
+
+@dataclass(frozen=True)
+class QuantizerSpec:
+    """One gated quantizer; stored as JSON in the ``metadata_props`` of its node.
+
+    Attributes:
+        tensor: Name of the quantized value in the prepared float graph.
+        role: Weight, bias or activation.
+        form: Form of its integer grid.
+        granularity: One gate per tensor, channel or element.
+        ladder: The widths its gate may choose.
+        shape: Shape of the tensor; activations have their batch (axis 0) as 1.
+        axis: Channel axis where there is a range for each channel, else ``None``.
+        channel_ranges: Whether a tensor with one gate has a range for each channel.
+        exact: Whether steps up to 8 bits are rounded so that float32 sums of products are exact:
+            to powers of two for activations, to three significant bits for weights.
+    """
+
+    tensor: str
+    role: Role
+    form: GridForm
+    granularity: Granularity
+    ladder: Ladder
+    shape: tuple[int, ...]
+    axis: int | None = None
+    channel_ranges: bool = False
+    exact: bool = False
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether each channel has a range of its own."""
+        return self.granularity is Granularity.CHANNEL or self.channel_ranges
+
+    @property
+    def gate_shape(self) -> tuple[int, ...]:
+        """Shape of the gate: broadcasts against the tensor.
+
+        ``()`` for ``tensor``; ``[1, .., C, .., 1]`` (full rank) for ``channel``; ``shape`` for
+        ``element``.
+        """
+        if self.granularity is Granularity.TENSOR:
+            return ()
+        return self.shape if self.granularity is Granularity.ELEMENT else self.range_item_shape
+
+    @property
+    def range_item_shape(self) -> tuple[int, ...]:
+        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` with channels."""
+        if self.has_channels:
+            assert self.axis is not None
+            return tuple(size if i == self.axis else 1 for i, size in enumerate(self.shape))
+        return ()
+
+    @property
+    def range_shape(self) -> tuple[int, ...]:
+        """Shape of the range parameters ``low`` and ``high``: widths first.
+
+        ``tensor`` and ``channel`` gates have a range for each quantized width, ascending;
+        ``element`` gates share one range (axis 0 has length 1) so that the grids are nested.
+        """
+        shared = self.granularity is Granularity.ELEMENT
+        count = 1 if shared else max(1, len(self.ladder.quantized))
+        return (count, *self.range_item_shape)
+
+    def range_index(self, width: int) -> int:
+        """Index on axis 0 of ``low``/``high`` for a quantized width."""
+        return 0 if self.granularity is Granularity.ELEMENT else self.ladder.quantized.index(width)
+
+    def to_json(self) -> str:
+        """Compact JSON text."""
+        fields = {
+            "tensor": self.tensor,
+            "role": self.role.value,
+            "form": self.form.value,
+            "granularity": self.granularity.value,
+            "widths": self.ladder.widths,
+            "shape": self.shape,
+            "axis": self.axis,
+            "channel_ranges": self.channel_ranges,
+            "exact": self.exact,
+        }
+        return json.dumps(fields, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> QuantizerSpec:
+        """Inverse of :meth:`to_json`."""
+        fields = json.loads(text)
+        return cls(
+            tensor=fields["tensor"],
+            role=Role(fields["role"]),
+            form=GridForm(fields["form"]),
+            granularity=Granularity(fields["granularity"]),
+            ladder=Ladder(tuple(fields["widths"])),
+            shape=tuple(fields["shape"]),
+            axis=fields["axis"],
+            channel_ranges=fields.get("channel_ranges", False),
+            exact=fields.get("exact", False),
+        )

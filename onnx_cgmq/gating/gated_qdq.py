@@ -1,0 +1,252 @@
+"""The gated QuantizeLinear/DequantizeLinear as model-local ONNX functions of standard nodes.
+
+For every width ``b`` of the ladder (float32, in this order; ``low = -high`` if symmetric)::
+
+    step_b = (high_b - low_b) / (2**b - 1)
+    code   = clip(round_half_even(x / step_b) + zero_point_b, code range)
+    y_b    = (code - zero_point_b) * step_b
+
+and the gate selects ``y_b`` per tensor, channel or element; ``x`` itself at 32 bits, 0 at width 0.
+Grids narrower than their integer type have their input clipped to the grid first: QuantizeLinear
+saturates to the type only.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import (
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    Granularity,
+    GridForm,
+    Ladder,
+    code_range,
+    intervals,
+)
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+
+GATED_VERSION: Final = 1
+"""Version of :data:`GATED_DOMAIN`."""
+
+GATED_PREFIX: Final = "GatedQDQ_"
+"""How the operator types of gated quantizers begin."""
+
+ACCUMULATOR_OP: Final = "AccumulatorQDQ"
+"""Operator type that rounds a bias to the INT32 codes of an integer kernel."""
+
+INT32_LIMIT: Final = 2**31 - 128
+"""Largest float32 below ``2**31``: a bias with a larger code has no integer kernel."""
+
+_LAYOUTS: Final = {
+    Granularity.ELEMENT: "shared",
+    Granularity.TENSOR: "tensor",
+    Granularity.CHANNEL: "channel",
+}
+
+
+def function_name(spec: QuantizerSpec) -> str:
+    """Operator type of a quantizer, such as ``GatedQDQ_symmetric_channel_2_4_8_16_32``."""
+    widths = "_".join(map(str, spec.ladder.widths))
+    layout = "channel_ranges" if spec.channel_ranges else _LAYOUTS[spec.granularity]
+    return f"{GATED_PREFIX}{spec.form.value}_{layout}_{widths}"
+
+
+def is_gated_quantizer(node: ir.Node) -> bool:
+    """Whether a node is a gated quantizer."""
+    return node.domain == GATED_DOMAIN and node.op_type.startswith(GATED_PREFIX)
+
+
+def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
+    """Builds the function that quantizes as a spec says.
+
+    Its signature is ``(x, [low,] high, gate) -> (y, step)``, with ``low`` for affine grids only and
+    an attribute ``axis`` where channels have ranges of their own. Shapes are those of
+    :class:`QuantizerSpec`.
+    ``step`` has shape ``spec.range_item_shape``: the step of the integer tensor that holds the
+    codes (``element``: of the widest selected grid), 0 everywhere if any gate selects more than 8
+    bits; a pruned channel or tensor has the step of the narrowest width.
+
+    Args:
+        spec: Form, granularity and ladder; its other fields don't matter.
+        opset: Version of the standard operators, at least 21.
+    """
+    return _parse(_Body(spec).text(function_name(spec), opset))
+
+
+def accumulator_qdq(opset: int) -> ir.Function:
+    """Builds ``AccumulatorQDQ(bias, step_x, step_w) -> y``.
+
+    With ``s = step_x * reshape(step_w, [-1])``, ``y = round(bias / s) * s``: exactly the bias that
+    an integer kernel adds. ``y = bias`` where ``s = 0``, and if any code would leave INT32.
+
+    Args:
+        opset: Version of the standard operators.
+    """
+    return _parse(
+        f"""<domain: "{GATED_DOMAIN}", opset_import: ["" : {opset}]>
+        {ACCUMULATOR_OP} (bias, step_x, step_w) => (y)
+        {{
+            flat = Constant <value_ints: ints = [-1]> ()
+            zero = Constant <value_float: float = 0.0> ()
+            most = Constant <value_float: float = {INT32_LIMIT}.0> ()
+            step_w_flat = Reshape (step_w, flat)
+            step = Mul (step_x, step_w_flat)
+            steps = Div (bias, step)
+            code = Round (steps)
+            quantized = Mul (code, step)
+            sizes = Abs (steps)
+            largest = ReduceMax (sizes)
+            fits = LessOrEqual (largest, most)
+            has_step = Greater (step, zero)
+            integer = And (fits, has_step)
+            y = Where (integer, quantized, bias)
+        }}"""
+    )
+
+
+def _parse(text: str) -> ir.Function:
+    return ir.serde.deserialize_function(onnx.parser.parse_function(text))
+
+
+class _Body:
+    """Writes the function's nodes, in ONNX's text form."""
+
+    def __init__(self, spec: QuantizerSpec) -> None:
+        self.form = spec.form
+        self.granularity = spec.granularity
+        self.ladder: Ladder = spec.ladder
+        self.spec = spec
+        self.lines: list[str] = []
+
+    def text(self, name: str, opset: int) -> str:
+        self._constant("zero", 0.0)
+        for width in self.ladder.quantized:
+            self._select_range(width)
+            self._quantize(width)
+        self._select_value()
+        self._select_step()
+        axis = "<axis> " if self.spec.has_channels else ""
+        low = "low, " if self.form is GridForm.AFFINE else ""
+        nodes = "\n".join(f"    {line}" for line in self.lines)
+        return (
+            f'<domain: "{GATED_DOMAIN}", opset_import: ["" : {opset}]>\n'
+            f"{name} {axis}(x, {low}high, gate) => (y, step)\n{{\n{nodes}\n}}"
+        )
+
+    def _add(self, output: str, call: str) -> None:
+        self.lines.append(f"{output} = {call}")
+
+    def _constant(self, name: str, value: float) -> None:
+        self._add(name, f"Constant <value_float: float = {value:.1f}> ()")
+
+    def _select_range(self, width: int) -> None:
+        """``high_b``, ``low_b`` and ``step_b``, of ``range_item_shape``."""
+        index = self.spec.range_index(width)
+        self._add(f"i_{width}", f"Constant <value_int: int = {index}> ()")
+        self._add(f"high_{width}", f"Gather <axis: int = 0> (high, i_{width})")
+        span = f"high_{width}"
+        if self.form.is_symmetric:
+            self._add(f"span_{width}", f"Add (high_{width}, high_{width})")
+            span = f"span_{width}"
+        elif self.form is GridForm.AFFINE:
+            self._add(f"low_{width}", f"Gather <axis: int = 0> (low, i_{width})")
+            self._add(f"span_{width}", f"Sub (high_{width}, low_{width})")
+            span = f"span_{width}"
+        self._constant(f"n_{width}", intervals(width, self.form))
+        self._add(f"step_{width}", f"Div ({span}, n_{width})")
+
+    def _quantize(self, width: int) -> None:
+        """``y_b``: one QuantizeLinear/DequantizeLinear pair."""
+        self._zero_point(width)
+        bits = max(width, 4)  # 2-bit types came with opset 25; 4-bit ones hold the clipped codes
+        signed = self.form.is_symmetric
+        dtype = ir.DataType[f"{'INT' if signed else 'UINT'}{bits}"]
+        scale, offset = f"step_{width}", f"offset_{width}"
+        axis = ""
+        if self.spec.has_channels:
+            axis = "<axis: int = @axis> "
+            if "flat = " not in "".join(self.lines):
+                self._add("flat", "Constant <value_ints: ints = [-1]> ()")
+            for name in (scale, offset):
+                self._add(f"{name}_flat", f"Reshape ({name}, flat)")
+            scale, offset = f"{scale}_flat", f"{offset}_flat"
+        self._add(f"zero_point_{width}", f"Cast <to: int = {dtype.value}> ({offset})")
+        grid = f"({{}}, {scale}, zero_point_{width})"
+        source = self._clipped(width) if signed or width < bits else "x"
+        self._add(f"code_{width}", f"QuantizeLinear {axis}{grid.format(source)}")
+        self._add(f"y_{width}", f"DequantizeLinear {axis}{grid.format(f'code_{width}')}")
+
+    def _zero_point(self, width: int) -> None:
+        """``offset_b``: the zero point in float32, of the shape of ``step_b``."""
+        if self.form is not GridForm.AFFINE:
+            self._add(f"offset_{width}", f"Mul (step_{width}, zero)")
+            return
+        self._add(f"depth_{width}", f"Neg (low_{width})")
+        self._add(f"steps_{width}", f"Div (depth_{width}, step_{width})")
+        self._add(f"rounded_{width}", f"Round (steps_{width})")
+        self._add(f"offset_{width}", f"Clip (rounded_{width}, zero, n_{width})")
+
+    def _clipped(self, width: int) -> str:
+        """``x`` clipped to the values of the smallest and largest code."""
+        smallest, largest = code_range(width, self.form)
+        for end, code in (("least", smallest), ("most", largest)):
+            self._constant(f"{end}_code_{width}", code)
+            factor = f"{end}_code_{width}"
+            if self.form is GridForm.AFFINE:
+                self._add(f"{end}_shifted_{width}", f"Sub ({factor}, offset_{width})")
+                factor = f"{end}_shifted_{width}"
+            self._add(f"{end}_{width}", f"Mul ({factor}, step_{width})")
+        self._add(f"above_{width}", f"Max (x, least_{width})")
+        self._add(f"in_{width}", f"Min (above_{width}, most_{width})")
+        return f"in_{width}"
+
+    def _select_value(self) -> None:
+        """``y`` from the widest down: the narrowest width whose threshold the gate keeps wins."""
+        *narrower, widest = self.ladder.widths
+        selected = self._value(widest)
+        for width in reversed(narrower):
+            self._constant(f"threshold_{width}", self.ladder.threshold(width))
+            self._add(f"is_{width}", f"LessOrEqual (gate, threshold_{width})")
+            self._add(f"y_to_{width}", f"Where (is_{width}, {self._value(width)}, {selected})")
+            selected = f"y_to_{width}"
+        self._add("y", f"Identity ({selected})")
+
+    def _value(self, width: int) -> str:
+        return {0: "zero", FLOAT_BITS: "x"}.get(width, f"y_{width}")
+
+    def _select_step(self) -> None:
+        kernel = [width for width in self.ladder.widths if width <= INTEGER_KERNEL_BITS]
+        quantized = self.ladder.quantized
+        if not kernel or not quantized:
+            # Nothing that an integer kernel could run: 0, in the shape of one range.
+            self._add("i_first", "Constant <value_int: int = 0> ()")
+            self._add("first", "Gather <axis: int = 0> (high, i_first)")
+            self._add("step", "Mul (first, zero)")
+            return
+        selector = "gate"
+        if self.granularity is not Granularity.TENSOR:
+            self._add("widest", "ReduceMax <keepdims: int = 0> (gate)")
+        if self.granularity is Granularity.ELEMENT:
+            selector = "widest"
+        *narrower, last = [width for width in quantized if width <= INTEGER_KERNEL_BITS] or [
+            quantized[0]
+        ]
+        selected = f"step_{last}"
+        for width in reversed(narrower):
+            self._constant(f"step_threshold_{width}", self.ladder.threshold(width))
+            self._add(f"step_is_{width}", f"LessOrEqual ({selector}, step_threshold_{width})")
+            self._add(f"step_to_{width}", f"Where (step_is_{width}, step_{width}, {selected})")
+            selected = f"step_to_{width}"
+        if np.isinf(self.ladder.threshold(kernel[-1])):
+            self._add("step", f"Identity ({selected})")
+            return
+        gate = "gate" if self.granularity is Granularity.TENSOR else "widest"
+        self._constant("kernel_threshold", self.ladder.threshold(kernel[-1]))
+        self._add("has_kernel", f"LessOrEqual ({gate}, kernel_threshold)")
+        self._add("step", f"Where (has_kernel, {selected}, zero)")

@@ -1,0 +1,309 @@
+"""The pass that puts gated quantizers on weights, biases and activations."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import (
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    Granularity,
+    GridForm,
+    Ladder,
+    Role,
+)
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN, SPEC_KEY
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.errors import ConfigError, ModelError
+from onnx_cgmq.gating.choices import Choices
+from onnx_cgmq.gating.exact import exact_ranges, round_slopes
+from onnx_cgmq.gating.gated_qdq import (
+    ACCUMULATOR_OP,
+    GATED_VERSION,
+    accumulator_qdq,
+    function_name,
+    gated_qdq,
+    is_gated_quantizer,
+)
+from onnx_cgmq.gating.integer_path import stay_in_integers
+from onnx_cgmq.gating.placement import (
+    activation_spec,
+    bias_spec,
+    carried_spec,
+    channel_axes,
+    quantized_nodes,
+    weight_spec,
+)
+from onnx_cgmq.gating.quantizer_nodes import (
+    add_function,
+    add_initializer,
+)
+from onnx_cgmq.graph.files.external import reading
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.input_shapes import set_input_shapes
+from onnx_cgmq.graph.layouts import stored_weight
+from onnx_cgmq.graph.nonnegative import nonnegative_values
+from onnx_cgmq.graph.operators import MAC_OP_TYPES, OpSpec
+from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
+from onnx_cgmq.settings.config import Config
+
+_SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
+
+
+def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any) -> ir.Model:
+    """Puts a gated quantizer on every tensor that multiply-accumulates read.
+
+    These are the constant weights (those of lookups too), the activations (on the value that the
+    operator reads) and the constant biases. A tensor has one quantizer however many such operators
+    read it; all others go on reading the float value. Every gate starts at the widest width, so
+    that the result equals the float model exactly if 32 bits are allowed. A bias of an operator
+    with an integer kernel is then rounded to the INT32 codes which that kernel adds.
+
+    Operators inside of subgraphs (``If``, ``Loop``, ``Scan``) stay float.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; prepared (:func:`prepare`) if it is
+            not yet. It is not changed.
+        config: Granularities, widths, input width; or give them by name as ``settings``.
+        **settings: Fields of :class:`Config`.
+
+    Returns:
+        A valid ONNX model with quantizers as model-local functions (domain ``onnx_cgmq``). The
+        quantized value of ``v`` is ``v.quantized``; ``v.low``, ``v.high`` and ``v.gate`` are its
+        initializers.
+
+    Raises:
+        ModelError: The model can't be read or prepared, has nothing to quantize or has gates
+            already; or a size that a ``channel`` or ``element`` gate needs is not fixed.
+        ConfigError: A setting is invalid, or names a tensor, node or operator that isn't there.
+    """
+    if config is not None and settings:
+        raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
+    config = config or Config.create(**settings)
+    gated = load_model(model)
+    if not is_prepared(gated):
+        prepare_in_place(gated, config.runtime)
+    check_runtime(gated, config.runtime)
+    if any(is_gated_quantizer(node) for node in gated.graph):
+        raise ModelError("the model has gates already; insert them into the float model")
+    set_input_shapes(gated, config.shapes)
+    nodes = quantized_nodes(gated.graph)
+    inserter = _Inserter(gated, config, nodes)
+    for node, spec in nodes:
+        inserter.visit(node, spec)
+    if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
+        stay_in_integers(gated, inserter.carry)
+    if config.exact_steps:
+        round_slopes(gated.graph)
+    if not inserter.quantized:
+        raise ModelError(
+            f"nothing to quantize: none of {', '.join(MAC_OP_TYPES)} on float32 tensors outside "
+            "of subgraphs (If, Loop, Scan)"
+        )
+    return gated
+
+
+class _Inserter:
+    """Quantizers inserted so far, one for every tensor."""
+
+    def __init__(
+        self, model: ir.Model, config: Config, nodes: list[tuple[ir.Node, OpSpec]]
+    ) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.config = config
+        self.quantized: dict[ir.Value, tuple[ir.Node, QuantizerSpec]] = {}
+        self.axes = channel_axes(nodes)
+        self.nonnegative = nonnegative_values(model.graph)
+        self.choices = _choices(config, nodes)
+        self.transposed: dict[ir.Value, ir.Value] = {}
+        model.opset_imports[GATED_DOMAIN] = GATED_VERSION
+
+    def visit(self, node: ir.Node, op: OpSpec) -> None:
+        operands = []
+        for index, value in op.operand_values(node):
+            source, path = stored_weight(value)
+            quantizer = self._quantizer(source, node, op)
+            if quantizer is None:
+                continue
+            quantized = quantizer[0].outputs[0]
+            if path:
+                quantized = self._transposed(value, path, quantized, node)
+            else:
+                operands.append(quantizer)
+            node.replace_input_with(index, quantized)
+        bias = op.bias_value(node)
+        if op.bias is None or bias is None or bias.const_value is None:
+            return
+        if bias not in self.quantized:
+            chosen = self.choices.ladder(str(bias.name), activation=False)
+            self._quantize(bias, bias_spec(self.config, bias, chosen), node)
+        source = self.quantized[bias][0].outputs[0]
+        if op.integer_kernel(node) and _has_one_accumulator_step(operands):
+            source = self._accumulator(node, bias, source, operands)
+        node.replace_input_with(op.bias, source)
+
+    def _quantizer(
+        self, value: ir.Value, node: ir.Node, op: OpSpec
+    ) -> tuple[ir.Node, QuantizerSpec] | None:
+        """The quantizer of an operand, made if there is none; ``None`` if the node stays float."""
+        name, weight = str(value.name), value.const_value is not None
+        if not weight and self.choices.reads_float(node, name):
+            return None
+        if value not in self.quantized:
+            chosen = self._chosen(name, activation=not weight)
+            if weight:
+                spec = weight_spec(self.config, value, self.axes[value], chosen)
+            else:
+                nonnegative = value in self.nonnegative
+                spec = activation_spec(self.config, node, op, value, chosen, nonnegative)
+            self._quantize(value, spec, node)
+        return self.quantized[value]
+
+    def _chosen(self, tensor: str, *, activation: bool) -> Ladder | None:
+        """The widths that the user chose for a tensor, if any; float is allowed on any target.
+
+        Raises:
+            ConfigError: The target lacks one of them.
+        """
+        chosen = self.choices.ladder(tensor, activation=activation)
+        if chosen is None or chosen.widths == (FLOAT_BITS,):
+            return chosen
+        target = self.config.target
+        try:
+            if activation:
+                target.check(activation_widths=chosen.widths)
+            else:
+                target.check(widths=chosen.widths)
+        except ValueError as error:
+            raise ConfigError(f"widths of '{tensor}': {error}") from error
+        return chosen
+
+    def _transposed(
+        self, value: ir.Value, path: tuple[ir.Node, ...], quantized: ir.Value, before: ir.Node
+    ) -> ir.Value:
+        """What Transpose nodes make of a quantized weight, in place of what they made of it."""
+        if value not in self.transposed:
+            for mover in reversed(path):
+                name = f"{mover.outputs[0].name}.quantized"
+                copy = ir.Node(
+                    "",
+                    "Transpose",
+                    [quantized],
+                    mover.attributes.values(),
+                    outputs=[_float_value(name, _shape_of(mover.outputs[0]))],
+                    name=name,
+                )
+                self.graph.insert_before(before, copy)
+                quantized = copy.outputs[0]
+            self.transposed[value] = quantized
+        return self.transposed[value]
+
+    def carry(self, value: ir.Value, before: ir.Node) -> ir.Node:
+        """Inserts the quantizer of a value between integer kernels."""
+        chosen = self._chosen(str(value.name), activation=True)
+        spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
+        self._quantize(value, spec, before)
+        return self.quantized[value][0]
+
+    def _quantize(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
+        """Inserts the quantizer of a value before a node."""
+        name = spec.tensor
+        high = _initial_high(value, spec)
+        inputs: list[ir.Value] = [value]
+        if spec.form is GridForm.AFFINE:
+            inputs.append(add_initializer(self.graph, f"{name}.low", -high))
+        gate = np.full(spec.gate_shape, spec.ladder.gate_max, dtype=np.float32)
+        inputs.append(add_initializer(self.graph, f"{name}.high", high))
+        inputs.append(add_initializer(self.graph, f"{name}.gate", gate))
+        node = ir.Node(
+            GATED_DOMAIN,
+            function_name(spec),
+            inputs,
+            [ir.AttrInt64("axis", spec.axis)] if spec.axis is not None else [],
+            outputs=[
+                _float_value(f"{name}.quantized", _shape_of(value)),
+                _float_value(f"{name}.step", ir.Shape(spec.range_item_shape)),
+            ],
+            name=f"{name}.quantizer",
+        )
+        node.metadata_props[SPEC_KEY] = spec.to_json()
+        self.graph.insert_before(before, node)
+        add_function(self.model, node.op_type, partial(gated_qdq, spec))
+        self.quantized[value] = (node, spec)
+
+    def _accumulator(
+        self,
+        node: ir.Node,
+        bias: ir.Value,
+        source: ir.Value,
+        operands: list[tuple[ir.Node, QuantizerSpec]],
+    ) -> ir.Value:
+        """Inserts the rounding of a bias to INT32 codes; one for each node that reads it."""
+        steps = [quantizer.outputs[1] for quantizer, _ in operands]
+        accumulator = ir.Node(
+            GATED_DOMAIN,
+            ACCUMULATOR_OP,
+            [source, *steps],
+            outputs=[_float_value(f"{node.name}.accumulated_bias", _shape_of(bias))],
+            name=f"{node.name}.accumulator",
+        )
+        self.graph.insert_before(node, accumulator)
+        add_function(self.model, ACCUMULATOR_OP, accumulator_qdq)
+        return accumulator.outputs[0]
+
+
+def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
+    """The user's choices, checked to name what there is.
+
+    Raises:
+        ConfigError: One names nothing.
+    """
+    readers: dict[str, list[ir.Node]] = {}
+    biases = set()
+    for node, op in nodes:
+        for _, value in op.operand_values(node):
+            readers.setdefault(str(stored_weight(value)[0].name), []).append(node)
+        bias = op.bias_value(node)
+        if bias is not None and bias.const_value is not None:
+            biases.add(str(bias.name))
+    choices = Choices(config.choices, readers, biases)
+    choices.check_used()
+    return choices
+
+
+def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> bool:
+    """Whether a kernel can accumulate at ``step_x * step_w``, one per output channel."""
+    if len(operands) != 2:
+        return False
+    (_, a), (_, b) = operands
+    uniform = a.granularity is Granularity.TENSOR and a.role is Role.ACTIVATION
+    return uniform and (b.role is Role.WEIGHT or b.granularity is Granularity.TENSOR)
+
+
+def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float32]:
+    """Largest magnitude of a constant for each range; 1 for activations, before calibration."""
+    if value.const_value is None:
+        return np.ones(spec.range_shape, dtype=np.float32)
+    with reading(value.const_value) as array:
+        axes = tuple(i for i in range(array.ndim) if i != spec.axis) if spec.has_channels else None
+        largest = np.maximum(array.max(axis=axes, initial=0.0), -array.min(axis=axes, initial=0.0))
+    item = np.asarray(largest, dtype=np.float32).reshape(spec.range_item_shape)
+    item = np.where(item > 0, item, np.float32(_SMALLEST_RANGE))
+    high = np.ascontiguousarray(np.broadcast_to(item, spec.range_shape), dtype=np.float32)
+    return exact_ranges(spec, -high, high)[1]
+
+
+def _shape_of(value: ir.Value) -> ir.Shape | None:
+    if value.const_value is not None:
+        return ir.Shape(value.const_value.shape.numpy())
+    return None if value.shape is None else ir.Shape(list(value.shape))
+
+
+def _float_value(name: str, shape: ir.Shape | None) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)

@@ -1,0 +1,246 @@
+"""What the quantizer of each tensor is: role, form, granularity, ladder, shape, channel axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.layouts import permutation, stored_weight
+from onnx_cgmq.graph.operators import OpSpec, mac_spec, moves_codes, quantized_spec
+from onnx_cgmq.settings.config import Config
+
+
+def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
+    """The nodes of a graph whose operands get quantizers, in order.
+
+    These multiply and accumulate float32 tensors, or look up rows for one that does: tables behind
+    the last of them belong to post-processing.
+
+    Raises:
+        ModelError: A node multiplies another float type.
+    """
+    found: list[tuple[ir.Node, OpSpec]] = []
+    wanted: set[ir.Value] = set()
+    for node in reversed(graph):
+        op = quantized_spec(node)
+        if op is not None and mac_spec(node) is None and wanted.isdisjoint(node.outputs):
+            op = None
+        if op is not None and _reads_float32(node, op):
+            found.append((node, op))
+        elif wanted.isdisjoint(node.outputs):
+            continue
+        wanted.update(value for value in values_read(node) if value is not None)
+    return found[::-1]
+
+
+def values_read(node: ir.Node) -> Iterator[ir.Value | None]:
+    """Inputs of a node, and of all nodes inside of it."""
+    yield from node.inputs
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph().all_nodes():
+                yield from inner.inputs
+
+
+def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
+    """Whether a node multiplies float32 tensors: integer arithmetic is not quantized.
+
+    Raises:
+        ModelError: It multiplies another float type.
+    """
+    for _, value in op.operand_values(node):
+        dtype = value.dtype if value.const_value is None else value.const_value.dtype
+        if dtype is None or dtype is ir.DataType.FLOAT:
+            continue
+        if dtype.is_floating_point():
+            raise ModelError(
+                f"node '{node.name}' ({node.op_type}) works on {dtype.name}; only float32 models "
+                "can be quantized: convert the model to float32 first"
+            )
+        return False
+    return True
+
+
+def weight_spec(
+    config: Config, weight: ir.Value, axis: int | None, chosen: Ladder | None
+) -> QuantizerSpec:
+    """Describes the quantizer of a weight.
+
+    Args:
+        config: Granularity, widths.
+        weight: The constant.
+        axis: Its channel axis; ``None`` gives it one range.
+        chosen: The widths that the user chose for it, if any.
+    """
+    assert weight.const_value is not None
+    granularity = config.granularity
+    if granularity is Granularity.CHANNEL and axis is None:
+        granularity = Granularity.TENSOR
+    one_gate = granularity is Granularity.TENSOR
+    channel_ranges = one_gate and axis is not None and config.weight_ranges is Granularity.CHANNEL
+    return QuantizerSpec(
+        tensor=str(weight.name),
+        role=Role.WEIGHT,
+        form=_weight_form(config, granularity),
+        granularity=granularity,
+        ladder=chosen or _weight_ladder(config, granularity),
+        shape=tuple(weight.const_value.shape.numpy()),
+        axis=axis if channel_ranges or granularity is Granularity.CHANNEL else None,
+        channel_ranges=channel_ranges,
+        exact=config.exact_steps,
+    )
+
+
+def _weight_form(config: Config, granularity: Granularity) -> GridForm:
+    # The grids of element gates must be nested, and reduced ones are not.
+    reduced = config.reduced_range and granularity is not Granularity.ELEMENT
+    return GridForm.REDUCED if reduced else GridForm.SYMMETRIC
+
+
+def _weight_ladder(config: Config, granularity: Granularity) -> Ladder:
+    # A gate for the whole tensor must not prune the layer, not even where channels are asked.
+    pruned = granularity is not Granularity.TENSOR
+    return config.weight_ladder if pruned else config.ladder
+
+
+def bias_spec(config: Config, bias: ir.Value, chosen: Ladder | None) -> QuantizerSpec:
+    """Describes the quantizer of a constant bias."""
+    assert bias.const_value is not None
+    shape = tuple(bias.const_value.shape.numpy())
+    granularity = config.granularity if shape else Granularity.TENSOR
+    return QuantizerSpec(
+        tensor=str(bias.name),
+        role=Role.BIAS,
+        form=GridForm.SYMMETRIC,
+        granularity=granularity,
+        ladder=chosen or config.bias_ladder,
+        shape=shape,
+        axis=len(shape) - 1 if granularity is Granularity.CHANNEL else None,
+    )
+
+
+def activation_spec(
+    config: Config,
+    node: ir.Node,
+    op: OpSpec,
+    value: ir.Value,
+    chosen: Ladder | None,
+    nonnegative: bool,
+) -> QuantizerSpec:
+    """Describes the quantizer of an activation.
+
+    Args:
+        config: Granularity, widths, input width.
+        node: The node that reads it.
+        op: Registry entry of the node.
+        value: The activation.
+        chosen: The widths that the user chose for it, if any.
+        nonnegative: Whether it is never negative.
+
+    Raises:
+        ModelError: Its rank is unknown, or a size that a gate needs is not fixed.
+    """
+    if value.shape is None:
+        raise ModelError(
+            f"node '{node.name}' ({node.op_type}): the rank of its input '{value.name}' is "
+            "unknown; infer shapes first, or export the model with fixed shapes"
+        )
+    rank = len(value.shape)
+    granularity = config.activations if rank > 1 else Granularity.TENSOR
+    axis = op.activation_axis % rank if granularity is Granularity.CHANNEL else None
+    ladder = chosen or config.activation_ladder
+    if chosen is None and config.input_width is not None and _comes_from_input(value):
+        ladder = Ladder((config.input_width,))
+    form = GridForm.UNSIGNED if nonnegative else config.signed_grid
+    return QuantizerSpec(
+        tensor=str(value.name),
+        role=Role.ACTIVATION,
+        form=form,
+        granularity=granularity,
+        ladder=ladder,
+        shape=_sample_shape(node, value, granularity, axis),
+        axis=axis,
+        exact=config.exact_steps,
+    )
+
+
+def channel_axes(nodes: list[tuple[ir.Node, OpSpec]]) -> dict[ir.Value, int | None]:
+    """Channel axis of every weight; ``None`` if it has none, or if its readers disagree on it.
+
+    They do where ``X @ W`` and ``Y @ W.T`` share a weight.
+    """
+    axes: dict[ir.Value, set[int | None]] = {}
+    for node, op in nodes:
+        for index, value in op.operand_values(node):
+            weight, path = stored_weight(value)
+            if weight.const_value is None:
+                continue
+            rank = len(weight.const_value.shape)
+            axis = op.output_axis(node, index, rank)
+            source = None if axis is None else permutation(path, rank)[axis]
+            axes.setdefault(weight, set()).add(source)
+    return {weight: found.pop() if len(found) == 1 else None for weight, found in axes.items()}
+
+
+def _comes_from_input(value: ir.Value) -> bool:
+    """Whether a value is a graph input, or one with its elements moved."""
+    while True:
+        node = value.producer()
+        if node is None:
+            return value.is_graph_input()
+        if not moves_codes(node) or node.inputs[0] is None:
+            return False
+        value = node.inputs[0]
+
+
+def _sample_shape(
+    node: ir.Node, value: ir.Value, granularity: Granularity, axis: int | None
+) -> tuple[int, ...]:
+    """Shape for a batch of one; sizes that are not fixed are 1 where no gate needs them."""
+    assert value.shape is not None
+    batches = {v.shape[0] for v in node.graph.inputs if v.shape} if node.graph is not None else ()
+    shape = []
+    for index, size in enumerate(value.shape):
+        gated = granularity is Granularity.ELEMENT or index == axis
+        named = isinstance(size, ir.SymbolicDim) and size.value is not None
+        if (index == 0 and len(value.shape) > 1) or (named and size in batches):
+            shape.append(1)
+        elif isinstance(size, int):
+            shape.append(size)
+        elif index > 0 and gated:
+            raise ModelError(
+                f"'{value.name}', input of node '{node.name}' ({node.op_type}), has the size "
+                f"'{size}' on axis {index}, which is not fixed: its activations can't have "
+                f"'{granularity.value}' gates; choose activation_granularity='tensor', or export "
+                "the model with that size fixed"
+            )
+        else:
+            shape.append(1)
+    return tuple(shape)
+
+
+def carried_spec(
+    config: Config, value: ir.Value, chosen: Ladder | None, nonnegative: bool
+) -> QuantizerSpec:
+    """Describes the quantizer of an activation between integer kernels that no MAC reads.
+
+    Args:
+        config: Whether steps are exact.
+        value: The activation.
+        chosen: The widths that the user chose for it, if any; 8 bits otherwise.
+        nonnegative: Whether it is never negative.
+    """
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in value.shape or ())
+    return QuantizerSpec(
+        tensor=str(value.name),
+        role=Role.ACTIVATION,
+        form=GridForm.UNSIGNED if nonnegative else config.signed_grid,
+        granularity=Granularity.TENSOR,
+        ladder=chosen or Ladder((INTEGER_KERNEL_BITS,)),
+        shape=(1, *shape[1:]),
+        exact=config.exact_steps,
+    )

@@ -1,0 +1,103 @@
+"""Widths below those of a type: only where an embedded plan says so, and the codes agree.
+
+A file of another tool has no plan: an INT8 weight is 8 bits wide there, whatever its codes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, code_range
+from onnx_cgmq.inspection.patterns.grid import IntArray
+
+Claim = Mapping[str, Any]
+"""The entry of one tensor in an embedded plan."""
+
+_WIDTHS: Final = (2, 4, 8, 16)
+
+
+def claimed_granularity(claim: Claim) -> Granularity:
+    """How the widths of a tensor vary."""
+    return Granularity(claim.get("granularity", Granularity.TENSOR))
+
+
+def narrowed(codes: IntArray, claim: Claim) -> IntArray:
+    """Widths that a plan gives to a weight, as far as its codes allow.
+
+    Args:
+        codes: Codes of a symmetric grid, less the zero point.
+        claim: The weight's entry in the plan.
+    """
+    granularity = claimed_granularity(claim)
+    if granularity is Granularity.ELEMENT:
+        return _nested_widths(codes, claim)
+    magnitudes = np.abs(codes)
+    axis = claim.get("axis")
+    if granularity is Granularity.CHANNEL and axis is not None and codes.ndim:
+        others = tuple(i for i in range(codes.ndim) if i != axis % codes.ndim)
+        return _needed(magnitudes.max(axis=others, keepdims=True), claim)
+    return _needed(np.asarray(magnitudes.max(initial=0)), claim)
+
+
+def widened(widths: IntArray, claim: Claim) -> IntArray:
+    """Widths of an activation: those of the file, or what a plan claims where that is wider."""
+    claimed = np.asarray(claim.get("widths", 0), dtype=np.int64)
+    if claimed.ndim and claimed.shape != widths.shape:
+        return widths
+    return np.maximum(widths, claimed)
+
+
+def _needed(largest: IntArray, claim: Claim) -> IntArray:
+    """Narrowest symmetric grids that hold the largest magnitudes, or what is claimed if wider."""
+    widths = np.full(np.shape(largest), FLOAT_BITS, dtype=np.int64)
+    for width in reversed(_WIDTHS):
+        widths[largest <= code_range(width, GridForm.SYMMETRIC)[1]] = width
+    pruned = (largest == 0) & (0 in claim.get("ladder", ()))
+    floor = np.asarray(claim.get("widths", 2), dtype=np.int64)
+    if floor.shape not in ((), widths.shape):
+        floor = np.array(2)
+    return np.where(pruned, floor * (floor > 2), np.maximum(widths, floor)).astype(np.int64)
+
+
+def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
+    """Narrowest grid of the ladder that has each element's value, on the nested grids."""
+    largest = int(np.abs(codes).max(initial=0))
+    fitting = (w for w in _WIDTHS if largest <= code_range(w, GridForm.SYMMETRIC)[1])
+    grid = next(fitting, FLOAT_BITS)
+    claimed = claim.get("grid_width", grid)
+    grid = claimed if claimed in _WIDTHS and claimed >= grid else grid
+    ladder = claim.get("ladder", _WIDTHS)
+    widths = np.full(codes.shape, grid, dtype=np.int64)
+    for width in sorted((w for w in ladder if 0 < w < grid < FLOAT_BITS), reverse=True):
+        factor = (2**grid - 1) // (2**width - 1)
+        fits = np.abs(codes) <= factor * code_range(width, GridForm.SYMMETRIC)[1]
+        widths[fits & (codes % factor == 0)] = width
+    if 0 in ladder:
+        widths[codes == 0] = 0
+    return widths
+
+
+def claimed_on_grid(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
+    """Widths of a float initializer: 32, but for entries that do lie on the grid they claim."""
+    float_bits = np.array(FLOAT_BITS, dtype=np.int64)
+    if not {"step", "widths"} <= set(claim):
+        return float_bits
+    claimed, steps = claim["widths"].astype(np.int64), claim["step"]
+    try:
+        widths = np.broadcast_to(claimed, values.shape)
+        step = np.broadcast_to(steps, values.shape)
+    except ValueError:
+        return float_bits
+    codes = np.round(values / np.where(step > 0, step, np.float32(1)))
+    on_grid = np.where(widths == 0, values == 0, codes.astype(np.float32) * step == values)
+    for width in _WIDTHS:
+        largest = code_range(width, GridForm.SYMMETRIC)[1]
+        on_grid &= (widths != width) | (np.abs(codes) <= largest)
+    honest = on_grid | (widths == FLOAT_BITS)
+    if claimed.shape == values.shape:
+        return np.where(honest, widths, FLOAT_BITS).astype(np.int64)
+    return claimed if bool(honest.all()) else float_bits

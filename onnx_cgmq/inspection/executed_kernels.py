@@ -1,0 +1,127 @@
+"""Which kernel onnxruntime runs for each MAC node of a file, and why it is a float one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role
+from onnx_cgmq.contract.form import Form, written_form
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.gating.integer_path import needs_quantized_output
+from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_integer_kernel
+from onnx_cgmq.graph.files.load import ModelLike
+from onnx_cgmq.graph.operators import OpSpec, mac_spec, node_key, standard_op
+from onnx_cgmq.graph.qonnx import is_quant
+from onnx_cgmq.inspection.operands import Operands
+from onnx_cgmq.inspection.patterns.codes import is_quantize
+from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel
+
+_UNLOADED: Final = "onnxruntime can't load the model"
+_GONE: Final = "not in the graph that onnxruntime runs: folded, or fused into another operator"
+_BYTES: Final = (ir.DataType.INT8, ir.DataType.UINT8)
+
+
+def executed_kernels(
+    model: ModelLike, graph: ir.Model, operands: Operands, names: Mapping[str, str]
+) -> tuple[dict[str, KernelChoice], str]:
+    """Looks up in onnxruntime's optimized graph what runs each MAC node.
+
+    Args:
+        model: The model, as the user gave it.
+        graph: The same in memory.
+        operands: What it says about its operands.
+        names: Names of values in it by those in the file, where they differ.
+
+    Returns:
+        Kernels by the name of the node's first output, ``None`` for one that can't be told; and a
+        sentence on why none of them can, or nothing. No kernels for files in the forms of other
+        flows that onnxruntime does not load: ``qonnx``, and ``native`` below 8 bits.
+    """
+    nodes = [node for node in graph.graph.all_nodes() if mac_spec(node) is not None]
+    if any(is_quant(node) for node in graph.graph.all_nodes()):
+        return {}, ""
+    try:
+        found = executed_operators(model)
+    except ModelError as error:
+        if written_form(graph) is Form.NATIVE:
+            return {}, ""
+        return {node_key(node): KernelChoice(None, _UNLOADED) for node in nodes}, str(error)
+    executed = {names.get(key, key): operator for key, operator in found.items()}
+    kernels = {node_key(n): _kernel(n, executed.get(node_key(n)), operands) for n in nodes}
+    return kernels, ""
+
+
+def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice:
+    if runs is None:
+        return KernelChoice(None, _GONE)
+    if is_integer_kernel(runs):
+        return KernelChoice(Kernel.INTEGER)
+    return KernelChoice(Kernel.FLOAT, _why_float(node, runs, operands))
+
+
+def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
+    """The first thing in the file that keeps a node from running in integers."""
+    spec = mac_spec(node)
+    assert spec is not None
+    if runs == "MatMulNBits":
+        return "MatMulNBits dequantizes its weight and multiplies floats"
+    reasons = [*_operands(node, spec, operands)]
+    if not reasons and not spec.integer_kernel(node):
+        reasons.append(no_integer_kernel(node))
+    reasons += _output(node)
+    reasons += _bias(node, spec)
+    return next(iter(reasons), f"onnxruntime runs {runs}; the file does not tell why")
+
+
+def _operands(node: ir.Node, spec: OpSpec, operands: Operands) -> Iterator[str]:
+    for index, value in spec.operand_values(node):
+        reading = operands.readings.get(operands.source(node, index).name)
+        if reading is None:
+            yield f"'{value.name}' is not quantized"
+            continue
+        what, widest = f"{reading.role.value} '{reading.name}'", int(np.max(reading.widths))
+        if widest > INTEGER_KERNEL_BITS:
+            yield f"{what} has {widest} bits, integer kernels take {INTEGER_KERNEL_BITS}"
+        elif reading.role is Role.ACTIVATION:
+            if reading.widths.ndim:
+                yield f"{what} has a width for each {reading.granularity.value}"
+            elif reading.stored not in _BYTES:
+                yield f"{what} is {reading.stored.name}, integer kernels take INT8 and UINT8"
+        else:
+            dtype = _dequantized_type(value)
+            if dtype is not None and dtype not in _BYTES:
+                yield f"{what} is {dtype.name}, which a Cast to INT8 has to make known first"
+            elif index == 0 and standard_op(node) in ("Gemm", "MatMul"):
+                yield f"{what} is the first factor"
+
+
+def _dequantized_type(value: ir.Value) -> ir.DataType | None:
+    """Type of the codes that DequantizeLinear makes a value of."""
+    node = value.producer()
+    if node is None or standard_op(node) != "DequantizeLinear" or node.inputs[0] is None:
+        return None
+    codes = node.inputs[0]
+    return codes.dtype if codes.const_value is None else codes.const_value.dtype
+
+
+def _output(node: ir.Node) -> Iterator[str]:
+    output = node.outputs[0]
+    readers = [use.node for use in output.uses()]
+    floats = [reader for reader in readers if not is_quantize(reader)]
+    also = "also " if len(floats) < len(readers) else ""
+    if output.is_graph_output() and (also or needs_quantized_output(node)):
+        yield f"its output '{output.name}' is {also}an output of the model"
+    elif floats and (also or needs_quantized_output(node)):
+        reader = f"{floats[0].op_type} '{floats[0].name}'"
+        yield f"its output '{output.name}' is {also}read as float by {reader}"
+
+
+def _bias(node: ir.Node, spec: OpSpec) -> Iterator[str]:
+    bias = spec.bias_value(node)
+    producer = bias.producer() if bias is not None else None
+    if bias is not None and (producer is None or standard_op(producer) != "DequantizeLinear"):
+        yield f"bias '{bias.name}' is float, integer kernels add INT32"

@@ -1,0 +1,180 @@
+"""Reads a quantized model, whoever wrote it, into a report: from the file alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.cost.activations import peak_bytes
+from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
+from onnx_cgmq.cost.macs import MacOp, mac_ops
+from onnx_cgmq.cost.table import macs_by_pair
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.gating.live_sets import noted_live_sets
+from onnx_cgmq.gating.predicted_kernels import KernelChoice
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.input_shapes import set_input_shapes
+from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.inspection.executed_kernels import executed_kernels
+from onnx_cgmq.inspection.normalize import normalize
+from onnx_cgmq.inspection.notes import open_sizes, unknown_operators
+from onnx_cgmq.inspection.operands import Operands
+from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
+from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
+from onnx_cgmq.writing.compact.names import restore_names
+from onnx_cgmq.writing.embedded_plan import embedded_names, embedded_tensors
+
+_INSIDE: Final = "(inside)"
+
+
+def inspect(
+    model: ModelLike,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    kernels: bool = False,
+) -> Report:
+    """Reads the widths of a quantized model and counts its cost, from the file alone.
+
+    Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
+    vary (per tensor, channel or element); a width that the codes exceed is not believed. A float
+    model is all 32 bits. Files of other tools are read as well: QDQ and QOperator of onnxruntime,
+    QCDQ, QONNX, MatMulNBits. What can't be told counts as 32 bits, with a note.
+
+    Args:
+        model: A quantized model: path, ``ModelProto`` or ``onnx_ir.Model``.
+        shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
+            the model was written with, and 1 for any other size that it leaves open.
+        kernels: Load the model in onnxruntime as well, on its CPU provider, and look up which MAC
+            nodes it runs in integers. If it can't load the model, a note says so.
+
+    Returns:
+        The report.
+
+    Raises:
+        ModelError: The model can't be read, still has gates, or has no MAC operators.
+        ConfigError: The shapes are not for this model.
+    """
+    graph = load_model(model)
+    if any(node.domain == GATED_DOMAIN for node in graph.graph.all_nodes()):
+        raise ModelError("the model still has gates; write it back first, or inspect its plan")
+    names = embedded_names(graph)
+    restore_names(graph, names)
+    normalize(graph)
+    set_input_shapes(graph, shapes or {})
+    claims = embedded_tensors(graph)
+    operands = Operands(graph, claims)
+    ops = mac_ops(graph, operands.source)
+    if not ops:
+        raise ModelError("the model has no MAC operators, so no widths to report")
+    readings = dict(operands.readings)
+    widths = {name: reading.widths for name, reading in readings.items()}
+    found: dict[str, KernelChoice] = {}
+    failure = ""
+    if kernels:
+        found, failure = executed_kernels(model, graph, operands, names)
+    nodes = tuple(_node_report(op, widths, found.get(op.output)) for op in ops)
+    for bias in _biases(graph, claims):
+        readings.setdefault(bias.name, bias)
+    weights = {name for name, reading in readings.items() if reading.role is Role.WEIGHT}
+    live = noted_live_sets(graph)
+    claimed = {name: claim["widths"] for name, claim in claims.items() if "widths" in claim}
+    macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
+    multiplied: Counter[str] = Counter()
+    for node in nodes:
+        multiplied.update(dict.fromkeys(node.operands, node.bops))
+    tensors = {
+        name: _tensor_report(reading, claims.get(name, {}), multiplied[name] / max(1, total))
+        for name, reading in readings.items()
+    }
+    return Report(
+        tensors=tensors,
+        nodes=nodes,
+        macs=macs,
+        bops=total,
+        rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
+        weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
+        notes=(
+            *filter(None, [failure]),
+            *_notes(readings.values()),
+            *unknown_operators(graph),
+            *open_sizes(graph),
+        ),
+        pairs=macs_by_pair(ops, widths, weights),
+        # Quantizers that no MAC reads have no reading: there the plan is taken at its word.
+        peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,
+        float_activation_bytes=peak_bytes(live, {}) if live else None,
+    )
+
+
+def _notes(readings: Iterable[Reading]) -> Iterator[str]:
+    for reading in readings:
+        if reading.note:
+            yield f"{reading.name}: {reading.note}; it counts as {FLOAT_BITS} bits"
+
+
+def _node_report(
+    op: MacOp, widths: Mapping[str, npt.NDArray[np.int64]], found: KernelChoice | None
+) -> NodeReport:
+    bops = op_bops(op, widths)
+    inside = np.array(FLOAT_BITS)
+    first, second = (float(np.mean(widths.get(name, inside))) for name in (op.a.name, op.b.name))
+    return NodeReport(
+        name=op.node,
+        op_type=op.op_type,
+        operands=(op.a.name or _INSIDE, op.b.name or _INSIDE),
+        macs=op.macs,
+        bops=bops,
+        rbop=bops / (FLOAT_BOPS_PER_MAC * op.macs) if op.macs else 0.0,
+        bits=(first, second),
+        kernel=found.kernel if found else None,
+        reason=found.reason if found else "",
+    )
+
+
+def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:
+    weight = reading.role is not Role.ACTIVATION
+    widths = np.broadcast_to(reading.widths, reading.shape) if weight else reading.widths
+    distinct, counts = np.unique(widths, return_counts=True)
+    return TensorReport(
+        name=reading.name,
+        role=reading.role,
+        granularity=reading.granularity,
+        shape=reading.shape,
+        widths=reading.widths,
+        counts={int(width): int(count) for width, count in zip(distinct, counts, strict=True)},
+        mean_bits=float(widths.mean()) if widths.size else 0.0,
+        range=_claimed_range(claim),
+        share=share,
+        stored=reading.stored.name,
+        stored_bytes=-(-reading.stored_bits // 8),
+    )
+
+
+def _claimed_range(claim: Mapping[str, Any]) -> tuple[float, float] | None:
+    if "range" not in claim:
+        return None
+    low, high = claim["range"]
+    return float(low), float(high)
+
+
+def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[Reading]:
+    """Biases of MAC nodes; they cost no bit operations, so the plan is taken at its word."""
+    for node in model.graph.all_nodes():
+        spec = mac_spec(node)
+        value = spec.bias_value(node) if spec is not None else None
+        stored = None if value is None else stored_tensor(value)
+        if value is None or stored is None:
+            continue
+        reading = read_operand(value, {})
+        name = tensor_name(value) if tensor_name(value) in claims else reading.name
+        widths = np.array(claims.get(name, {}).get("widths", reading.widths), dtype=np.int64)
+        granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR
+        yield replace(reading, name=name, role=Role.BIAS, granularity=granularity, widths=widths)

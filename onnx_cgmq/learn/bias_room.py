@@ -1,0 +1,53 @@
+"""Room for biases in INT32: steps of weights that are not too small for them.
+
+An integer kernel adds a bias as INT32 codes at the product of the steps of activation and weight.
+A channel of weights that are all but zero (a dead one, say) would have so small a step that its
+bias leaves INT32. Next to such a bias the products don't matter, and a larger step costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role, intervals
+from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP, INT32_LIMIT
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+
+_ROOM: Final = 16  # how much steps may shrink and biases grow while they are learned
+
+
+@torch.no_grad()
+def leave_room_for_biases(mirror: Mirror) -> None:
+    """Sets the smallest ranges of weights, from the ranges of activations and the biases.
+
+    Args:
+        mirror: A mirror whose activations are calibrated.
+    """
+    names = {node: name for name, (node, _) in quantizer_nodes(mirror.model).items()}
+    for node in mirror.model.graph:
+        if node.op_type != ACCUMULATOR_OP:
+            continue
+        makers = [value.producer() for value in node.inputs if value is not None]
+        bias, x, weight = (None if maker is None else names.get(maker) for maker in makers)
+        if bias is None or x is None or weight is None:
+            continue
+        quantizer = mirror.quantizers[weight]
+        if quantizer.spec.role is Role.WEIGHT:
+            least = _ROOM * mirror.value_parameters[bias].detach().abs() / INT32_LIMIT
+            quantizer.set_smallest_step(least.reshape(-1) / _smallest_step(mirror.quantizers[x]))
+
+
+def _smallest_step(quantizer: GatedQuantizer) -> Tensor:
+    """The smallest step for which there are integer kernels."""
+    spec = quantizer.spec
+    steps = [
+        (quantizer.high[i] - quantizer.low[i]).amin() / intervals(width, spec.form)
+        for i, width in enumerate(spec.ladder.quantized)
+        if width <= INTEGER_KERNEL_BITS
+    ]
+    return torch.stack(steps).amin() if steps else torch.tensor(torch.inf)

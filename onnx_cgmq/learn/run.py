@@ -1,0 +1,147 @@
+"""One run of learning, from a gated model and data to a mirror with a plan within the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.events import Event, Limit, Notice, Started
+from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.cost.bound import Bounds, plain
+from onnx_cgmq.data.objects import is_object_path
+from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.calibrate import calibrate
+from onnx_cgmq.learn.checkpoint import Checkpoint, fingerprint
+from onnx_cgmq.learn.evaluation import Evaluator
+from onnx_cgmq.learn.guide import Guide
+from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
+from onnx_cgmq.learn.loss_tensors import loss_tensors
+from onnx_cgmq.learn.losses import class_output, make_loss
+from onnx_cgmq.learn.malloc import keep_freed_memory
+from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config
+
+
+@dataclass(frozen=True)
+class Data:
+    """The samples of a run.
+
+    Attributes:
+        train: What is learned from.
+        held_out: What the best state is chosen on.
+    """
+
+    train: Samples
+    held_out: Samples
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run learned.
+
+    Attributes:
+        guide: Guides the trained mirror.
+        outcome: How learning ended.
+        checkpoint: Where its state is saved, if anywhere.
+    """
+
+    guide: Guide
+    outcome: Outcome
+    checkpoint: Checkpoint | None
+
+    @property
+    def mirror(self) -> Mirror:
+        """The trained mirror."""
+        return self.guide.mirror
+
+    def plan(self) -> BitPlan:
+        """The learned plan, within the bound."""
+        return self.guide.plan()
+
+
+def learn(
+    float_model: ir.Model,
+    gated: ir.Model,
+    bound: Bounds,
+    data: Data,
+    config: Config,
+    emit: Callable[[Event], None],
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Learned:
+    """Calibrates and trains a gated model under a bound.
+
+    The float model teaches; the loss is that of ``config``, taken where a gradient comes from
+    (:mod:`~onnx_cgmq.learn.loss_tensors`).
+
+    Args:
+        float_model: The prepared float model.
+        gated: The same with gates.
+        bound: One bound or several.
+        data: The samples.
+        config: Settings.
+        emit: Takes progress events.
+        checkpoint: File to save the state in after each epoch, if any.
+        resume: Go on from that file, if it is there.
+
+    Raises:
+        UnsupportedOperatorError: The mirror lacks operators of the model.
+        ModelError: No gradient reaches a weight.
+        BoundError: The bound can't be parsed or kept.
+        DataError: The data does not fit the loss.
+        ConfigError: The loss is unknown, or the checkpoint is of another run.
+    """
+    keep_freed_memory()
+    torch.manual_seed(config.seed)
+    train, held_out = data.train, data.held_out
+    guide = Guide(
+        Mirror(gated),
+        bound,
+        target=config.target,
+        direction=config.direction,
+        steps=guided_steps(train, config),
+    )
+    saved = None
+    if checkpoint is not None:
+        run = fingerprint(config, guide.budget.text, len(train), float_model)
+        saved = Checkpoint(checkpoint, run)
+    calibrate(guide.mirror, train)
+
+    teacher = Mirror(float_model)
+    first = next(train.batches(config.batch_size))
+    compared = loss_tensors(
+        teacher,
+        tensors(first.inputs),
+        _weights(guide.mirror),
+        all_outputs=is_object_path(config.loss),
+    )
+    taught = Teacher(teacher, len(train), compared.names)
+    classes = class_output(taught.outputs(first), len(first.indices))
+    loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
+    held_out_teacher = Teacher(teacher, len(held_out), compared.names)
+    evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
+    learner = Learner(guide, train, taught, loss, evaluator, config, emit, saved)
+    emit(
+        Started(
+            total_steps=learner.total_steps,
+            epochs=config.epochs,
+            float_accuracy=evaluator.teacher_accuracy(),
+            bounds=tuple(Limit(b.text, plain(b.limit), b.unit_text) for b in guide.bounds),
+        )
+    )
+    if compared.without_gradient:
+        emit(Notice(compared.text))
+    return Learned(guide, learner.run(resume=resume), saved)
+
+
+def _weights(mirror: Mirror) -> list[str]:
+    """Names of the tensors that are quantized as weights."""
+    return [name for name, q in mirror.quantizers.items() if q.spec.role is Role.WEIGHT]

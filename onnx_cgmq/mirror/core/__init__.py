@@ -1,0 +1,1 @@
+"""What operators and the compiler share: the registry of operators, types, and programs."""

@@ -1,0 +1,203 @@
+"""What a graph is compiled to: a flat list of steps over numbered slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node, ready to run.
+
+    Attributes:
+        call: Runs it on its inputs.
+        inputs: Slots of its inputs; slot 0 is always ``None``.
+        host: Positions of inputs to convert to Python values first.
+        outputs: Slots of its outputs.
+        free: Slots that nothing reads afterwards.
+        label: Operator, node and opset, for messages.
+    """
+
+    call: Callable[..., Any]
+    inputs: tuple[int, ...]
+    host: tuple[int, ...]
+    outputs: tuple[int, ...]
+    free: tuple[int, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class HeldConstant:
+    """A constant that the module holds.
+
+    Attributes:
+        slot: Where the program reads it.
+        tensor: Its value.
+        is_parameter: Whether it is learned: a float tensor of the model.
+    """
+
+    slot: int
+    tensor: ir.TensorProtocol
+    is_parameter: bool
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model.
+
+    Attributes:
+        steps: Steps in order.
+        template: Initial slots: ``None``, or a Python value converted from a constant.
+        inputs: Slot of every graph input, by name.
+        outputs: Slot of every graph output, by name.
+        constants: Every constant that the module must hold, by name.
+        slot_of: Slot of every named value of the main graph.
+        host_types: Types of the slots that hold Python numbers or lists instead of tensors.
+    """
+
+    steps: tuple[Step, ...]
+    template: tuple[Any, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+    constants: Mapping[str, HeldConstant]
+    slot_of: Mapping[str, int]
+    host_types: Mapping[int, torch.dtype]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A compiled subgraph.
+
+    Attributes:
+        steps: Steps in order.
+        template: Initial slots.
+        inputs: Slots of its inputs.
+        captures: Slots of the values that it reads from the graphs around it.
+        outputs: Slots of its outputs.
+        output_types: Element type and shape of every output, where the graph tells.
+    """
+
+    steps: tuple[Step, ...]
+    template: tuple[Any, ...]
+    inputs: tuple[int, ...]
+    captures: tuple[int, ...]
+    outputs: tuple[int, ...]
+    output_types: tuple[tuple[ir.DataType | None, ir.Shape | None], ...]
+
+
+class BoundBody:
+    """A subgraph as a function: captured values are given once, inputs at every call."""
+
+    def __init__(self, body: Body, captured: Sequence[Any]) -> None:
+        """Gives the captured values, in the order of ``body.captures``."""
+        self._body = body
+        self._slots = list(body.template)
+        for slot, value in zip(body.captures, captured, strict=True):
+            self._slots[slot] = value
+
+    @property
+    def output_count(self) -> int:
+        """Number of its outputs."""
+        return len(self._body.outputs)
+
+    def __call__(self, *inputs: Any) -> list[Any]:
+        """Runs the subgraph.
+
+        Raises:
+            ValueError: If the number of inputs is wrong.
+            ModelError: If a step fails.
+        """
+        body = self._body
+        if len(inputs) != len(body.inputs):
+            raise ValueError(f"its subgraph has {len(body.inputs)} inputs, {len(inputs)} are given")
+        slots = self._slots.copy()
+        for slot, value in zip(body.inputs, inputs, strict=True):
+            slots[slot] = value
+        run_steps(body.steps, slots)
+        return [slots[slot] for slot in body.outputs]
+
+    def no_items(self, output: int, axis: int) -> Tensor:
+        """What an output that is stacked along an axis is after no call at all.
+
+        Unknown sizes are 0, as in onnxruntime.
+
+        Raises:
+            ValueError: If the graph doesn't tell the output's type and rank.
+        """
+        dtype, shape = self._body.output_types[output]
+        if dtype is None or shape is None:
+            raise ValueError(
+                f"its subgraph ran for no item, and output {output} of it has no type and shape; "
+                "infer shapes first, see prepare()"
+            )
+        sizes = [size if isinstance(size, int) else 0 for size in shape]
+        sizes.insert(axis + (len(sizes) + 1 if axis < 0 else 0), 0)
+        return torch.zeros(sizes, dtype=TORCH_DTYPES[dtype])
+
+
+def call_with_bodies(
+    handler: Callable[..., Any], bodies: Sequence[Body | None], count: int, *arguments: Any
+) -> Any:
+    """Runs a node that has subgraphs.
+
+    Args:
+        handler: Takes the bodies, then the node's inputs.
+        bodies: Its subgraphs.
+        count: How many of the arguments are inputs of the node.
+        *arguments: The inputs, then what each body captures.
+    """
+    bound: list[BoundBody | None] = []
+    start = count
+    for body in bodies:
+        if body is None:
+            bound.append(None)
+            continue
+        end = start + len(body.captures)
+        bound.append(BoundBody(body, arguments[start:end]))
+        start = end
+    return handler(*bound, *arguments[:count])
+
+
+def run_steps(steps: Sequence[Step], slots: list[Any], kept: Collection[int] | None = None) -> None:
+    """Runs steps.
+
+    Args:
+        steps: The steps.
+        slots: The values, changed in place.
+        kept: Slots not to free.
+
+    Raises:
+        ModelError: If a step fails; names the node.
+    """
+    for step in steps:
+        arguments = [slots[index] for index in step.inputs]
+        for position in step.host:
+            arguments[position] = arguments[position].tolist()
+        try:
+            result = step.call(*arguments)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ModelError(f"{step.label} failed: {error}") from error
+        if isinstance(result, tuple):
+            for index, value in zip(step.outputs, result, strict=False):
+                slots[index] = value
+        else:
+            slots[step.outputs[0]] = result
+        for index in step.free:
+            if kept is None or index not in kept:
+                slots[index] = None

@@ -1,0 +1,1 @@
+"""Gated quantizers in torch, their ranges, and their plans."""

@@ -1,0 +1,328 @@
+"""The gated quantizer of the mirror: the width its gate selects, ranges that learn, statistics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onnx_cgmq.contract.bits import (
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    Granularity,
+    GridForm,
+    Role,
+    code_range,
+    intervals,
+)
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.gating.gated_qdq import INT32_LIMIT
+from onnx_cgmq.mirror.quantizers.fake_quantize import (
+    GradientObserver,
+    Grid,
+    fake_quantize,
+    observe,
+    round_straight_through,
+)
+from onnx_cgmq.mirror.quantizers.ranges import exact, fit_ranges
+
+_SAMPLE_SIZE = 1 << 15
+
+
+class GatedQuantizer(nn.Module):
+    """Quantizes a tensor at the width(s) that its gate selects.
+
+    The gate is a buffer, not a parameter: its gradient is zero everywhere, so a
+    :class:`~onnx_cgmq.learn.guide.Guide` moves it. The ranges are learned multiplicatively,
+    ``high = base * exp(delta)``: they stay positive by construction, and one learning rate of
+    ``delta`` fits every scale.
+
+    Attributes:
+        spec: What this quantizer is.
+        gate: float32, ``spec.gate_shape``.
+        log_high: Learned change of ``high``, float32, ``spec.range_shape``.
+        log_low: The same for ``low`` (affine grids only).
+        revision: Grows whenever a selected width changes.
+        noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
+            ``[widths, *spec.range_item_shape]``.
+        observer: Sees values and gradients in the backward pass when set.
+    """
+
+    gate: Tensor
+    base_high: Tensor
+    base_low: Tensor
+    smallest_high: Tensor
+    noise: Tensor
+    calibrated: Tensor
+
+    def __init__(self, spec: QuantizerSpec, low: Tensor | None, high: Tensor, gate: Tensor) -> None:
+        """Builds the quantizer.
+
+        Args:
+            spec: What it quantizes and how.
+            low: Range starts (affine grids only), float32, ``spec.range_shape``, at most 0.
+            high: Range ends, float32, ``spec.range_shape``, positive.
+            gate: float32, ``spec.gate_shape``.
+        """
+        super().__init__()
+        self.spec = spec
+        affine = spec.form is GridForm.AFFINE
+        high = high.detach().clone().float().reshape(spec.range_shape)
+        self.register_buffer("base_high", high)
+        start = low if affine and low is not None else torch.zeros_like(high)
+        self.register_buffer("base_low", start.detach().clone().float().reshape(spec.range_shape))
+        self.register_buffer("smallest_high", torch.zeros_like(high))
+        self.log_high = nn.Parameter(torch.zeros_like(high))
+        self.log_low = nn.Parameter(torch.zeros_like(high)) if affine else None
+        self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
+        # An activation's range is a placeholder until its gate has moved or the range was set.
+        touched = bool((self.gate < spec.ladder.gate_max).any() or (high != 1.0).any())
+        calibrated = spec.role is not Role.ACTIVATION or touched
+        self.register_buffer("calibrated", torch.tensor(calibrated))
+        self.observer: GradientObserver | None = None
+        count = max(1, len(spec.ladder.quantized))
+        self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
+        self._sample: Tensor | None = None
+        self.revision = 0
+        self._levels: Tensor | None = None
+        self._refresh()
+        self.register_load_state_dict_post_hook(_refresh_loaded)  # type: ignore[no-untyped-call]
+
+    # -- widths ---------------------------------------------------------------------------------
+
+    @property
+    def widths(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """Bits that the gate selects, int64, ``spec.gate_shape``."""
+        return self.spec.ladder.widths_of(self.gate.numpy())
+
+    def set_gate(self, gate: Tensor) -> bool:
+        """Sets the gate, clipped to its ladder.
+
+        Returns:
+            Whether any selected width changed.
+        """
+        ladder = self.spec.ladder
+        before = self.revision
+        with torch.no_grad():
+            self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
+        self._refresh()
+        if self._sample is not None and not self._is_float:
+            # Now, not at the next forward pass: a plan may be made before that.
+            self.fit(self._sample)
+        return self.revision != before
+
+    def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
+        """Gates in the middle of the intervals of the given widths, ``spec.gate_shape``."""
+        ladder = self.spec.ladder
+        table = np.zeros(max(ladder.widths) + 1, dtype=np.float32)
+        for width in ladder.widths:
+            table[width] = ladder.gate_of(width)
+        return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
+
+    def _refresh(self) -> None:
+        """Derives from the gate what forward needs; called whenever it may have moved."""
+        ladder = self.spec.ladder
+        count = len(ladder.nonzero)
+        levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
+        if self._levels is not None and torch.equal(levels, self._levels):
+            return
+        self._levels = levels
+        self.revision += 1
+        self._width = int(self.widths) if self.gate.dim() == 0 else None
+        if self._width is not None:
+            return
+        per_level = (0, *ladder.nonzero)
+        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[levels]
+        codes = [
+            (-math.inf, math.inf) if width == FLOAT_BITS else code_range(width, self.spec.form)
+            for width in per_level
+        ]
+        self._code_min = torch.tensor([float(c[0]) for c in codes])[levels]
+        self._code_max = torch.tensor([float(c[1]) for c in codes])[levels]
+        # Pruned and float entries have no step of their own: any range and width will do.
+        quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
+        index = (levels - 1).clamp(0, len(quantized) - 1)
+        counts = torch.tensor([float(intervals(width, self.spec.form)) for width in quantized])
+        self._range_index, self._intervals = index, counts[index]
+        self._passes = is_float if bool(is_float.any()) else None
+        self._all_float = bool(is_float.all())
+
+    # -- ranges ---------------------------------------------------------------------------------
+
+    @property
+    def high(self) -> Tensor:
+        """Range ends of every width, float32, ``spec.range_shape``; differentiable."""
+        return self._ranges()[1]
+
+    @property
+    def low(self) -> Tensor:
+        """Range starts of every width, float32, ``spec.range_shape``; differentiable."""
+        return self._ranges()[0]
+
+    def _ranges(self) -> tuple[Tensor, Tensor]:
+        """Starts and ends of every width; rounding to exact steps has the identity's gradient."""
+        high = torch.maximum(self.base_high * torch.exp(self.log_high), self.smallest_high)
+        low = self.base_low
+        if self.spec.form.is_symmetric:
+            low = -high
+        elif self.log_low is not None:
+            low = self.base_low * torch.exp(self.log_low)
+        if not self.spec.exact:
+            return low, high
+        exact_low, exact_high = exact(self.spec, low, high)
+        return _with_gradient_of(low, exact_low), _with_gradient_of(high, exact_high)
+
+    def fit(self, values: Tensor) -> None:
+        """Fits the range of every width to values by least squared error (:func:`fit_ranges`)."""
+        fitted = fit_ranges(self.spec, values)
+        with torch.no_grad():
+            self.base_high.copy_(fitted.high)
+            if self.spec.form is GridForm.AFFINE:
+                self.base_low.copy_(fitted.low)
+            self.log_high.zero_()
+            if self.log_low is not None:
+                self.log_low.zero_()
+            self.noise.copy_(fitted.error)
+            self.calibrated.fill_(True)
+        self._sample = None
+
+    @torch.no_grad()
+    def set_smallest_step(self, step: Tensor) -> None:
+        """Keeps the ranges of a weight so wide that no step of up to 8 bits is smaller.
+
+        Args:
+            step: One for each channel; the largest counts where channels share a range, or where
+                there is another number of them (a bias of one number, say).
+        """
+        shape = self.spec.range_item_shape
+        one_each = self.spec.has_channels and step.numel() == math.prod(shape)
+        least = step.reshape(shape) if one_each else step.amax().expand(shape)
+        for index in range(len(self.smallest_high)):
+            shared = self.spec.granularity is Granularity.ELEMENT
+            width = INTEGER_KERNEL_BITS if shared else self.spec.ladder.quantized[index]
+            if width <= INTEGER_KERNEL_BITS:
+                self.smallest_high[index] = least * (intervals(width, self.spec.form) / 2)
+
+    def _remember(self, x: Tensor) -> None:
+        """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
+        flat = x.detach()
+        if self.spec.has_channels:
+            rows = max(1, _SAMPLE_SIZE * 4 // max(1, flat[0].numel()))
+            self._sample = flat[:rows].clone()
+        else:
+            flat = flat.reshape(-1)
+            self._sample = flat[:: max(1, flat.numel() // _SAMPLE_SIZE)].clone()
+
+    # -- forward --------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantizes.
+
+        Args:
+            x: The tensor, float32; activations with any batch size.
+
+        Returns:
+            The quantized-dequantized tensor, and the step of the integer tensor that an integer
+            kernel would hold (0 if there is none), of ``spec.range_item_shape``.
+        """
+        if not self.calibrated:
+            if self._is_float:
+                self._remember(x)
+            else:
+                self.fit(x)
+        observer = self.observer if torch.is_grad_enabled() else None
+        if self._is_float:
+            seen = x if observer is None else observe(x, observer)
+            return seen, torch.zeros(self.spec.range_item_shape)
+        if self._width == 0:
+            return x * 0.0, torch.ones(self.spec.range_item_shape)
+        high, low = self._selected_range()
+        grid = self.grid(high.detach(), low.detach())
+        affine = self.spec.form is GridForm.AFFINE
+        y = fake_quantize(x, high, low if affine else None, grid, observer)
+        return y, self._kernel_step(grid)
+
+    @property
+    def _is_float(self) -> bool:
+        return self._width == FLOAT_BITS if self._width is not None else self._all_float
+
+    def _selected_range(self) -> tuple[Tensor, Tensor]:
+        """Range of the selected width(s): of ``spec.range_item_shape``."""
+        low, high = self._ranges()
+        if self.spec.granularity is Granularity.ELEMENT:
+            return high[0], low[0]
+        if self._width is not None:
+            index = self.spec.range_index(self._width)
+            return high[index], low[index]
+        index_of = self._range_index.unsqueeze(0)
+        return high.gather(0, index_of).squeeze(0), low.gather(0, index_of).squeeze(0)
+
+    def grid(self, high: Tensor, low: Tensor) -> Grid:
+        """The grid that the gate selects over a range of ``spec.range_item_shape``."""
+        form = self.spec.form
+        if self._width is not None:
+            smallest, largest = code_range(self._width, form)
+            step = (high - low) / intervals(self._width, form)
+            code_min, code_max = torch.tensor(float(smallest)), torch.tensor(float(largest))
+            passes = None
+        else:
+            step = (high - low) / self._intervals
+            code_min, code_max, passes = self._code_min, self._code_max, self._passes
+        if form is GridForm.AFFINE:
+            zero_point = torch.round(-low / step)
+            zero_point = torch.minimum(zero_point.clamp_min(0.0), code_max)
+            code_min, code_max = code_min - zero_point, code_max - zero_point
+        return Grid(step, code_min, code_max, passes)
+
+    def _kernel_step(self, grid: Grid) -> Tensor:
+        """Step of the integer tensor; 0 if a gate selects more bits than integer kernels take."""
+        widest = self._width if self._width is not None else int(self.widths.max())
+        if widest > INTEGER_KERNEL_BITS:
+            return torch.zeros(self.spec.range_item_shape)
+        if self.spec.granularity is Granularity.ELEMENT:
+            return grid.step.amin()
+        return grid.step
+
+    @torch.no_grad()
+    def selected(self) -> tuple[Grid, Tensor, Tensor]:
+        """The current grid, and its range as ``(grid, low, high)``, for plans.
+
+        At a width without a grid of its own (0 or 32 bits, one gate) the step is 0 and the range
+        that of the widest grid.
+        """
+        if self._width in (0, FLOAT_BITS):
+            zero = torch.zeros(())
+            return Grid(zero, zero, zero), self.low[-1], self.high[-1]
+        high, low = self._selected_range()
+        return self.grid(high, low), low, high
+
+
+def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
+    """``value``, to the last bit, with the gradient of the identity to ``learned``."""
+    if not (torch.is_grad_enabled() and learned.requires_grad):
+        return value
+    return value + (learned - learned.detach())
+
+
+def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
+    module._refresh()
+
+
+def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
+    """The bias as an integer kernel adds it: INT32 codes at the step of the accumulator.
+
+    Args:
+        bias: float32, ``[C]``.
+        step_x: Step of the activation, ``()``; 0 if the kernel is float.
+        step_w: Step of the weight, ``()`` or one per channel in any shape; 0 likewise.
+
+    Returns:
+        ``round(bias / s) * s`` with ``s = step_x * step_w``, gradient straight through; the bias
+        itself if ``s`` is 0 or any code is beyond INT32.
+    """
+    step = (step_x * step_w.reshape(-1)).detach()
+    if not bool((step > 0).all()) or bool((bias.detach() / step).abs().amax() > INT32_LIMIT):
+        return bias
+    return round_straight_through(bias, step)

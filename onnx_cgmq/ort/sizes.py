@@ -1,0 +1,116 @@
+"""Sizes of all values for one sample, as inference finds them, and onnxruntime where it can't."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import onnx_ir as ir
+
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.input_shapes import dimension_name, dimension_sizes, graph_inputs, input_shapes
+from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
+
+
+class Sizes:
+    """Shapes of a model's values for one sample.
+
+    Sizes come from the shapes noted for the inputs; a batch (axis 0 of an input) that is open is 1.
+    Where a size follows from these only through the graph, shapes are inferred anew.
+
+    Attributes:
+        samples: Samples in these shapes: the batch where the model fixes one on every input.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        """Reads the model's inputs.
+
+        Raises:
+            ModelError: The shapes noted in the model are damaged.
+            ConfigError: They give one dimension two sizes.
+        """
+        self._model = model
+        inputs, given = graph_inputs(model), input_shapes(model)
+        self._sizes = dimension_sizes(inputs, given)
+        for value in inputs.values():
+            name = dimension_name(value.shape[0]) if value.shape else None
+            if name is not None:
+                self._sizes.setdefault(name, 1)
+        self._inputs = {
+            name: given.get(name) or self._sample_shape(value) for name, value in inputs.items()
+        }
+        batches = {v.shape[0] for v in inputs.values() if v.shape and len(v.shape) > 1}
+        fixed = batches.pop() if len(batches) == 1 else None
+        self.samples: int = fixed if isinstance(fixed, int) and fixed > 0 else 1
+
+    def shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
+        """Shape of a value; ``None`` for sizes that the data decide, or if the rank is unknown."""
+        gated = value.producer()
+        if gated is not None and gated.domain == GATED_DOMAIN and gated.inputs[0] is not None:
+            value = gated.inputs[0]
+        if value.const_value is not None:
+            return tuple(int(size) for size in value.const_value.shape.numpy())
+        if value.name in self._inputs:
+            return self._inputs[value.name]
+        shape = self._declared(value)
+        if shape is None or None in shape:
+            return self._inferred.get(str(value.name), shape)
+        return shape
+
+    def _sample_shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
+        declared = self._declared(value)
+        if declared and declared[0] is None:
+            return (1, *declared[1:])
+        return declared
+
+    def _declared(self, value: ir.Value) -> tuple[int | None, ...] | None:
+        """The shape that the model has, with the sizes of dimensions that inputs name."""
+        if value.shape is None:
+            return None
+        return tuple(
+            dim if isinstance(dim, int) else self._sizes.get(dimension_name(dim) or "")
+            for dim in value.shape
+        )
+
+    @cached_property
+    def _inferred(self) -> dict[str, tuple[int | None, ...]]:
+        """Shapes by name, inferred with the inputs at their sizes."""
+        sized = self._model.clone()
+        _bypass_quantizers(sized)
+        for value in sized.graph.inputs:
+            shape = self._inputs.get(str(value.name))
+            if shape is not None:
+                value.shape = ir.Shape(shape)
+        values = [v for node in sized.graph.all_nodes() for v in node.outputs]
+        for value in values:
+            value.shape = None
+        infer_shapes(sized)
+        self._ask_onnxruntime(sized)
+        return {
+            str(value.name): tuple(d if isinstance(d, int) else None for d in value.shape)
+            for value in values
+            if value.shape is not None
+        }
+
+    @staticmethod
+    def _ask_onnxruntime(sized: ir.Model) -> None:
+        """Shapes behind operators that only onnxruntime knows."""
+        if all(node.domain != "com.microsoft" for node in sized.graph):
+            return
+        outputs = [value for node in sized.graph for value in node.outputs if value.name]
+        unknown = [v for v in outputs if v.shape is None or not v.shape.is_static()]
+        if unknown:
+            set_types_of_onnxruntime(sized, unknown)
+
+
+def _bypass_quantizers(model: ir.Model) -> None:
+    """Takes gated quantizers out: they keep shapes, and inference need not read their functions."""
+    gated = [node for node in model.graph if node.domain == GATED_DOMAIN]
+    for node in gated:
+        source = node.inputs[0]
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+    for node in reversed(gated):
+        model.graph.remove(node, safe=True)
+    for identifier in [name for name in model.functions if name[0] == GATED_DOMAIN]:
+        del model.functions[identifier]

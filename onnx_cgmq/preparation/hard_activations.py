@@ -1,0 +1,93 @@
+"""Hard sigmoids and hard swishes as exporters spell them out, in the one form that has kernels.
+
+Between integer kernels HardSigmoid is an Add that saturates (``lower/saturating.py``), and a hard
+swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx_ir as ir
+
+from onnx_cgmq.graph.affine import Affine, affine_of
+from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace
+from onnx_cgmq.graph.operators import standard_op
+
+_SWISH_SLOPE, _SWISH_OFFSET = 1 / 6, 0.5  # of HardSwish, by the standard
+_ROUNDING: Final = 1e-6  # relative: constants of exporters are float32
+
+
+def fuse_hard_activations(model: ir.Model) -> None:
+    """Makes hard swishes ``x * HardSigmoid(x)``, and spelled-out hard sigmoids operators, in place.
+
+    What it knows: HardSwish, and ``Clip(a x + b, 0, m)`` that is divided by ``m``, be it behind one
+    product with something else.
+    """
+    opset = model.opset_imports[""]
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.graph is None or node.outputs[0].dtype is not ir.DataType.FLOAT:
+                continue
+            emit = Emitter(node, opset)
+            if standard_op(node) == "HardSwish":
+                x = node.inputs[0]
+                swish = emit("Mul", x, _hard_sigmoid(emit, x, _SWISH_SLOPE, _SWISH_OFFSET))
+                replace(node, [swish])
+            elif standard_op(node) == "Clip":
+                _fuse_clip(emit, node)
+
+
+def _fuse_clip(emit: Emitter, clip: ir.Node) -> None:
+    value, top = clip.inputs[0], _upper_limit(clip)
+    inner = None if value is None else _numbers(value.producer())
+    scaler = None if top is None else _scaler_below(clip, 1 / top)
+    if inner is None or top is None or scaler is None:
+        return
+    slope, offset = (float(number.reshape(())) / top for number in (inner.scale, inner.shift))
+    replace(clip, [_hard_sigmoid(emit, inner.source, slope, offset)])
+    scaled = affine_of(scaler)
+    assert scaled is not None
+    replace(scaler, [scaled.source])
+
+
+def _upper_limit(clip: ir.Node) -> float | None:
+    """``m`` of a Clip to 0 .. m."""
+    limits = [optional(clip, index) for index in (1, 2)]
+    low, high = (None if limit is None else limit.const_value for limit in limits)
+    if low is None or high is None or low.numpy().any():
+        return None
+    top = float(high.numpy().reshape(()))
+    return top if top > 0 else None
+
+
+def _scaler_below(clip: ir.Node, factor: float) -> ir.Node | None:
+    """The node that multiplies what a node makes by a number, be it behind one product."""
+    node = _only_reader(clip.outputs[0])
+    if node is not None and standard_op(node) == "Mul" and affine_of(node) is None:
+        node = _only_reader(node.outputs[0])
+    found = _numbers(node)
+    if found is None or found.shift.any():
+        return None
+    return node if abs(float(found.scale.reshape(())) / factor - 1) < _ROUNDING else None
+
+
+def _numbers(node: ir.Node | None) -> Affine | None:
+    """What a node scales and shifts, if by one number each, with no axes added."""
+    affine = None if node is None else affine_of(node)
+    rank = None if affine is None else rank_of(affine.source)
+    if affine is None or rank is None or affine.channel_axis is not None:
+        return None
+    arrays = (affine.scale, affine.shift)
+    return affine if all(a.size == 1 and a.ndim <= rank for a in arrays) else None
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def _hard_sigmoid(emit: Emitter, x: ir.Value | None, slope: float, offset: float) -> ir.Value:
+    made = emit("HardSigmoid", x, rank=rank_of(x), attributes={"alpha": slope, "beta": offset})
+    made.type = ir.TensorType(ir.DataType.FLOAT)
+    return made

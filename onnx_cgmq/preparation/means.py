@@ -1,0 +1,54 @@
+"""Means over all pixels as pooling, which has an integer kernel where ReduceMean has none."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.graph.operators import int_attribute, standard_op
+
+_IMAGE_RANK = 4  # [batch, channel, height, width]
+
+
+def pool_means(model: ir.Model) -> None:
+    """Turns ReduceMean over height and width into GlobalAveragePool, in place.
+
+    Without ``keepdims`` a Squeeze follows.
+    """
+    for graph in model.graphs():
+        for node in list(graph):
+            if standard_op(node) == "ReduceMean" and _is_over_all_pixels(node):
+                _pool(node)
+
+
+def _is_over_all_pixels(node: ir.Node) -> bool:
+    x = node.inputs[0]
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if x is None or x.shape is None or len(x.shape) != _IMAGE_RANK:
+        return False
+    if x.dtype is not ir.DataType.FLOAT or axes is None or axes.const_value is None:
+        return False
+    given = {int(axis) % _IMAGE_RANK for axis in np.atleast_1d(axes.const_value.numpy())}
+    return given == {2, 3}
+
+
+def _pool(node: ir.Node) -> None:
+    graph, x = node.graph, node.inputs[0]
+    assert graph is not None
+    assert x is not None
+    assert x.shape is not None
+    keeps = int_attribute(node, "keepdims", 1)
+    node.attributes.clear()
+    if keeps:
+        node.op_type = "GlobalAveragePool"
+        node.resize_inputs(1)
+        return
+    pooled = ir.Value(
+        name=f"{node.outputs[0].name}.pooled",
+        type=ir.TensorType(ir.DataType.FLOAT),
+        shape=ir.Shape([*x.shape[:2], 1, 1]),
+    )
+    pool = ir.node("GlobalAveragePool", [x], outputs=[pooled], name=f"{node.name}.pool")
+    graph.insert_before(node, pool)
+    node.op_type = "Squeeze"
+    node.replace_input_with(0, pooled)

@@ -1,0 +1,235 @@
+"""From any float ONNX model to the one form that all later steps know."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN, METADATA_PREFIX, PREPARED_KEY, RUNTIME_KEY
+from onnx_cgmq.errors import ConfigError, ModelError, one_line
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec, standard_op
+from onnx_cgmq.ort.versions import Runtime
+from onnx_cgmq.preparation.branches import (
+    hidden_branches,
+    inline_constant_branches,
+    remove_identities,
+)
+from onnx_cgmq.preparation.decompose import decompose
+from onnx_cgmq.preparation.fold_affine import fold_affine
+from onnx_cgmq.preparation.hard_activations import fuse_hard_activations
+from onnx_cgmq.preparation.means import pool_means
+from onnx_cgmq.preparation.opset import convert
+from onnx_cgmq.preparation.precision import change_float_type
+from onnx_cgmq.preparation.reshapes import fix_reshapes
+from onnx_cgmq.preparation.upgrade import upgrade
+from onnx_cgmq.preparation.views import merge_views
+
+_UNLIMITED: Final = 2**40  # elements: weights are folded whatever their size
+
+_QUANTIZED_OPS: Final = frozenset(
+    {
+        "BipolarQuant",
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "MatMulNBits",
+        "QGemm",
+        "Quant",
+        "QuantizeLinear",
+    }
+)
+
+
+def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
+    """Brings a float model into the form that the other steps expect.
+
+    Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
+    scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
+    them, a product of matrices with a bias becomes Gemm, hard sigmoids that are spelled out become
+    operators, chains of views become one, dead code goes, shapes are inferred, every node has a
+    name, and the opset is the newest one (up to 25) that onnxruntime loads. Operators that
+    onnxruntime fused (domain com.microsoft) are taken apart where that is exact; what was float16
+    or bfloat16 inside is float32. The result computes the same.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
+        runtime: The versions of onnxruntime that are to run what is made of it, such as
+            ``onnxruntime>=1.22``; by default the installed one.
+
+    Raises:
+        ModelError: The model can't be read or upgraded, is already quantized, has no operator that
+            multiplies and accumulates, or uses a newer opset than a runtime takes.
+        ConfigError: ``runtime`` can't be parsed or met, or the model was prepared without.
+    """
+    prepared = load_model(model)
+    prepare_in_place(prepared, runtime)
+    return prepared
+
+
+def is_prepared(model: ir.Model) -> bool:
+    """Whether a model has been through :func:`prepare`."""
+    return PREPARED_KEY in model.metadata_props
+
+
+def prepare_in_place(model: ir.Model, runtime: str | None = None) -> None:
+    """Does the work of :func:`prepare` on a model that the caller owns."""
+    _refuse_quantized(model)
+    if is_prepared(model):
+        check_runtime(model, runtime)
+        return
+    if runtime is not None:
+        model.metadata_props[RUNTIME_KEY] = str(Runtime.required(runtime).version)
+    try:
+        with _quiet():
+            _simplify(model)
+    except (ir.passes.PassError, RuntimeError, ValueError) as error:
+        raise ModelError(f"the model can't be prepared: {one_line(error)}") from error
+    _refuse_quantized(model)
+    _refuse_nothing_to_quantize(model)
+    model.metadata_props[PREPARED_KEY] = "1"
+
+
+def check_runtime(model: ir.Model, runtime: str | None) -> None:
+    """Refuses a prepared model that is for newer versions of onnxruntime only.
+
+    Raises:
+        ConfigError: It is, or the requirement can't be parsed or met.
+    """
+    if runtime is None:
+        return
+    wanted, given = Runtime.required(runtime).version, Runtime.of(model).version
+    if wanted < given:
+        raise ConfigError(
+            f"runtime {runtime!r}: the model was prepared for onnxruntime {given} and newer; "
+            "give prepare() the same runtime"
+        )
+
+
+def _simplify(model: ir.Model) -> None:
+    common.RemoveInitializersFromInputsPass()(model)
+    upgrade(model)
+    ir.passes.Sequential(
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveUnusedNodesPass(),
+    )(model)
+    infer_shapes(model)
+    convert(model)
+    change_float_type(model)
+    infer_shapes(model)
+    while decompose(model):
+        infer_shapes(model)
+    _fold(model)
+    _name_nodes(model)
+    fix_reshapes(model)
+    common.RemoveUnusedNodesPass()(model)
+    merge_views(model)
+    fuse_hard_activations(model)
+    fold_affine(model)
+    pool_means(model)
+    remove_identities(model)
+    ir.passes.Sequential(
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        common.RemoveUnusedOpsetsPass(),
+        common.TopologicalSortPass(),
+    )(model)
+    _name_nodes(model)
+    common.NameFixPass()(model)
+    infer_shapes(model)
+
+
+def _fold(model: ir.Model) -> None:
+    """Computes what is constant, whatever its size: weights must be initializers.
+
+    A branch that is always taken takes the place of its ``If``, which may make more constant.
+    """
+    while True:
+        with hidden_branches(model):
+            optimizer.fold_constants_ir(
+                model,
+                input_size_limit=_UNLIMITED,
+                output_size_limit=_UNLIMITED,
+                should_fold=_should_fold,
+            )
+        common.RemoveUnusedNodesPass()(model)
+        if not inline_constant_branches(model):
+            return
+        infer_shapes(model)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Which nodes are folded; ``None`` leaves the choice to the pass."""
+    if standard_op(node) == "ConstantOfShape":
+        return True  # not folded by default
+    weight = node.inputs[0] if standard_op(node) == "Transpose" else None
+    if weight is not None and weight.is_initializer() and len(weight.uses()) > 1:
+        return False  # one weight in two layouts would become two, learned apart
+    return None
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Names the nodes that have none after their output."""
+    for graph in model.graphs():
+        for node in graph:
+            if not node.name:
+                node.name = f"{node.op_type}_{node.outputs[0].name}"
+
+
+def _refuse_quantized(model: ir.Model) -> None:
+    for key in model.metadata_props:
+        if key.startswith(METADATA_PREFIX) and key not in (PREPARED_KEY, RUNTIME_KEY):
+            raise ModelError(
+                "the model was already quantized by onnx-cgmq (its metadata say so); start from "
+                "the float model"
+            )
+    for graph in model.graphs():
+        for node in graph:
+            if node.domain == GATED_DOMAIN:
+                raise ModelError(
+                    f"the model has gates already (node '{node.name}'); start from the float model"
+                )
+            if node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+                raise ModelError(
+                    f"the model is already quantized (node '{node.name}', {node.op_type}); start "
+                    "from the float model"
+                )
+
+
+def _refuse_nothing_to_quantize(model: ir.Model) -> None:
+    if any(mac_spec(node) is not None for graph in model.graphs() for node in graph):
+        return
+    found = sorted({standard_op(node) or node.op_type for node in model.graph})
+    raise ModelError(
+        f"nothing to quantize: the model has none of {', '.join(MAC_OP_TYPES)} "
+        f"(its operators: {', '.join(found) or 'none'})"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the passes' chatter about what they tried off the user's screen."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

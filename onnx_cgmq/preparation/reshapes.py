@@ -1,0 +1,30 @@
+"""Reshape to a computed shape of which all but one size is known, as Reshape to a constant."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.graph.emitter import Emitter
+from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.preparation.views import fixed_sizes
+
+
+def fix_reshapes(model: ir.Model) -> None:
+    """Gives every Reshape whose output shape has at most one open size a constant shape, in place.
+
+    Exporters compute the batch size at run time (Shape, Gather, Concat), which Reshape finds by
+    itself. Besides the nodes that this saves, a value whose Shape is read has one reader too many
+    to pass on as integer codes.
+
+    Args:
+        model: A model with inferred shapes.
+    """
+    for graph in model.graphs():
+        for node in list(graph):
+            if standard_op(node) != "Reshape" or len(node.inputs) < 2 or node.inputs[1] is None:
+                continue
+            sizes = fixed_sizes(node.outputs[0])
+            if node.inputs[1].const_value is None and sizes is not None:
+                shape = Emitter(node, model.opset_imports[""]).constant(sizes, np.int64)
+                node.replace_input_with(1, shape)

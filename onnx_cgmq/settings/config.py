@@ -1,0 +1,201 @@
+"""What a user may set, validated. The bound is the only number that must be given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder
+from onnx_cgmq.contract.form import Form
+from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.settings import DEFAULT_TARGET, Target, load_target
+from onnx_cgmq.settings.toml import problems
+
+
+class Direction(str, Enum):
+    """Which importance moves the gates (see docs/concepts.md)."""
+
+    GRADIENT = "gradient"
+    GRADIENT_MAGNITUDE = "gradient_magnitude"
+    GRADIENT_TIMES_MAGNITUDE = "gradient_times_magnitude"
+    FISHER = "fisher"
+
+
+class Config(BaseModel):
+    """Settings of a run; the defaults serve every model.
+
+    What the user does not set comes from the target, and what the user sets must be allowed by it.
+
+    Attributes:
+        target: What the model is for: name of a built-in target, path of a TOML file, or a
+            :class:`~onnx_cgmq.settings.Target` (docs/targets.md).
+        form: How the model is written (docs/concepts.md, "What is written"); ``qonnx`` gives
+            activations that can be negative symmetric grids, since it has no zero points.
+        runtime: The versions of onnxruntime that are to run the written file, such as
+            ``onnxruntime>=1.22``: it gets the opset and the types that the oldest one takes. By
+            default the installed version.
+        granularity: One gate per tensor, channel or element, for weights and biases.
+        activation_granularity: The same for activations; ``None`` follows ``granularity`` where the
+            target allows it.
+        weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
+        exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.gating.exact.exact_ranges`),
+            so that float and integer kernels, and every runtime, compute the same codes.
+        reduced_range: Keep 8-bit codes of weights within -64 .. 64, so that INT8 kernels of x86
+            processors without VNNI don't saturate; otherwise such weights are written as UINT8,
+            which is exact, but slower there.
+        widths: The widths a gate may choose, ascending.
+        activation_widths: The same for activations; ``None`` follows ``widths`` where the target
+            allows them.
+        bias_widths: The same for biases.
+        prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
+        input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
+        keep_float: Names of tensors and nodes, patterns (``head/*``) and operator types that stay
+            float. An exact name goes before a pattern, a pattern before an operator type, all
+            before the other settings; a name that matches nothing is an error.
+        fix: Fixed widths, by the same.
+        widths_for: Widths to choose from, by the same.
+        shapes: Shapes of inputs, for one sample, at which cost is counted; by default sizes that
+            the model leaves open are those of the data.
+        direction: Importance that moves the gates.
+        integer_kernels: Narrow tensors left at 16 or 32 bits to 8 once gates settle, so that
+            onnxruntime runs them on integer kernels; ``False`` keeps what was learned.
+        epochs: Passes over the training data.
+        batch_size: Samples in a training step.
+        learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
+            model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).
+        range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
+        validation_share: Part of the data held out to choose the best state.
+        loss: ``auto`` (labels and targets where there are any, always the float model as teacher),
+            ``labels`` (these alone), ``teacher``, or ``package.module:function``.
+        seed: Seed of every random choice.
+        time_limit: Seconds after which training stops with the best feasible state, or ``None``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Annotated[Target, BeforeValidator(load_target)] = load_target(DEFAULT_TARGET)
+    form: Form = Form.ORT
+    runtime: str | None = None
+    granularity: Granularity = Granularity.TENSOR
+    activation_granularity: Granularity | None = None
+    weight_ranges: Granularity = Granularity.TENSOR
+    exact_steps: bool = False
+    reduced_range: bool = False
+    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    activation_widths: tuple[int, ...] | None = None
+    bias_widths: tuple[int, ...] | None = None
+    prune: bool = False
+    input_width: int | None = None
+    keep_float: tuple[str, ...] = ()
+    fix: dict[str, int] = {}
+    widths_for: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[PositiveInt, ...]] = {}
+    direction: Direction = Direction.FISHER
+    integer_kernels: bool = True
+    epochs: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    range_learning_rate: float = Field(default=3e-3, gt=0)
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    loss: str = "auto"
+    seed: int = Field(default=0, ge=0)
+    time_limit: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, settings: Any) -> Any:
+        """Takes what is not set from the target."""
+        if not isinstance(settings, Mapping):
+            return settings
+        target = load_target(settings.get("target", DEFAULT_TARGET))
+        return {**settings, "target": target, **target.settings(settings)}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        for ladder in (self.ladder, self.activation_ladder, self.bias_ladder):
+            if ladder.prunes:
+                raise ValueError("width 0 is chosen with prune=True, not in widths")
+        self.target.check(
+            widths=self.widths,
+            activation_widths=self.activation_ladder.widths,
+            granularity=self.granularity,
+            activation_granularity=self.activations,
+        )
+        if self.prune and self.granularity is Granularity.TENSOR:
+            raise ValueError(
+                "prune=True with granularity 'tensor' would remove whole layers; "
+                "choose granularity 'channel' or 'element'"
+            )
+        if self.weight_ranges is Granularity.ELEMENT:
+            raise ValueError("weight_ranges must be 'tensor' or 'channel'")
+        if self.input_width is not None:
+            if self.input_width not in (2, 4, 8, 16, 32):
+                raise ValueError("input_width must be 2, 4, 8, 16 or 32")
+            self.target.check(activation_widths=(self.input_width,))
+        for pattern, widths in self.choices:
+            if 0 in widths:
+                raise ValueError(f"{pattern!r}: width 0 is chosen with prune=True")
+            Ladder(widths)
+        return self
+
+    @classmethod
+    def create(cls, **settings: Any) -> Config:
+        """Builds a config, with errors as :class:`ConfigError`.
+
+        Raises:
+            ConfigError: A setting is unknown, out of range, or contradicts another.
+        """
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise ConfigError(f"invalid settings: {problems(error)}") from error
+
+    @property
+    def choices(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Widths by name or pattern, from ``keep_float``, ``fix`` and ``widths_for``."""
+        return (
+            *((pattern, (FLOAT_BITS,)) for pattern in self.keep_float),
+            *((pattern, (width,)) for pattern, width in self.fix.items()),
+            *self.widths_for.items(),
+        )
+
+    @property
+    def ladder(self) -> Ladder:
+        """Widths of weights that can't be pruned."""
+        return Ladder(self.widths)
+
+    @property
+    def activation_ladder(self) -> Ladder:
+        """Widths of activations."""
+        return Ladder(self.activation_widths or self.widths)
+
+    @property
+    def bias_ladder(self) -> Ladder:
+        """Widths of biases."""
+        return Ladder(self.bias_widths or self.widths)
+
+    @property
+    def weight_ladder(self) -> Ladder:
+        """Widths of weights: with 0 when pruning is allowed."""
+        return Ladder((0, *self.widths)) if self.prune else self.ladder
+
+    @property
+    def activations(self) -> Granularity:
+        """Granularity of activations."""
+        return self.activation_granularity or self.granularity
+
+    @property
+    def signed_grid(self) -> GridForm:
+        """Grid of activations that can be negative: ``Quant`` nodes have no zero point."""
+        return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE

@@ -1,0 +1,208 @@
+"""What a target allows: widths, granularities, the form of the file. Data, read from TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Ladder
+from onnx_cgmq.contract.form import Form
+from onnx_cgmq.settings.cost_table import CostTable
+
+
+def _widths(widths: tuple[int, ...]) -> tuple[int, ...]:
+    if 0 in Ladder(widths).widths:
+        raise ValueError("width 0 is chosen with prune=True, not by a target")
+    return widths
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Granularities = Annotated[tuple[Granularity, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Biases(BaseModel):
+    """What biases may be.
+
+    Attributes:
+        widths: Widths that their gates may choose, ascending; 32 leaves rounding to the accumulator
+            of an integer kernel (INT32).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    widths: tuple[int, ...]
+
+    _check_widths = field_validator("widths")(_widths)
+
+
+class Activations(Biases):
+    """What activations may be.
+
+    Attributes:
+        widths: Widths that their gates may choose, ascending.
+        granularity: Gates that they may have, the usual first; a single one needs no list.
+    """
+
+    granularity: Granularities = (Granularity.TENSOR,)
+
+
+class Weights(Activations):
+    """What weights may be.
+
+    Attributes:
+        widths: Widths that their gates may choose, ascending.
+        granularity: Gates that they may have, the usual first; a single one needs no list.
+        ranges: Ranges under one gate a tensor: one as well, or one for each output channel.
+        reduced_range: Keep 8-bit codes within -64 .. 64, so that kernels for x86 processors without
+            VNNI can't saturate.
+    """
+
+    ranges: Granularity = Granularity.TENSOR
+    reduced_range: bool = False
+
+    @field_validator("ranges")
+    @classmethod
+    def _check_ranges(cls, ranges: Granularity) -> Granularity:
+        if ranges is Granularity.ELEMENT:
+            raise ValueError("a range is for a 'tensor' or a 'channel'")
+        return ranges
+
+
+class Target(BaseModel):
+    """What a kind of hardware or runtime allows.
+
+    Attributes:
+        name: Its name.
+        description: What it is for, in a sentence.
+        weights: What weights may be.
+        activations: What activations may be.
+        biases: What biases may be; by default as wide as weights.
+        integer_kernels: Narrow what is left at 16 or 32 bits to 8 when gates settle, and put
+            quantizers where values flow from one integer kernel to the next.
+        exact_steps: Steps of few mantissa bits, so that float and integer arithmetic give the same.
+        form: How the model is written.
+        cost: What a multiply-accumulate costs for every pair of widths, if bounds are to count it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    description: str = ""
+    weights: Weights
+    activations: Activations
+    biases: Biases
+    integer_kernels: bool = False
+    exact_steps: bool = False
+    form: Form = Form.ORT
+    cost: CostTable | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _biases_follow_weights(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping) or "biases" in fields:
+            return fields
+        weights = fields.get("weights")
+        widths = weights.get("widths", ()) if isinstance(weights, Mapping) else ()
+        return {**fields, "biases": {"widths": widths or Ladder().widths}}
+
+    @model_validator(mode="after")
+    def _table_has_all_widths(self) -> Target:
+        if self.cost is None:
+            return self
+        for what, allowed, listed in (
+            ("weights", self.weights.widths, self.cost.weights),
+            ("activations", self.activations.widths, self.cost.activations),
+        ):
+            missing = sorted({*allowed} - {*listed, FLOAT_BITS})
+            if missing:
+                raise ValueError(
+                    f"cost: {what} of {_listing(missing)} bits are allowed but have no costs"
+                )
+        return self
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that a user did not give, as this target has them.
+
+        Widths and granularity of activations, and widths of biases, follow those that the user gave
+        for weights as far as the target allows them.
+
+        Args:
+            given: Fields of :class:`~onnx_cgmq.settings.config.Config` that the user gave.
+
+        Returns:
+            Values for the other fields that a target decides.
+        """
+        widths, granularity = given.get("widths"), given.get("granularity")
+        filled: dict[str, Any] = {
+            "form": self.form,
+            "widths": self.weights.widths,
+            "activation_widths": _following(widths, self.activations.widths),
+            "bias_widths": _following(widths, self.biases.widths),
+            "granularity": self.weights.granularity[0],
+            "activation_granularity": _first_of(granularity, self.activations.granularity),
+            "weight_ranges": self.weights.ranges,
+            "reduced_range": self.weights.reduced_range,
+            "exact_steps": self.exact_steps,
+            "integer_kernels": self.integer_kernels,
+        }
+        return {name: value for name, value in filled.items() if given.get(name) is None}
+
+    def check(
+        self,
+        *,
+        widths: Iterable[int] = (),
+        activation_widths: Iterable[int] = (),
+        granularity: Granularity | None = None,
+        activation_granularity: Granularity | None = None,
+    ) -> None:
+        """Checks what a user chose.
+
+        Raises:
+            ValueError: The target does not allow it; the message says what it allows.
+        """
+        self._check_widths("weights", widths, self.weights)
+        self._check_widths("activations", activation_widths, self.activations)
+        self._check_gates("weights", granularity, self.weights)
+        self._check_gates("activations", activation_granularity, self.activations)
+
+    def _check_widths(self, what: str, widths: Iterable[int], allowed: Activations) -> None:
+        wrong = sorted(set(widths) - {*allowed.widths, 0})
+        if wrong:
+            raise ValueError(
+                f"target '{self.name}' has no {what} of {_listing(wrong)} bits: choose from "
+                f"{_listing(allowed.widths)}, or another target"
+            )
+
+    def _check_gates(self, what: str, chosen: Granularity | None, allowed: Activations) -> None:
+        if chosen is not None and chosen not in allowed.granularity:
+            raise ValueError(
+                f"target '{self.name}' has no '{chosen.value}' gates for {what}: choose "
+                f"{_listing(item.value for item in allowed.granularity)}, or another target"
+            )
+
+
+def _following(given: Any, allowed: tuple[int, ...]) -> tuple[int, ...]:
+    """The widths allowed that were given for weights; all if none of these."""
+    if not isinstance(given, (list, tuple)):
+        return allowed
+    return tuple(width for width in allowed if width in given) or allowed
+
+
+def _first_of(given: Any, allowed: tuple[Granularity, ...]) -> Granularity:
+    return next((item for item in allowed if item == given), allowed[0])
+
+
+def _listing(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items))

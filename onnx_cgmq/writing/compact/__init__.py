@@ -1,0 +1,1 @@
+"""Makes written files small: names, scales, types and attributes."""

@@ -1,0 +1,55 @@
+"""Types and shapes in the file: only those that readers can't infer."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.operators import standard_op
+
+
+def drop_inferable_types(model: ir.Model) -> None:
+    """Forgets the types and shapes of values between nodes that ONNX infers anew, in place.
+
+    Inputs and outputs of graphs keep theirs. A size that was known stays known. So does everything
+    about summands in front of LayerNormalization: onnxruntime fuses them only if it knows that
+    their shapes are equal, which names of open sizes can say.
+    """
+    compared = _summands_before_normalization(model)
+    before = {
+        value: (value.type, value.shape)
+        for graph in model.graphs()
+        for node in graph
+        for value in node.outputs
+        if not value.is_graph_output()
+    }
+    for value in before:
+        value.type = value.shape = None
+    infer_shapes(model)
+    for value, (data_type, shape) in before.items():
+        follows = value.type == data_type and _says_as_much(value.shape, shape)
+        known = follows and value not in compared
+        value.type, value.shape = (None, None) if known else (data_type, shape)
+
+
+def _summands_before_normalization(model: ir.Model) -> set[ir.Value]:
+    found: set[ir.Value] = set()
+    for node in model.graph.all_nodes():
+        if standard_op(node) in ("LayerNormalization", "ReduceMean"):  # or spelled out
+            pending = [node.inputs[0]]
+            while pending:
+                value = pending.pop()
+                adds = value.producer() if value is not None else None
+                if adds is not None and standard_op(adds) == "Add":
+                    pending += [v for v in adds.inputs if v is not None and v not in found]
+                    found.update(v for v in adds.inputs if v is not None)
+    return found
+
+
+def _says_as_much(found: ir.Shape | None, wanted: ir.Shape | None) -> bool:
+    if wanted is None or found is None:
+        return wanted is None
+    return len(found) == len(wanted) and all(
+        not isinstance(size, int) or size == other
+        for size, other in zip(wanted, found, strict=True)
+    )

@@ -1,0 +1,86 @@
+"""The form ``native``: quantizers in the types of the learned widths, for compilers that take them.
+
+* A weight is a packed INT2, INT4, INT8 or INT16 initializer straight into DequantizeLinear. Widths
+  by channel or element share the widest grid's type; a scale for each channel is a vector.
+* An activation is QuantizeLinear and DequantizeLinear in UINT2, UINT4, UINT8 or UINT16 (INT after a
+  Clip for symmetric grids, which lack the type's smallest code), per axis where channels have
+  ranges of their own.
+* A bias is INT32 at the product of both steps where the operands have at most 8 bits.
+* What has an entry of 32 bits is a float initializer. Standard quantizers have one type for a
+  tensor, so activations whose widths differ by channel or element are float nodes with the values
+  of their grids, as in the form ``ort``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import Role, code_range
+from onnx_cgmq.contract.plan import TensorPlan
+from onnx_cgmq.gating.predicted_kernels import KernelChoice
+from onnx_cgmq.graph.integer_types import grid_type, pack
+from onnx_cgmq.writing.activations import write_float_activation
+from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
+from onnx_cgmq.writing.node_writer import NodeWriter
+from onnx_cgmq.writing.weights import write_bias
+
+
+def write_native(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
+    """Replaces every gated quantizer, in place; says nothing of kernels, for it is for others."""
+    tensors.write_biases(write_bias)
+    tensors.write(Role.WEIGHT, _write_weight)
+    tensors.write(Role.ACTIVATION, _write_activation)
+    return {}
+
+
+def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    grid = tensor.codes()
+    if grid is None:
+        return tensor.float_value(emit)
+    data_type = grid_type(grid.width, signed=True)
+    inputs = [
+        emit.constant("codes", pack(grid.codes, data_type, f"{emit.base}.codes")),
+        emit.constant("scale", grid.scale),
+        _zero_point(emit, np.zeros(grid.scale.shape, dtype=np.int64), data_type),
+    ]
+    axis = {"axis": tensor.spec.axis} if grid.scale.ndim else {}
+    shape = ir.Shape(tensor.spec.shape)
+    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
+
+
+def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    plan, x = tensor.plan, tensor.source
+    if plan.is_float or not plan.is_uniform:
+        return write_float_activation(emit, plan, x)
+    data_type = grid_type(plan.grid_width, signed=plan.form.is_symmetric)
+    per_axis = plan.step.size > 1
+    shape = (-1,) if per_axis else ()
+    parameters = [
+        emit.constant("scale", plan.step.reshape(shape)),
+        _zero_point(emit, plan.zero_point.reshape(shape), data_type),
+    ]
+    axis = {"axis": tensor.spec.axis} if per_axis else {}
+    source = _clipped(emit, plan, x) if plan.form.is_symmetric else x
+    codes = emit.node("QuantizeLinear", [source, *parameters], "codes", data_type, x.shape, axis)
+    inputs = [codes, *parameters]
+    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, x.shape, axis)
+
+
+def _zero_point(emit: NodeWriter, array: np.ndarray, data_type: ir.DataType) -> ir.Value:
+    return emit.constant("zero_point", pack(array, data_type, f"{emit.base}.zero_point"))
+
+
+def _clipped(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ir.Value:
+    """``x`` within the values of the smallest and largest code."""
+    for op_type, suffix, code in zip(
+        ("Max", "Min"),
+        ("raised", "clipped"),
+        code_range(plan.grid_width, plan.form),
+        strict=True,
+    ):
+        limit = emit.constant(f"{suffix}_to", np.float32(code) * plan.step)
+        x = emit.node(op_type, [x, limit], suffix, ir.DataType.FLOAT, x.shape)
+    return x

@@ -1,0 +1,141 @@
+"""The form ``ort``: what stock onnxruntime loads and fuses into integer kernels.
+
+INT2/INT4/INT8 weights at their true size, UINT8 activations, INT32 biases
+(:mod:`~onnx_cgmq.writing.weights` and :mod:`~onnx_cgmq.writing.activations` say how each is
+written, and why it is exact on every processor). Without optimizations the result computes what the
+gated graph computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.plan import TensorPlan
+from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
+from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.writing.activations import (
+    dequantize,
+    dequantize_for_float_kernel,
+    uint8_grid,
+    write_codes,
+    write_float_activation,
+)
+from onnx_cgmq.writing.channels_last import flatten_channels_last
+from onnx_cgmq.writing.codes import FloatArray
+from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
+from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
+from onnx_cgmq.writing.node_writer import NodeWriter
+from onnx_cgmq.writing.sink_dequantize import sink_dequantization
+from onnx_cgmq.writing.weights import (
+    write_bias,
+    write_float_bias,
+    write_float_weight,
+    write_integer_weight,
+)
+
+
+def write_ort(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
+    """Replaces every gated quantizer, in place.
+
+    Returns:
+        Which kernel onnxruntime will run for each node of the gated graph, by node name.
+    """
+    kernels = _kernels(tensors)
+    by_name = {str(node.name): choice for node, choice in kernels.items()}
+    _Writer(tensors, kernels).run()
+    sink_dequantization(tensors.graph)
+    write_hard_sigmoids(tensors.graph)
+    flatten_channels_last(tensors.graph)
+    return by_name
+
+
+def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
+    """Which kernel onnxruntime will run for each node of the gated graph, once it is written."""
+    widths = {tensor.name: tensor.plan.grid_width for tensor in tensors.of_role(*Role)}
+    overflowing = {
+        node
+        for node in tensors.graph
+        if node.op_type == ACCUMULATOR_OP and tensors.accumulator_step(node) is None
+    }
+    return predict_kernels(tensors.model, widths, overflowing)
+
+
+class _Writer:
+    """Chooses for every reader of a tensor between codes and floats."""
+
+    def __init__(self, tensors: GatedTensors, kernels: Mapping[ir.Node, KernelChoice]) -> None:
+        # What each tensor meets is read off the gated graph, hence before anything is replaced.
+        self._tensors = tensors
+        self._integer = {n for n, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
+        weights = tensors.of_role(Role.WEIGHT)
+        self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
+
+    def run(self) -> None:
+        self._tensors.write_biases(self._write_bias)
+        for weight in self._tensors.of_role(Role.WEIGHT):
+            self._write_weight(weight)
+        for activation in self._tensors.of_role(Role.ACTIVATION):
+            self._write_activation(activation)
+
+    def _write_bias(
+        self, emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
+    ) -> ir.Value:
+        readers = [use.node for use in emit.anchor.outputs[0].uses()]
+        if step is None or self._integer.issuperset(readers):
+            return write_bias(emit, plan, values, step)
+        return write_float_bias(emit, plan, values, step)
+
+    def _write_weight(self, tensor: GatedTensor) -> None:
+        spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
+        uses = tuple(tensor.node.outputs[0].uses())
+        integer = [use for use in uses if use.node in self._integer]
+        if integer:
+            emit, largest = NodeWriter(tensor.node, tensor.name), self._largest[tensor.node]
+            with tensor.values() as values:
+                written = write_integer_weight(emit, spec, plan, values, types, largest)
+            _replace(integer, written)
+        if len(integer) < len(uses):
+            if plan.is_float and plan.values is None:
+                tensor.replace(tensor.source)
+            else:
+                emit = NodeWriter(tensor.node, f"{tensor.name}.float" if integer else tensor.name)
+                with tensor.values() as values:
+                    tensor.replace(write_float_weight(emit, spec, plan, values, types))
+        self._tensors.graph.remove(tensor.node, safe=True)
+
+    def _write_activation(self, tensor: GatedTensor) -> None:
+        node, plan = tensor.node, tensor.plan
+        emit = NodeWriter(node, tensor.name)
+        if not has_codes(tensor.spec, plan.grid_width):
+            tensor.replace(write_float_activation(emit, plan, tensor.source))
+        else:
+            uses = tuple(node.outputs[0].uses())
+            floats = [use for use in uses if mac_spec(use.node) and use.node not in self._integer]
+            codes = write_codes(emit, plan, tensor.source)
+            if floats:
+                mixed = len(floats) < len(uses)
+                above = NodeWriter(node, f"{tensor.name}.float" if mixed else tensor.name)
+                _replace(floats, dequantize_for_float_kernel(above, plan, codes))
+            if len(floats) < len(uses):
+                tensor.replace(dequantize(emit, codes))
+        self._tensors.graph.remove(node, safe=True)
+
+    def _largest_activation(self, weight: GatedTensor) -> int:
+        """Largest UINT8 code that integer kernels multiply a tensor with."""
+        largest = 0
+        for node, read in weight.node.outputs[0].uses():
+            operator = mac_spec(node) if node in self._integer else None
+            for index in operator.operands if operator is not None else ():
+                other = self._tensors.of(node.inputs[index])
+                if index != read and other is not None:
+                    largest = max(largest, uint8_grid(other.plan).largest)
+        return largest
+
+
+def _replace(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
+    for node, index in uses:
+        node.replace_input_with(index, value)

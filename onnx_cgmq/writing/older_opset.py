@@ -1,0 +1,96 @@
+"""Lowers the opset of a model whose nodes mean the same in an older one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Final
+
+import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema, get_schema, has
+
+from onnx_cgmq.graph.operators import standard_op
+
+OLDEST_OPSET: Final = 13
+"""The oldest that a model is brought to: the first with the shapes of today's operators."""
+
+
+def lower_opset(model: ir.Model) -> None:
+    """Lowers opset and IR version, in place, as far as no node changes its meaning.
+
+    A new version of an operator often only takes more types, or one more optional input. Only such
+    versions are stepped over, and only if a node uses neither. Strings other than the default may
+    be new, too, so they end it.
+    """
+    current = model.graph.opset_imports[""]
+    if model.functions:
+        return
+    nodes = [node for graph in model.graphs() for node in graph if standard_op(node) is not None]
+    opset = max((_oldest_equal(node, current) for node in nodes), default=OLDEST_OPSET)
+    model.graph.opset_imports[""] = min(current, opset)
+    imports = [onnx.helper.make_opsetid("", model.graph.opset_imports[""])]
+    model.ir_version = int(onnx.helper.find_min_ir_version_for(imports))
+
+
+def _oldest_equal(node: ir.Node, opset: int) -> int:
+    """The oldest opset in which a node means what it does in ``opset``."""
+    schema = get_schema(node.op_type, opset, "")
+    while schema.since_version > OLDEST_OPSET:
+        before = schema.since_version - 1
+        older = get_schema(node.op_type, before, "") if has(node.op_type, before, "") else None
+        if older is None or not _means_the_same(node, older, schema):
+            return int(schema.since_version)
+        schema = older
+    return OLDEST_OPSET
+
+
+def _means_the_same(node: ir.Node, older: OpSchema, newer: OpSchema) -> bool:
+    shared = zip(older.inputs, newer.inputs, strict=False)
+    return (
+        older.since_version < newer.since_version
+        and len(node.inputs) <= _most(older.inputs)
+        and len(older.outputs) == len(newer.outputs)
+        and all(old.option == new.option for old, new in shared)
+        and _attributes(older) == _attributes(newer)
+        and _has_default_strings(node, older)
+        and _takes(older, older.inputs, node.inputs)
+        and _takes(older, older.outputs, node.outputs)
+    )
+
+
+def _most(formals: Sequence[OpSchema.FormalParameter]) -> float:
+    variadic = OpSchema.FormalParameterOption.Variadic
+    return float("inf") if formals and formals[-1].option == variadic else len(formals)
+
+
+def _attributes(schema: OpSchema) -> dict[str, tuple[object, bool, str]]:
+    return {
+        name: (attribute.type, attribute.required, str(attribute.default_value))
+        for name, attribute in schema.attributes.items()
+    }
+
+
+def _has_default_strings(node: ir.Node, schema: OpSchema) -> bool:
+    return all(
+        attribute.as_string() == schema.attributes[name].default_value.s.decode()
+        for name, attribute in node.attributes.items()
+        if attribute.type is ir.AttributeType.STRING
+    )
+
+
+def _takes(
+    schema: OpSchema,
+    formals: Sequence[OpSchema.FormalParameter],
+    values: Sequence[ir.Value | None],
+) -> bool:
+    """Whether an operator takes, or makes, values of the types that are known."""
+    types = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    for value, formal in zip_longest(values, formals[: len(values)]):
+        formal = formal or formals[-1]  # variadic
+        if value is None or not isinstance(value.type, ir.TensorType):
+            continue
+        name = f"tensor({value.type.dtype.name.lower()})"
+        if name not in types.get(formal.type_str, {formal.type_str}):
+            return False
+    return True

@@ -1,0 +1,55 @@
+"""Moves DequantizeLinear down behind operators that move codes, so that they run on integers."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_cgmq.gating.integer_path import moves_integers
+from onnx_cgmq.gating.movers import read_codes
+from onnx_cgmq.graph.operators import standard_op
+
+
+def sink_dequantization(graph: ir.Graph) -> None:
+    """Rewrites ``DequantizeLinear -> Slice`` as ``Slice -> DequantizeLinear``, and so on, in place.
+
+    Only activations, which have one scale. The values stay the same to the last bit, and what
+    onnxruntime does not fuse by itself (Slice and Pad before a residual Add) runs on codes too.
+    """
+    pending = [node for node in graph if _dequantizes_activation(node)]
+    while pending:
+        dequantize = pending.pop()
+        for reader, index in list(dequantize.outputs[0].uses()):
+            if index == 0 and moves_integers(reader):
+                pending += _exchange(dequantize, reader)
+
+
+def _dequantizes_activation(node: ir.Node) -> bool:
+    if standard_op(node) != "DequantizeLinear":
+        return False
+    codes, scale = node.inputs[:2]
+    single = scale is not None and scale.shape is not None and not scale.shape.dims
+    return single and codes is not None and codes.const_value is None
+
+
+def _exchange(dequantize: ir.Node, mover: ir.Node) -> list[ir.Node]:
+    """Lets a mover read the codes; the nodes that dequantize its outputs."""
+    codes, scale, zero_point = dequantize.inputs
+    assert dequantize.graph is not None
+    assert codes is not None
+    assert zero_point is not None
+    read_codes(mover, codes, zero_point)
+    made = []
+    for output in mover.outputs:
+        if not output.uses() and not output.is_graph_output():
+            continue
+        name = str(output.name)
+        floats = ir.Value(name=name, type=dequantize.outputs[0].type, shape=output.shape)
+        node = ir.node(
+            "DequantizeLinear", [output, scale, zero_point], outputs=[floats], name=f"{name}.floats"
+        )
+        output.replace_all_uses_with(floats, replace_graph_outputs=True)
+        node.replace_input_with(0, output)
+        output.name = f"{name}.moved_codes"
+        dequantize.graph.insert_after(mover, node)
+        made.append(node)
+    return made

@@ -1,0 +1,37 @@
+"""Which integer types weights may be stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnx_cgmq.graph.integer_types import quantizer_opset
+from onnx_cgmq.ort.capabilities import NEWEST_OPSET, folds_cast_of
+from onnx_cgmq.ort.versions import Runtime
+
+
+@dataclass(frozen=True)
+class WeightTypes:
+    """The types that weights may be stored in.
+
+    Attributes:
+        opset: Version of the standard operators in the model.
+        runtime: The oldest onnxruntime to serve; the installed one must load a type as well.
+    """
+
+    opset: int = NEWEST_OPSET
+    runtime: Runtime = field(default_factory=Runtime.installed)
+
+    @classmethod
+    def of(cls, model: ir.Model) -> WeightTypes:
+        """Those of a prepared or gated model."""
+        return cls(model.opset_imports.get("", 1), Runtime.of(model))
+
+    def narrowest(self, width: int) -> ir.DataType:
+        """Smallest type that holds a symmetric grid of 2, 4, 8 or 16 bits."""
+        for data_type in (ir.DataType.INT2, ir.DataType.INT4):
+            fits = width <= data_type.bitwidth and self.opset >= quantizer_opset(data_type)
+            if fits and self.runtime.takes(data_type) and folds_cast_of(data_type):
+                return data_type
+        return ir.DataType.INT8 if width <= 8 else ir.DataType.INT16

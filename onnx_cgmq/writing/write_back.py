@@ -1,0 +1,122 @@
+"""write_back(): a plan becomes a standard ONNX model, in one of the forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from onnx_cgmq.contract.form import Form
+from onnx_cgmq.contract.identifiers import FORM_KEY, GATED_DOMAIN, SHAPES_KEY
+from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.gating.live_sets import live_sets, note_live_sets
+from onnx_cgmq.gating.predicted_kernels import KernelChoice
+from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.integer_types import ir_version, quantizer_opset
+from onnx_cgmq.preparation.opset import raise_opset
+from onnx_cgmq.writing.compact.compact import compact_model
+from onnx_cgmq.writing.embedded_plan import embed_plan
+from onnx_cgmq.writing.form_native import write_native
+from onnx_cgmq.writing.form_ort import write_ort
+from onnx_cgmq.writing.form_qonnx import write_qonnx
+from onnx_cgmq.writing.gated_tensors import GatedTensors
+from onnx_cgmq.writing.older_opset import lower_opset
+
+_WRITERS: Final[dict[Form, Callable[[GatedTensors], Mapping[str, KernelChoice]]]] = {
+    Form.ORT: write_ort,
+    Form.NATIVE: write_native,
+    Form.QONNX: write_qonnx,
+}
+"""What replaces every quantizer of a gated graph, in place; it returns the kernels by node name."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a plan became.
+
+    Attributes:
+        model: The model without gates.
+        kernels: Which kernel onnxruntime will run for each node of the gated graph, by node name;
+            empty for the forms that are not for onnxruntime.
+    """
+
+    model: ir.Model
+    kernels: Mapping[str, KernelChoice]
+
+
+def write_back(
+    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+) -> ir.Model:
+    """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
+
+    The result computes what the gated graph computes at the plan's gates. How tensors are written
+    is said in the module of the form: :mod:`~onnx_cgmq.writing.form_ort`,
+    :mod:`~onnx_cgmq.writing.form_native`, :mod:`~onnx_cgmq.writing.form_qonnx`.
+
+    Args:
+        gated: The gated model; it is not changed.
+        plan: A plan for its tensors. Values of weights and biases come from the plan, or else from
+            the gated model.
+        form: How to write quantized tensors.
+        compact: Leave out what readers can do without, and shorten names
+            (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
+
+    Returns:
+        The model, with the plan in its metadata. What the model says of itself stays there; notes
+        of exporters at its nodes do not.
+
+    Raises:
+        ModelError: The model has no gates, or the plan does not fit it.
+        ConfigError: There is no such form.
+    """
+    return write(gated, plan, form=form, compact=compact).model
+
+
+def write(
+    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+) -> Written:
+    """Does the work of :func:`write_back`, and says which kernels it wrote for."""
+    form = _form(form)
+    model = load_model(gated)
+    tensors = GatedTensors(model, plan)
+    # Which activations live together is read off the gated graph: written, it has other nodes.
+    bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
+    live = live_sets(model) if bounded else ()
+    kernels = _WRITERS[form](tensors)
+    for function in list(model.functions):
+        if function[0] == GATED_DOMAIN:
+            del model.functions[function]
+    passes.RemoveUnusedNodesPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
+    model.graph.opset_imports.pop(GATED_DOMAIN, None)
+    if form is Form.QONNX:
+        lower_opset(model)
+    else:
+        raise_opset(model, max(map(quantizer_opset, _types(model)), default=0))
+    names = compact_model(model, form) if compact else {}
+    model.ir_version = max(model.ir_version, *map(ir_version, _types(model)), 8)
+    for key in list(model.metadata_props):
+        if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
+            del model.metadata_props[key]
+    model.metadata_props[FORM_KEY] = form.value
+    embed_plan(model, plan, tensors.specs, names)
+    note_live_sets(model, live)
+    return Written(model, kernels)
+
+
+def _types(model: ir.Model) -> set[ir.DataType]:
+    """Types of the constants."""
+    initializers = model.graph.initializers.values()
+    return {value.dtype for value in initializers if value.dtype is not None}
+
+
+def _form(form: Form | str) -> Form:
+    try:
+        return Form(form)
+    except ValueError:
+        known = ", ".join(known.value for known in Form)
+        raise ConfigError(f"form {form!r} can't be written; choose one of {known}") from None

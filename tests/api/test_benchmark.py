@@ -1,0 +1,93 @@
+"""Timing models side by side: what is compared, with what inputs; not speed itself."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from toys import mlp, toy_data
+
+from onnx_cgmq.api import benchmark
+from onnx_cgmq.api.benchmark import bench
+from onnx_cgmq.errors import ConfigError, DataError, ModelError
+
+FAST = {"rounds": 2, "round_seconds": 1e-6}
+
+
+@pytest.fixture
+def files(tmp_path) -> list:
+    """A model, and one whose class scores are negated."""
+    model = mlp()
+    onnx.save(model, tmp_path / "a.onnx")
+    last = model.graph.node[-1]
+    inner = last.output[0]
+    last.output[0] = "inner"
+    model.graph.node.append(onnx.helper.make_node("Neg", ["inner"], [inner], name="neg"))
+    onnx.save(model, tmp_path / "b.onnx")
+    return [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+
+
+def test_the_first_model_is_what_others_are_compared_with(files) -> None:
+    result = bench(files, toy_data(mlp()), **FAST)
+    first, second = result.timings
+    assert first.ratio == first.same_class == first.accuracy == 1
+    assert first.max_difference == 0
+    assert second.same_class < 0.5
+    assert second.max_difference > 0
+    assert [t.file_bytes for t in result.timings] == [path.stat().st_size for path in files]
+    assert not result.random_inputs
+    assert json.loads(result.to_json())["timings"][1]["model"] == str(files[1])
+
+
+def test_every_model_is_timed_in_every_round_and_takes_each_place(monkeypatch) -> None:
+    sessions = [SimpleNamespace(name=name, run=lambda names, feed: None) for name in "abc"]
+    timed: list[str] = []
+
+    def seconds(session, feed, calls) -> float:
+        timed.append(session.name)
+        return 1.0
+
+    monkeypatch.setattr(benchmark, "_seconds", seconds)
+    benchmark._rounds(sessions, {}, 3, 0.1)
+    assert timed[-9:] == [*"abc", *"bca", *"cab"]
+
+
+def test_without_data_inputs_are_random_and_nothing_is_compared(files) -> None:
+    result = bench(files, batch=3, **FAST)
+    assert result.random_inputs
+    assert all(t.same_class is t.max_difference is t.accuracy is None for t in result.timings)
+
+
+def test_open_sizes_must_be_given(tmp_path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[n, 3, h, w] x) => (float[n, 3, h, w] y) { y = Relu(x) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    with pytest.raises(DataError, match="--shape x=1x3x224x224"):
+        bench([tmp_path / "m.onnx"], **FAST)
+    assert bench([tmp_path / "m.onnx"], shapes={"x": (1, 3, 4, 4)}, **FAST).timings
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"threads": 0}, {"rounds": 0}])
+def test_numbers_must_be_positive(files, wrong) -> None:
+    with pytest.raises(ConfigError, match="must be at least 1"):
+        bench(files, **{**FAST, **wrong})
+    with pytest.raises(ConfigError, match="no model"):
+        bench([])
+
+
+def test_models_with_other_outputs_are_refused(files, tmp_path) -> None:
+    model = mlp()
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "other"
+    onnx.save(model, tmp_path / "c.onnx")
+    with pytest.raises(ModelError, match="different outputs"):
+        bench([files[0], tmp_path / "c.onnx"], toy_data(mlp()), **FAST)
+
+
+def test_random_inputs_have_the_types_of_the_model(files) -> None:
+    inputs = benchmark._random_inputs(benchmark.load_model(files[0]), {}, 5)
+    assert {name: (array.dtype, array.shape) for name, array in inputs.items()} == {
+        "x": (np.dtype(np.float32), (5, 8))
+    }

@@ -1,0 +1,420 @@
+"""The whole line on tiny models: the bound, the same plan twice, interruptions, errors in time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from toys import convnet, mlp, toy_data
+
+import onnx_cgmq
+from onnx_cgmq.api import pipeline
+from onnx_cgmq.api.pipeline import checkpoint_path, plan_path, quantize
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.events import EpochDone, Finished, Notice, Started, StepDone
+from onnx_cgmq.contract.form import Form, written_form
+from onnx_cgmq.data.source import open_data
+from onnx_cgmq.errors import (
+    BoundError,
+    CgmqError,
+    ConfigError,
+    DataError,
+    OutputError,
+    VerificationError,
+)
+from onnx_cgmq.ort.session import open_session
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.settings.config import Config
+from onnx_cgmq.writing.write_back import Written
+
+FAST = {"epochs": 8, "batch_size": 64}  # 3 steps an epoch, 6 of them guided
+GUIDED, SETTLED = 5, 10  # steps in the middle of an epoch of both phases
+
+
+class Kill(BaseException):
+    """Ends a run as a kill would: nothing handles it."""
+
+
+def _raise_at(step: int, error: BaseException):
+    """A progress callback that raises once."""
+    raised = []
+
+    def progress(event) -> None:
+        if isinstance(event, StepDone) and event.step == step and not raised:
+            raised.append(event)
+            raise error
+
+    return progress
+
+
+def _run(bound="3%", output=None, *, model=None, data=None, **settings):
+    model = model or mlp()
+    data = toy_data(model) if data is None else data
+    return quantize(model, data, bound, output=output, **{**FAST, **settings})
+
+
+def sequences() -> onnx.ModelProto:
+    """Products over a sequence of any length, and their mean."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        g (float[n, steps, 2] x) => (float[n, 3] y)
+        <float[2, 3] w = {1, -1, 2, 0.5, 1, -2}, int64[1] axis = {1}>
+        { [mac] h = MatMul (x, w)
+          y = ReduceMean <keepdims = 0> (h, axis) }
+    """
+    return onnx.parser.parse_model(text)
+
+
+def test_sizes_that_a_model_leaves_open_are_those_of_the_data() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 5, 2)).astype(np.float32)
+    result = quantize(sequences(), {"x": x}, "6.25%", epochs=1, fix={"w": 4})
+    assert result.cost.macs == result.report.macs == 5 * 2 * 3
+    assert result.plan.tensors["w"].widths == 4
+    assert onnx_cgmq.inspect(result.model, {"x": (1, 7, 2)}).macs == 7 * 2 * 3
+    result = quantize(sequences(), {"x": x}, "6.25%", epochs=1, shapes={"x": (1, 9, 2)})
+    assert result.cost.macs == 9 * 2 * 3
+
+
+def test_a_run_writes_what_it_says(tmp_path) -> None:
+    output, log, events = tmp_path / "out.onnx", tmp_path / "log.jsonl", []
+    model = convnet()
+    data = toy_data(model)
+    result = quantize(model, data, "3%", output=output, log=log, progress=events.append, **FAST)
+    assert result.complete
+    assert result.outcome.reason == "complete"
+    assert result.outcome.epochs == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "log.jsonl",
+        "out.onnx",
+        "out.plan.json",
+    ]
+
+    assert result.cost.rbop <= 0.03
+    report = onnx_cgmq.inspect(output)
+    assert report.bops == result.report.bops == result.cost.bops == result.check.bops
+    assert json.loads(plan_path(output).read_text()) == json.loads(result.plan.to_json())
+    check = onnx_cgmq.verify(result.mirror, output, data, bound="3%")
+    assert check.class_agreement == 1
+    assert check.accuracy > 0.8
+
+    kinds = [type(event) for event in events if not isinstance(event, StepDone)]
+    assert kinds == [Started, *[EpochDone] * 8, Finished]
+    assert events[0].float_accuracy == 1
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [event.step for event in steps] == list(range(1, events[0].total_steps + 1))
+    assert [event.phase for event in steps] == ["guided"] * 6 + ["settled"] * 18
+    assert all(event.cost_ratio <= 1 for event in steps[6:])
+    assert [record["epoch"] for record in result.history] == list(range(1, 9))
+    written = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert written.count("epoch") == 8
+
+
+@pytest.mark.parametrize(
+    ("granularity", "prune"),
+    [
+        ("tensor", False),
+        ("channel", False),
+        ("element", False),
+        ("channel", True),
+        ("element", True),
+    ],
+)
+def test_every_granularity_keeps_the_bound_in_the_file(granularity, prune, tmp_path) -> None:
+    output, model = tmp_path / "out.onnx", convnet()
+    data = toy_data(model)
+    bound = "0.3%" if prune else "1.5%"
+    settings = {**FAST, "granularity": granularity, "prune": prune, "epochs": 4}
+    result = quantize(model, data, bound, output=output, **settings)
+    check = onnx_cgmq.verify(result.mirror, output, data, bound=bound)
+    assert check.bops == result.cost.bops
+    assert check.rbop <= float(bound.rstrip("%")) / 100
+    assert check.class_agreement == 1
+    if prune:
+        assert any((tensor.widths == 0).any() for tensor in result.plan.tensors.values())
+
+
+@pytest.mark.parametrize("settings", [{}, {"granularity": "element", "direction": "gradient"}])
+def test_the_same_seed_gives_the_same_plan(settings) -> None:
+    plans = [_run(seed=3, **settings).plan.to_json() for _ in range(2)]
+    assert plans[0] == plans[1]
+
+
+def test_another_seed_gives_another_plan() -> None:
+    assert _run(seed=3).plan.to_json() != _run(seed=4).plan.to_json()
+
+
+@pytest.mark.parametrize("step", [1, GUIDED, SETTLED])
+@pytest.mark.parametrize("granularity", ["tensor", "element"])
+def test_ctrl_c_writes_the_best_feasible_model_so_far(step, granularity, tmp_path) -> None:
+    output, finished = tmp_path / "out.onnx", []
+    interrupt = _raise_at(step, KeyboardInterrupt())
+
+    def progress(event) -> None:
+        interrupt(event)
+        if isinstance(event, Finished):
+            finished.append(event)
+
+    result = _run("1.5%", output, granularity=granularity, progress=progress)
+    assert not result.complete
+    assert result.outcome.reason == finished[0].reason == "interrupted"
+    assert not finished[0].complete
+    assert result.outcome.epochs == pytest.approx(step / 3, abs=1e-3)
+    assert onnx_cgmq.inspect(output).rbop <= 0.015
+    check = onnx_cgmq.verify(result.mirror, output, toy_data(mlp()), bound="1.5%")
+    assert check.max_abs_difference < 1e-4  # classes may tie after so few steps
+
+
+def test_a_time_limit_ends_a_run_like_ctrl_c(tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    result = _run("1.5%", output, time_limit=1e-6)
+    assert not result.complete
+    assert result.outcome.reason == "time limit"
+    assert onnx_cgmq.inspect(output).rbop <= 0.015
+
+
+@pytest.mark.parametrize("step", [GUIDED, SETTLED])
+@pytest.mark.parametrize("granularity", ["tensor", "element"])
+def test_a_killed_run_goes_on_to_the_same_plan(step, granularity, tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    with pytest.raises(Kill):
+        _run(output=output, granularity=granularity, progress=_raise_at(step, Kill()))
+    assert checkpoint_path(output).exists()
+    assert not output.exists()
+    steps = []
+    resumed = _run(output=output, granularity=granularity, resume=True, progress=steps.append)
+    first = next(event for event in steps if isinstance(event, StepDone))
+    assert first.step == step // 3 * 3 + 1
+    assert resumed.complete
+    assert not checkpoint_path(output).exists()
+    assert resumed.plan.to_json() == _run(granularity=granularity).plan.to_json()
+
+
+def test_resuming_with_nothing_to_resume_is_a_new_run(tmp_path) -> None:
+    assert _run(output=tmp_path / "out.onnx", resume=True).complete
+    assert _run(resume=True).complete
+
+
+@pytest.mark.parametrize(
+    "change", [{"bound": "4%"}, {"seed": 1}, {"granularity": "channel"}, {"model": mlp(1)}]
+)
+def test_resuming_with_other_settings_is_refused(change, tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    with pytest.raises(Kill):
+        _run(output=output, progress=_raise_at(GUIDED, Kill()))
+    with pytest.raises(ConfigError, match="another model, bound or settings"):
+        _run(output=output, resume=True, **change)
+
+
+def test_the_time_limit_may_change_between_parts_of_a_run(tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    with pytest.raises(Kill):
+        _run(output=output, progress=_raise_at(GUIDED, Kill()))
+    assert not _run(output=output, resume=True, time_limit=1e-6).complete
+    assert _run(output=output, resume=True, time_limit=1e6).complete
+
+
+def _no_training(event) -> None:
+    assert not isinstance(event, (Started, StepDone)), "training began"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"bound": "0.01%"}, BoundError),
+        ({"bound": "many"}, BoundError),
+        ({"data": {"x": np.zeros((4, 7), np.float32)}}, DataError),
+        ({"epochs": 0}, ConfigError),
+        ({"epoch": 3}, ConfigError),
+        ({"loss": "hinge"}, ConfigError),
+        ({"loss": "no_such_module:loss"}, ConfigError),
+        ({"loss": "labels", "data": {"x": np.zeros((4, 8), np.float32)}}, DataError),
+    ],
+)
+def test_what_is_wrong_is_said_before_training(change, error, tmp_path) -> None:
+    with pytest.raises(error):
+        _run(output=tmp_path / "out.onnx", progress=_no_training, **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_outputs_that_can_not_be_written_are_refused_before_training(tmp_path) -> None:
+    for name in ("nowhere/out.onnx", "."):
+        with pytest.raises(OutputError):
+            _run(output=tmp_path / name, progress=_no_training)
+    for output in (None, tmp_path / "out.onnx"):
+        with pytest.raises(OutputError):
+            _run(output=output, log=tmp_path / "nowhere" / "log", progress=_no_training)
+
+
+def test_a_full_disk_is_refused_before_training(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match="are needed"):
+        _run(output=tmp_path / "out.onnx", progress=_no_training)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_breaks_the_bound_is_not_left_behind(tmp_path, monkeypatch) -> None:
+    output = tmp_path / "out.onnx"
+    monkeypatch.setattr(pipeline, "write", lambda *_, **__: Written(prepare(mlp()), {}))
+    with pytest.raises(VerificationError, match="bound '3%'"):
+        _run(output=output)
+    assert not output.exists()
+    assert not plan_path(output).exists()
+
+
+def test_config_and_settings_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="epochs"):
+        quantize(mlp(), toy_data(mlp()), "3%", config=Config(), epochs=2)
+
+
+def test_without_labels_the_float_model_is_the_teacher() -> None:
+    data = toy_data(mlp())
+    result = _run(data={"x": data["x"]})
+    assert result.outcome.validation_accuracy is None
+    assert result.check.accuracy is None
+    assert onnx_cgmq.verify(mlp(), result.model, data).accuracy > 0.8
+
+
+def test_probabilities_are_learned_like_logits() -> None:
+    model = mlp(softmax=True)
+    result = _run(model=model)
+    check = onnx_cgmq.verify(result.mirror, result.model, toy_data(model))
+    assert check.class_agreement == 1
+    assert check.accuracy > 0.8
+
+
+def test_a_loss_of_the_user(monkeypatch) -> None:
+    calls = []
+
+    def loss(outputs, labels, teacher):
+        calls.append((set(outputs), labels.dtype, set(teacher)))
+        return (outputs["y"] - teacher["y"]).square().mean()
+
+    module = ModuleType("user_losses")
+    module.distance = loss
+    monkeypatch.setitem(sys.modules, "user_losses", module)
+    result = _run(loss="user_losses:distance")
+    assert calls[0] == ({"y"}, torch.int64, {"y"})
+    assert result.complete
+
+
+def test_a_fixed_batch_size_is_filled_up_and_not_counted() -> None:
+    model = mlp(batch=5)
+    data = toy_data(mlp(), count=64)
+    result = quantize(model, data, "3%", epochs=4)
+    assert result.cost.rbop <= 0.03
+    assert result.check.samples == 6
+    assert onnx_cgmq.verify(result.mirror, result.model, data).class_agreement == 1
+
+
+def test_held_out_samples_may_be_given() -> None:
+    model = mlp()
+    result = _run(validation=toy_data(model, count=40, seed=7))
+    assert result.check.samples == 40
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"granularity": "element"}, {"epochs": 1, "batch_size": 512}]
+)
+def test_a_loose_bound_still_gives_integer_kernels(settings) -> None:
+    plan = _run("70%", **settings).plan
+    for tensor in plan.tensors.values():
+        assert tensor.role is Role.BIAS or tensor.widths.max() <= 8
+
+
+def test_without_integer_kernels_wide_tensors_stay() -> None:
+    plan = _run("100%", integer_kernels=False).plan
+    assert max(tensor.widths.max() for tensor in plan.tensors.values()) == 32
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
+def test_without_integer_kernels_the_bound_is_kept(granularity, tmp_path) -> None:
+    output, model = tmp_path / "out.onnx", mlp()
+    data = toy_data(model)
+    result = _run("20%", output, integer_kernels=False, granularity=granularity)
+    check = onnx_cgmq.verify(result.mirror, output, data, bound="20%")
+    assert check.bops == result.cost.bops
+    assert check.class_agreement == 1
+
+
+@pytest.mark.parametrize("bound", ["size:20%", "220B"])
+def test_a_size_is_kept(bound, tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    result = _run(bound, output)
+    report = onnx_cgmq.inspect(output)
+    assert report.weight_bytes == result.cost.weight_bytes == result.check.weight_bytes
+    assert onnx_cgmq.verify(result.mirror, output, toy_data(mlp()), bound=bound).within_bound
+
+
+def test_a_bound_of_nothing_prunes_all() -> None:
+    result = _run("0.5BOP", granularity="element", prune=True)
+    assert result.cost.bops == 0
+
+
+def test_the_callers_model_and_data_are_not_changed() -> None:
+    model = mlp()
+    data = toy_data(model)
+    before = model.SerializeToString(deterministic=True), data["x"].copy()
+    quantize(model, data, "3%", epochs=1)
+    assert model.SerializeToString(deterministic=True) == before[0]
+    np.testing.assert_array_equal(data["x"], before[1])
+
+
+def test_a_result_is_saved_elsewhere_too(tmp_path) -> None:
+    result = _run()
+    result.save(tmp_path / "copy.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "copy.onnx"), full_check=True)
+    assert plan_path(tmp_path / "copy.onnx").exists()
+    with pytest.raises(CgmqError):
+        result.save(tmp_path / "nowhere" / "copy.onnx")
+
+
+def test_samples_are_split_the_same_way_for_a_seed() -> None:
+    data = open_data(toy_data(mlp()), prepare(mlp()))
+    one, other = data.split(0.1, 5), data.split(0.1, 5)
+    np.testing.assert_array_equal(one[0].indices, other[0].indices)
+
+
+def test_targets_are_learned() -> None:
+    model, x = mlp(), toy_data(mlp())["x"]
+    (y,) = open_session(model, threads=1).run(None, {"x": x})
+    result = quantize(
+        model, {"x": x, "y": y + 0.5}, "5%", loss="labels", learning_rate=0.02, **FAST
+    )
+    (learned,) = open_session(result.model, threads=1).run(None, {"x": x})
+    assert np.mean(np.abs(learned - y - 0.5)) < np.mean(np.abs(learned - y))
+
+
+def test_where_the_loss_is_taken_is_told() -> None:
+    model = mlp()
+    model.graph.node.append(onnx.helper.make_node("ArgMax", ["y"], ["class"], "top", axis=1))
+    model.graph.output[0].CopyFrom(
+        onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n", 1])
+    )
+    told = []
+    data = toy_data(mlp())
+    quantize(model, data, "5%", progress=told.append, **{**FAST, "epochs": 1})
+    assert told[0].float_accuracy == 1  # of the scores that the class is chosen from
+    assert [event.message for event in told if isinstance(event, Notice)] == [
+        "no gradient passes through ArgMax 'top'; the loss is taken at y"
+    ]
+
+
+@pytest.mark.parametrize("form", ["native", "qonnx"])
+def test_other_forms_keep_the_bound_and_are_verified(form, tmp_path) -> None:
+    output = tmp_path / "out.onnx"
+    result = _run("3%", output, epochs=2, form=form)
+    assert written_form(result.model).value == form
+    assert result.report.bops == result.cost.bops
+    assert result.check.within_bound
+    assert result.check.max_abs_difference < 1e-5
+    assert result.check.bops == onnx_cgmq.inspect(output).bops
+
+
+def test_a_target_chooses_the_form() -> None:
+    assert written_form(_run("3%", epochs=1, target="qonnx").model) is Form.QONNX

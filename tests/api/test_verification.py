@@ -1,0 +1,141 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_cgmq.api.verification import verify
+from onnx_cgmq.errors import BoundError, DataError, ModelError, VerificationError
+from onnx_cgmq.mirror.module import Mirror
+
+LABELS = np.array([0, 1, 2, 0])
+IMAGES = np.eye(3, dtype=np.float32)[LABELS]
+
+
+def linear(weight, output="scores", batch="n"):
+    """``scores = x @ weight``: a model without quantization, whose widths all count 32 bits."""
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], [output], name="matmul")],
+        "linear",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [batch, 3])],
+        [onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [batch, "c"])],
+        [onnx.numpy_helper.from_array(np.asarray(weight, np.float32), "w")],
+    )
+    opset = [onnx.helper.make_opsetid("", 21)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+IDENTITY = np.eye(3)
+SWAPPED = np.eye(3)[[0, 2, 1]]
+
+
+def test_same_model():
+    check = verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS), bound="100%")
+    assert check.samples == 4
+    assert check.class_agreement == check.accuracy == check.reference_accuracy == 1.0
+    assert check.max_abs_difference == check.mean_abs_difference == 0.0
+    assert (check.bops, check.rbop, check.weight_bytes) == (9 * 32 * 32, 1.0, 36)
+    assert check.bound == "100%"
+    assert check.within_bound
+
+
+def test_different_model():
+    check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
+    assert check.class_agreement == check.accuracy == 0.5
+    assert check.reference_accuracy == 1.0
+    assert check.max_abs_difference == 1.0
+    assert check.mean_abs_difference == pytest.approx(4 / 12)
+    assert check.bound is check.within_bound is None
+
+
+def test_what_the_cost_may_leave_out_is_told():
+    model = linear(IDENTITY, output="h")
+    model.opset_import.add(domain="com.microsoft", version=1)
+    sample = onnx.helper.make_node("SampleOp", ["h"], ["scores"], domain="com.microsoft")
+    model.graph.node.append(sample)
+    model.graph.output[0].name = "scores"
+    check = verify(linear(IDENTITY), model, IMAGES, bound="100%")
+    assert check.class_agreement == 1.0
+    (note,) = check.notes
+    assert note.startswith("com.microsoft.SampleOp (1 node) is not known")
+    assert json.loads(check.to_json())["notes"] == [note]
+
+
+def test_mirror_as_reference_keeps_its_mode():
+    mirror = Mirror(linear(IDENTITY))
+    mirror.train()
+    check = verify(mirror, linear(SWAPPED), (IMAGES, LABELS))
+    assert check.class_agreement == 0.5
+    assert check.reference_accuracy == 1.0
+    assert mirror.training
+
+
+def test_without_labels():
+    check = verify(linear(IDENTITY), linear(IDENTITY), IMAGES)
+    assert check.class_agreement == 1.0
+    assert check.accuracy is check.reference_accuracy is None
+
+
+def test_without_classes():
+    one = np.ones((3, 1))
+    check = verify(linear(2 * one), linear(one), IMAGES)
+    assert check.class_agreement is None
+    assert check.max_abs_difference == 1.0
+
+
+def test_scores_need_not_be_the_first_output():
+    model = linear(IDENTITY)
+    argmax = onnx.helper.make_node("ArgMax", ["scores"], ["class"], axis=1, keepdims=0)
+    model.graph.node.append(argmax)
+    model.graph.output.insert(
+        0, onnx.helper.make_tensor_value_info("class", onnx.TensorProto.INT64, ["n"])
+    )
+    check = verify(model, model, (IMAGES, LABELS))
+    assert check.accuracy == check.class_agreement == 1.0
+    with pytest.raises(DataError, match="label 7 of sample 0"):
+        verify(model, with_classes(model), (IMAGES, LABELS + 7))
+
+
+def with_classes(model):
+    """The same, saying how many classes there are."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
+    return model
+
+
+def test_samples_that_fill_a_fixed_batch_do_not_count():
+    deployed, reference = linear(SWAPPED, batch=3), linear(IDENTITY, batch=3)
+    check = verify(reference, deployed, (IMAGES, LABELS))
+    assert check.samples == 4
+    assert check.class_agreement == 0.5
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        ("50%", r"\(100.000% of the float model\), but the bound '50%' allows 4,608 bit"),
+        ("35B", "36 bytes of weights"),
+    ],
+)
+def test_over_the_bound(bound, message):
+    with pytest.raises(VerificationError, match=message):
+        verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound=bound)
+
+
+def test_size_bound_that_is_kept():
+    assert verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="size:100%").within_bound
+
+
+def test_wrong_bound_and_wrong_reference():
+    with pytest.raises(BoundError):
+        verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="little")
+    with pytest.raises(ModelError, match="different outputs"):
+        verify(linear(IDENTITY, output="other"), linear(IDENTITY), IMAGES)
+    with pytest.raises(ModelError, match=r"output 'scores' has shape \[4, 3\]"):
+        verify(linear(np.ones((3, 2))), linear(IDENTITY), IMAGES)
+
+
+def test_json():
+    check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
+    assert json.loads(check.to_json())["class_agreement"] == 0.5
+    assert "\n" not in check.to_json(indent=None)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice
+from onnx_cgmq.inspection import NodeReport, Report
+from onnx_cgmq.inspection.kernel_differences import kernel_differences
+
+NODES = tuple(
+    NodeReport(name, op_type, ("a", "b"), 1, 64, 1 / 16, (8, 8), Kernel.INTEGER)
+    for name, op_type in (("fc0", "Gemm"), ("fc1", "MatMul"), ("unpredicted", "Conv"))
+)
+REPORT = Report({}, NODES, 3, 192, 1 / 16, 0)
+
+
+def predicted(first: Kernel, second: Kernel) -> dict[str, KernelChoice]:
+    return {
+        "fc0": KernelChoice(first),
+        "fc1": KernelChoice(second, "why not"),
+        "other": KernelChoice(Kernel.INTEGER),
+    }
+
+
+def test_nothing_to_say() -> None:
+    assert list(kernel_differences(predicted(Kernel.INTEGER, Kernel.INTEGER), REPORT)) == []
+
+
+def test_the_node_is_named() -> None:
+    (difference,) = kernel_differences(predicted(Kernel.INTEGER, Kernel.FLOAT), REPORT)
+    assert "node 'fc1' (MatMul) in a kernel that is integer, not float as predicted" in difference
+    assert "why not" in difference
+
+
+def test_what_is_not_known_is_no_difference() -> None:
+    unknown = replace(REPORT, nodes=tuple(replace(n, kernel=None) for n in REPORT.nodes))
+    assert list(kernel_differences(predicted(Kernel.FLOAT, Kernel.FLOAT), unknown)) == []

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnx_cgmq.ort.capabilities import folds_cast_of
+
+
+def test_int4_loads_in_the_installed_onnxruntime() -> None:
+    assert folds_cast_of(ir.DataType.INT4)
+
+
+def test_a_type_that_onnxruntime_refuses_does_not_load(monkeypatch) -> None:
+    def refuse(*args, **kwargs):
+        raise RuntimeError("tensor(int2) is not supported")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refuse)
+    assert not folds_cast_of.__wrapped__(ir.DataType.INT2)

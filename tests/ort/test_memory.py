@@ -1,0 +1,31 @@
+"""Peak memory of a model in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from toys import make_model
+
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.ort.memory import peak_bytes
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
+def test_weights_are_counted(tmp_path) -> None:
+    weights = {"w": np.ones((1024, 2048), np.float32)}
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")
+    onnx.save(make_model([node], weights, [1024]), tmp_path / "m.onnx")
+    inputs = {"x": np.ones((1, 1024), np.float32)}
+    peak = peak_bytes(tmp_path / "m.onnx", inputs)
+    assert peak is not None
+    assert weights["w"].nbytes <= peak < 20 * weights["w"].nbytes
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
+def test_a_model_that_fails_is_an_error(tmp_path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="can't be run in a process of its own"):
+        peak_bytes(tmp_path / "m.onnx", {})

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_cgmq.contract.identifiers import SHAPES_KEY
+from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.errors import ConfigError, ModelError
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.graph.input_shapes import input_shapes, open_inputs, set_input_shapes
+from onnx_cgmq.inspection import inspect
+from onnx_cgmq.ort.sizes import Sizes
+from onnx_cgmq.preparation.prepare import prepare
+
+
+def model(text: str) -> ir.Model:
+    """``HALVES`` stands for the values of a weight of 24 or 15 elements."""
+    count = 24 if "[4, 6]" in text else 15
+    header = '<ir_version: 10, opset_import: ["" : 21]>'
+    text = text.replace("HALVES", ", ".join(["0.5"] * count))
+    return ir.from_proto(onnx.parser.parse_model(f"{header}\n{text}"))
+
+
+def tokens() -> ir.Model:
+    """Rows of a sequence are merged with the batch, split again, and multiplied with each other."""
+    return model(
+        """
+        g (float[batch, seq, 4] x) => (float[batch, seq, s2] y)
+        <float[4, 6] w = {HALVES}, int64[2] flat = {-1, 4}, int64[1] six = {6}, int64[1] end = {2},
+         int64[1] start = {0}>
+        {
+            rows = Reshape (x, flat)
+            [project] h = MatMul (rows, w)
+            whole = Shape (x)
+            lead = Slice (whole, start, end)
+            split = Concat <axis = 0> (lead, six)
+            t = Reshape (h, split)
+            u = Transpose <perm = [0, 2, 1]> (t)
+            [scores] y = MatMul (t, u)
+        }
+        """
+    )
+
+
+def macs(graph: ir.Model) -> dict[str, int]:
+    return {op.node: op.macs for op in mac_ops(graph)}
+
+
+def with_shape(**shapes) -> ir.Model:
+    graph = tokens()
+    set_input_shapes(graph, shapes)
+    return graph
+
+
+def test_sizes_follow_from_the_inputs_through_the_graph() -> None:
+    assert macs(with_shape(x=(1, 5, 4))) == {"project": 5 * 4 * 6, "scores": 5 * 5 * 6}
+    assert macs(with_shape(x=(3, 5, 4))) == {"project": 3 * 5 * 4 * 6, "scores": 3 * 5 * 5 * 6}
+
+
+def test_open_sizes_count_as_1() -> None:
+    assert macs(with_shape()) == {"project": 4 * 6, "scores": 6}
+    assert open_inputs(tokens()) == ("x",)
+
+
+def test_the_written_and_the_gated_model_count_the_same() -> None:
+    float_model = prepare(ir.to_proto(with_shape()))
+    gated = insert_gates(float_model, shapes={"x": (1, 5, 4)})
+    assert macs(gated) == {"project": 120, "scores": 150}
+    assert SHAPES_KEY not in float_model.metadata_props
+    assert {n.name: n.macs for n in inspect(float_model, {"x": (1, 5, 4)}).nodes} == macs(gated)
+
+
+def test_a_fixed_batch_is_shared_out() -> None:
+    fixed = model(
+        """
+        g (float[6, 2, 3] x) => (float[12, 5] y) <int64[2] flat = {-1, 3}, float[3, 5] w = {HALVES}>
+        { rows = Reshape (x, flat)
+          [mac] y = MatMul (rows, w) }
+        """
+    )
+    assert macs(fixed) == {"mac": 2 * 3 * 5}
+    assert Sizes(fixed).samples == 6
+
+
+def test_names_and_sizes_are_checked() -> None:
+    graph = tokens()
+    with pytest.raises(ConfigError, match="'z': the model has no such input; it has x"):
+        set_input_shapes(graph, {"z": (1,)})
+    with pytest.raises(ConfigError, match=r"1x5x3 of input 'x' does not fit .*\[batch, seq, 4\]"):
+        set_input_shapes(graph, {"x": (1, 5, 3)})
+    with pytest.raises(ConfigError, match=r"1x5 of input 'x' does not fit"):
+        set_input_shapes(graph, {"x": (1, 5)})
+
+
+def test_one_dimension_has_one_size() -> None:
+    pair = model("g (float[n, s] a, float[n, s] b) => (float[n, s] y) { y = Add (a, b) }")
+    with pytest.raises(ConfigError, match="dimension 's' of input 'b' is 4, but 3 in"):
+        set_input_shapes(pair, {"a": (1, 3), "b": (1, 4)})
+
+
+def test_question_marks_are_no_name() -> None:
+    graph = model("g (float[n, s, s] x) => (float[n, s, s] y) { y = Relu (x) }")
+    graph.graph.inputs[0].shape = ir.Shape(["?", "?", "?"])
+    set_input_shapes(graph, {"x": (1, 3, 4)})
+    assert Sizes(graph).shape(graph.graph.inputs[0]) == (1, 3, 4)
+    assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
+
+
+def test_damaged_metadata() -> None:
+    graph = tokens()
+    graph.metadata_props[SHAPES_KEY] = "[1"
+    with pytest.raises(ModelError, match="damaged"):
+        input_shapes(graph)
+
+
+def test_sizes_behind_operators_of_onnxruntime() -> None:
+    """An unnamed size behind QGemm follows from the input alone."""
+    zeros = ["s", "z", "w", "s", "z", "", "s", "z"]
+    nodes = [
+        helper.make_node("QGemm", ["x", *zeros], ["h"], name="first", domain="com.microsoft"),
+        helper.make_node("Flatten", ["h"], ["f"]),
+        helper.make_node("QGemm", ["f", *zeros], ["y"], name="last", domain="com.microsoft"),
+    ]
+    constants = {"s": np.float32(1), "z": np.uint8(0), "w": np.ones((4, 4), np.uint8)}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["m", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
+        [onnx.numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()],
+    )
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    report = inspect(proto, {"x": (7, 4)})
+    assert [node.macs for node in report.nodes] == [7 * 16, 7 * 16]
+    assert not report.notes

@@ -1,0 +1,100 @@
+"""Smaller files: the same outputs, kernels and reports, at little more than their codes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from convolutions import gated, network, run, samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import draw_widths, make_plan
+
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.graph.files.load import save_model
+from onnx_cgmq.inspection import inspect
+from onnx_cgmq.writing.write_back import write_back
+
+
+def size(model: ir.Model, folder: Path) -> int:
+    save_model(model, folder / "model.onnx")
+    return (folder / "model.onnx").stat().st_size
+
+
+def kernels(model: ir.Model, folder: Path) -> Counter[str]:
+    run(model, samples(count=1), True, folder / "optimized.onnx")
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_the_same_model_in_fewer_bytes(data, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    layer = st.tuples(
+        st.sampled_from([4, 16]),
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.integers(0, 1),
+        st.just(1),
+        st.booleans(),
+    )
+    layers = data.draw(st.lists(layer, min_size=1, max_size=2))
+    weights = data.draw(st.sampled_from(["tensor", "channel", "element"]))
+    activations = data.draw(st.sampled_from(["tensor", weights]))
+    form = data.draw(st.sampled_from(["ort", "ort", "native"]))
+    largest = data.draw(st.sampled_from([8, 32]))
+    seed = data.draw(st.integers(0, 1000))
+    model = gated(layers, seed, granularity=weights, activation_granularity=activations)
+    plan = make_plan(model, draw_widths(model, np.random.default_rng(seed), largest))
+    small = write_back(model, plan, form=form)
+    full = write_back(model, plan, form=form, compact=False)
+    onnx.checker.check_model(ir.to_proto(small), full_check=True)
+    x = samples(seed, 3)
+    for optimize in (False, True):
+        np.testing.assert_array_equal(run(small, x, optimize), run(full, x, optimize))
+    assert kernels(small, folder) == kernels(full, folder)
+    assert inspect(small).to_json() == inspect(full).to_json()
+    assert size(small, folder) < size(full, folder)
+
+
+@pytest.mark.parametrize("widths", [(8,), (2, 4, 8)])
+def test_many_narrow_layers_take_little_more_than_their_codes(widths, tmp_path) -> None:
+    layers = [(16, 3, 1, 1, 1, False)] * 12
+    float_model = network(np.random.default_rng(0), layers, hidden=4)
+    onnx.save(float_model, tmp_path / "float.onnx")
+    model = insert_gates(float_model, widths=widths)
+    plan = make_plan(model, draw_widths(model, np.random.default_rng(1)))
+    float_size = (tmp_path / "float.onnx").stat().st_size
+    stored = inspect(written := write_back(model, plan)).weight_bytes
+    assert size(written, tmp_path) <= 1.05 * stored + 0.05 * float_size
+    assert (
+        size(write_back(model, plan, compact=False), tmp_path) > 1.05 * stored + 0.05 * float_size
+    )
+
+
+def test_users_find_their_tensors_by_name(tmp_path) -> None:
+    model = gated()
+    plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
+    written = write_back(model, plan)
+    assert [value.name for value in (*written.graph.inputs, *written.graph.outputs)] == ["x", "y"]
+    macs = [node.name for node in written.graph if node.name]
+    assert macs == ["conv0", "conv1", "fc0", "fc1"]
+    save_model(written, tmp_path / "model.onnx")
+    report = inspect(tmp_path / "model.onnx")
+    assert set(report.tensors) == set(plan.tensors)
+    assert [node.name for node in report.nodes] == macs
+    assert report.weight_bytes == plan.cost.weight_bytes
+
+
+def test_equal_files_for_equal_plans(tmp_path) -> None:
+    model = gated()
+    plan = make_plan(model)
+    first, second = (
+        ir.to_proto(write_back(model, plan)).SerializeToString(deterministic=True) for _ in range(2)
+    )
+    assert first == second
