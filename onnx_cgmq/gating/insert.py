@@ -47,8 +47,9 @@ from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.layouts import stored_weight
+from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nonnegative import nonnegative_values
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, OpSpec
+from onnx_cgmq.graph.operators import MAC_OP_TYPES
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
 from onnx_cgmq.settings.config import Config
 
