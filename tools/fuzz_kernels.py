@@ -34,8 +34,8 @@ from onnx_cgmq.errors import CgmqError  # noqa: E402
 from onnx_cgmq.gating.predicted_kernels import Kernel  # noqa: E402
 from onnx_cgmq.graph.nodes import node_key  # noqa: E402
 from onnx_cgmq.graph.operators import (  # noqa: E402
-    computes_on_codes,  # noqa: E402
-    mac_spec,  # noqa: E402
+    computes_on_codes,
+    mac_spec,
 )
 from onnx_cgmq.ort.executed import executed_operators  # noqa: E402
 from onnx_cgmq.ort.session import open_session  # noqa: E402
