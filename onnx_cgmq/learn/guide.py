@@ -58,7 +58,7 @@ class Guide:
         Args:
             mirror: A mirror of a gated graph.
             bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size,
-            ``"activations:64KB"``, a cost by the target's table; or several of these.
+                ``"activations:64KB"``, a cost by the target's table; or several of these.
             target: The target whose table counts: a name, a file or a target.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
