@@ -32,8 +32,12 @@ from onnx_cgmq.contract.bits import Role  # noqa: E402
 from onnx_cgmq.data import open_data  # noqa: E402
 from onnx_cgmq.errors import CgmqError  # noqa: E402
 from onnx_cgmq.gating.predicted_kernels import Kernel  # noqa: E402
-from onnx_cgmq.graph.operators import mac_spec, node_key  # noqa: E402
-from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel  # noqa: E402
+from onnx_cgmq.graph.nodes import node_key  # noqa: E402
+from onnx_cgmq.graph.operators import (  # noqa: E402
+    computes_on_codes,
+    mac_spec,
+)
+from onnx_cgmq.ort.executed import executed_operators  # noqa: E402
 from onnx_cgmq.ort.session import open_session  # noqa: E402
 from onnx_cgmq.writing.write_back import Written, write  # noqa: E402
 
@@ -151,7 +155,7 @@ def _check(
         if node is None:
             continue
         runs = executed.get(node_key(node))
-        kernel = Kernel.INTEGER if runs and is_integer_kernel(runs) else Kernel.FLOAT
+        kernel = Kernel.INTEGER if runs and computes_on_codes(runs) else Kernel.FLOAT
         expected = choice.kernel.value if choice.kernel else ""
         if mac_spec(node) is not None:
             kernels[expected, kernel.value if runs else "can't be told"] += 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from typing_extensions import Unpack
 
 from onnx_cgmq.contract.bits import (
     FLOAT_BITS,
@@ -47,15 +48,18 @@ from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.layouts import stored_weight
+from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nonnegative import nonnegative_values
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, OpSpec
+from onnx_cgmq.graph.operators import MAC_OP_TYPES
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
-from onnx_cgmq.settings.config import Config
+from onnx_cgmq.settings.config import Config, Settings
 
 _SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
 
 
-def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any) -> ir.Model:
+def insert_gates(
+    model: ModelLike, config: Config | None = None, **settings: Unpack[Settings]
+) -> ir.Model:
     """Puts a gated quantizer on every tensor that multiply-accumulates read.
 
     These are the constant weights (those of lookups too), the activations (on the value that the

@@ -10,7 +10,8 @@ from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, 
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.layouts import permutation, stored_weight
-from onnx_cgmq.graph.operators import OpSpec, mac_spec, moves_codes, quantized_spec
+from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.operators import mac_spec, moves_codes, quantized_spec
 from onnx_cgmq.settings.config import Config
 
 

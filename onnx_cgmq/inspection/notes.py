@@ -3,61 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
-from onnx_cgmq.graph.operators import mac_spec, operator_key, standard_op
+from onnx_cgmq.graph.nodes import operator_key, standard_op
+from onnx_cgmq.graph.operators import is_known, mac_spec
+from onnx_cgmq.graph.qonnx import QUANTIZERS
 from onnx_cgmq.ort.sizes import Sizes
-
-_NO_MACS: Final = frozenset(
-    {
-        "BiasAdd",
-        "BiasGelu",
-        "BiasSoftmax",
-        "BiasSplitGelu",
-        "DequantizeLinear",
-        "EmbedLayerNormalization",
-        "ExpandDims",
-        "FastGelu",
-        "GatherBlockQuantized",
-        "GatherND",
-        "GridSample",
-        "Gelu",
-        "GroupNorm",
-        "Inverse",
-        "NhwcMaxPool",
-        "Pad",
-        "QEmbedLayerNormalization",
-        "QLinearAdd",
-        "QLinearAveragePool",
-        "QLinearConcat",
-        "QLinearGlobalAveragePool",
-        "QLinearLeakyRelu",
-        "QLinearMul",
-        "QLinearReduceMean",
-        "QLinearSigmoid",
-        "QLinearSoftmax",
-        "QLinearWhere",
-        "QuantizeLinear",
-        "QuickGelu",
-        "Range",
-        "ReduceSumInteger",
-        "RemovePadding",
-        "RestorePadding",
-        "RotaryEmbedding",
-        "SkipGroupNorm",
-        "SkipLayerNormalization",
-        "SkipSimplifiedLayerNormalization",
-        "Tokenizer",
-        "Trilu",
-        "Unique",
-    }
-)
-"""Operators of onnxruntime (domain com.microsoft) that don't multiply and accumulate."""
-
-_QUANTIZERS: Final = frozenset({"BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc"})
 
 
 def unknown_operators(model: ir.Model) -> tuple[str, ...]:
@@ -91,7 +44,7 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
 
 def _is_harmless(node: ir.Node) -> bool:
     if node.domain in QUANT_DOMAINS:
-        return node.op_type in _QUANTIZERS
+        return node.op_type in QUANTIZERS
     if node.domain == "ai.onnx.ml":
         return not node.op_type.startswith(("Linear", "SVM"))
-    return node.domain == "com.microsoft" and node.op_type in _NO_MACS
+    return is_known(node)

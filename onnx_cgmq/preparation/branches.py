@@ -9,7 +9,7 @@ from typing import Final
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 
 _HIDDEN_DOMAIN: Final = "onnx_cgmq.hidden"
 

@@ -13,7 +13,7 @@ from typing import Final
 import onnx_ir as ir
 
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace, used_outputs
-from onnx_cgmq.graph.operators import float_attribute, int_attribute
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute
 from onnx_cgmq.preparation.decompose_attention import attention, multi_head_attention
 
 DOMAIN: Final = "com.microsoft"

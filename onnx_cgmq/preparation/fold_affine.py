@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.affine import Affine, Constant, affine_of
 from onnx_cgmq.graph.emitter import Emitter, replace
-from onnx_cgmq.graph.operators import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 def fold_affine(model: ir.Model) -> None:
@@ -143,7 +144,7 @@ def _set(model: ir.Model, target: _Target, index: int, array: Constant) -> None:
     node = target.node
     old = node.inputs[index] if len(node.inputs) > index else None
     tensor = ir.tensor(array.astype(target.weight.const_value.dtype.numpy()))
-    if old is not None and len(old.uses()) == 1 and not old.is_graph_output():
+    if old is not None and has_one_reader(old):
         old.const_value, old.shape = tensor, ir.Shape(array.shape)
         return
     name = f"{target.weight.name}.{node.name}" if index == 1 else f"{node.name}.bias"

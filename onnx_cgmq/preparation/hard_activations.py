@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.graph.affine import Affine, affine_of
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.uses import only_reader
 
 _SWISH_SLOPE, _SWISH_OFFSET = 1 / 6, 0.5  # of HardSwish, by the standard
 _ROUNDING: Final = 1e-6  # relative: constants of exporters are float32
@@ -63,9 +64,9 @@ def _upper_limit(clip: ir.Node) -> float | None:
 
 def _scaler_below(clip: ir.Node, factor: float) -> ir.Node | None:
     """The node that multiplies what a node makes by a number, be it behind one product."""
-    node = _only_reader(clip.outputs[0])
+    node = only_reader(clip.outputs[0])
     if node is not None and standard_op(node) == "Mul" and affine_of(node) is None:
-        node = _only_reader(node.outputs[0])
+        node = only_reader(node.outputs[0])
     found = _numbers(node)
     if found is None or found.shift.any():
         return None
@@ -80,11 +81,6 @@ def _numbers(node: ir.Node | None) -> Affine | None:
         return None
     arrays = (affine.scale, affine.shift)
     return affine if all(a.size == 1 and a.ndim <= rank for a in arrays) else None
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _hard_sigmoid(emit: Emitter, x: ir.Value | None, slope: float, offset: float) -> ir.Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 
 _IMAGE_RANK = 4  # [batch, channel, height, width]
 

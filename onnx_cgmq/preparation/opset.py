@@ -9,7 +9,7 @@ from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.contract.identifiers import RUNTIME_KEY
 from onnx_cgmq.errors import ModelError, one_line
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.ort.capabilities import (
     OLDEST_OPSET,
     has_kernel,

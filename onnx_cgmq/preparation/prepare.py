@@ -15,7 +15,8 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN, METADATA_PREFIX, PREPAR
 from onnx_cgmq.errors import ConfigError, ModelError, one_line
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec, standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import MAC_OP_TYPES, is_quantized_operator, mac_spec
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.branches import (
     hidden_branches,
@@ -33,22 +34,6 @@ from onnx_cgmq.preparation.upgrade import upgrade
 from onnx_cgmq.preparation.views import merge_views
 
 _UNLIMITED: Final = 2**40  # elements: weights are folded whatever their size
-
-_QUANTIZED_OPS: Final = frozenset(
-    {
-        "BipolarQuant",
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QGemm",
-        "Quant",
-        "QuantizeLinear",
-    }
-)
 
 
 def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
@@ -204,7 +189,7 @@ def _refuse_quantized(model: ir.Model) -> None:
                 raise ModelError(
                     f"the model has gates already (node '{node.name}'); start from the float model"
                 )
-            if node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+            if is_quantized_operator(node):
                 raise ModelError(
                     f"the model is already quantized (node '{node.name}', {node.op_type}); start "
                     "from the float model"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from pydantic import (
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
-from onnx_cgmq.settings import DEFAULT_TARGET, Target, load_target
+from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
 from onnx_cgmq.settings.toml import problems
 
 
@@ -199,3 +199,35 @@ class Config(BaseModel):
     def signed_grid(self) -> GridForm:
         """Grid of activations that can be negative: ``Quant`` nodes have no zero point."""
         return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE
+
+
+class Settings(TypedDict, total=False):
+    """The fields of :class:`Config` as keyword arguments, for editors and type checkers."""
+
+    target: TargetLike
+    form: Form | str
+    runtime: str | None
+    granularity: Granularity | str
+    activation_granularity: Granularity | str | None
+    weight_ranges: Granularity | str
+    exact_steps: bool
+    reduced_range: bool
+    widths: Sequence[int]
+    activation_widths: Sequence[int] | None
+    bias_widths: Sequence[int] | None
+    prune: bool
+    input_width: int | None
+    keep_float: Sequence[str]
+    fix: Mapping[str, int]
+    widths_for: Mapping[str, Sequence[int]]
+    shapes: Mapping[str, Sequence[int]]
+    direction: Direction | str
+    integer_kernels: bool
+    epochs: int
+    batch_size: int
+    learning_rate: float | None
+    range_learning_rate: float
+    validation_share: float
+    loss: str
+    seed: int
+    time_limit: float | None
