@@ -9,9 +9,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
+    from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.pipeline import Result, quantize
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
+    from onnx_cgmq.contract.decisions import Decision, Verdict
     from onnx_cgmq.contract.events import (
         EpochDone,
         Event,
@@ -56,6 +58,7 @@ _MODULES = {
     "ConfigError": "onnx_cgmq.errors",
     "DataError": "onnx_cgmq.errors",
     "Direction": "onnx_cgmq.settings.config",
+    "Decision": "onnx_cgmq.contract.decisions",
     "EpochDone": "onnx_cgmq.contract.events",
     "Event": "onnx_cgmq.contract.events",
     "Finished": "onnx_cgmq.contract.events",
@@ -82,9 +85,11 @@ _MODULES = {
     "TensorReport": "onnx_cgmq.inspection",
     "Timing": "onnx_cgmq.api.benchmark",
     "UnsupportedOperatorError": "onnx_cgmq.errors",
+    "Verdict": "onnx_cgmq.contract.decisions",
     "VerificationError": "onnx_cgmq.errors",
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
+    "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
@@ -102,6 +107,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "Decision",
     "Direction",
     "EpochDone",
     "Event",
@@ -129,10 +135,12 @@ __all__ = [
     "TensorReport",
     "Timing",
     "UnsupportedOperatorError",
+    "Verdict",
     "VerificationError",
     "__version__",
     "bench",
     "calibrate",
+    "explain",
     "insert_gates",
     "inspect",
     "prepare",

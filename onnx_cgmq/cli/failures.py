@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
 
@@ -25,13 +26,14 @@ def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
 
     Args:
         as_json: Print the error as a JSON document on stdout too.
-        debug: Print the traceback.
+        debug: Print the decisions of passes and placement as they are made, and the traceback.
 
     Raises:
         typer.Exit: With the exit code of the error.
     """
     try:
-        yield
+        with _decisions_shown() if debug else nullcontext():
+            yield
     except typer.Exit:
         raise
     except CgmqError as error:
@@ -51,6 +53,21 @@ def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
         if not debug:
             message += " (a bug in onnx-cgmq; please report it with the output of --debug)"
         raise _exit(type(error).__name__, message, UNEXPECTED, as_json) from error
+
+
+@contextmanager
+def _decisions_shown() -> Iterator[None]:
+    """Shows what the package logs (:mod:`onnx_cgmq.contract.decisions`) on stderr."""
+    log, handler = logging.getLogger("onnx_cgmq"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("debug: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:

@@ -24,7 +24,12 @@ DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HEL
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")
 ]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+DebugOption = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show each decision as it is made, and the traceback of an error."
+    ),
+]
 TargetOption = Annotated[
     str | None,
     typer.Option(

@@ -14,6 +14,7 @@ from enum import Enum
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, Role
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP, is_gated_quantizer
@@ -75,6 +76,7 @@ def predict_kernels(
         if mac_spec(node) is not None or _is_float_operator(node):
             reason = predictor.why_float(node)
             choices[node] = KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
+            decide(node.name, Verdict.FLOAT if reason else Verdict.INTEGER, reason)
     return choices
 
 

@@ -1,7 +1,7 @@
 """Hard sigmoids and hard swishes as exporters spell them out, in the one form that has kernels.
 
-Between integer kernels HardSigmoid is an Add that saturates (``lower/saturating.py``), and a hard
-swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
+Between integer kernels HardSigmoid is an Add that saturates (``writing/hard_sigmoid.py``), and a
+hard swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.affine import Affine, affine_of
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace
 from onnx_cgmq.graph.nodes import standard_op
@@ -34,6 +35,7 @@ def fuse_hard_activations(model: ir.Model) -> None:
             if standard_op(node) == "HardSwish":
                 x = node.inputs[0]
                 swish = emit("Mul", x, _hard_sigmoid(emit, x, _SWISH_SLOPE, _SWISH_OFFSET))
+                decide(node.name, Verdict.REWRITTEN, "x * HardSigmoid(x) has integer kernels")
                 replace(node, [swish])
             elif standard_op(node) == "Clip":
                 _fuse_clip(emit, node)
@@ -44,7 +46,11 @@ def _fuse_clip(emit: Emitter, clip: ir.Node) -> None:
     inner = None if value is None else _numbers(value.producer())
     scaler = None if top is None else _scaler_below(clip, 1 / top)
     if inner is None or top is None or scaler is None:
+        missing = "a shift before it" if inner is None else "a division by its upper limit"
+        missing = missing if top is not None else "limits from 0 up"
+        decide(clip.name, Verdict.LEFT, f"it is no hard sigmoid: it lacks {missing}")
         return
+    decide(clip.name, Verdict.REWRITTEN, "it is a hard sigmoid that is spelled out")
     slope, offset = (float(number.reshape(())) / top for number in (inner.scale, inner.shift))
     replace(clip, [_hard_sigmoid(emit, inner.source, slope, offset)])
     scaled = affine_of(scaler)

@@ -102,8 +102,12 @@ def check_runtime(model: ir.Model, runtime: str | None) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
+    """Runs all passes, in the one order in which each finds what it needs."""
+    # A constant that a caller may override is no constant: those are inputs from here on.
     common.RemoveInitializersFromInputsPass()(model)
+    # Old opsets first: all that follows knows the operators of opset 18 and newer.
     upgrade(model)
+    # One graph, whose constants are initializers, so that passes see values and weights.
     ir.passes.Sequential(
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
@@ -111,20 +115,27 @@ def _simplify(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
+    # The converter of opsets asks for ranks.
     infer_shapes(model)
     convert(model)
     change_float_type(model)
+    # What is taken apart needs ranks too, and what comes of it may let more be taken apart.
     infer_shapes(model)
     while decompose(model):
         infer_shapes(model)
+    # After the fused operators are gone, since folding evaluates standard ones only.
     _fold(model)
     _name_nodes(model)
+    # Constant shapes first: merge_views() reads sizes, and the nodes that computed them must go
+    # before it, or a value would seem to have another reader.
     fix_reshapes(model)
     common.RemoveUnusedNodesPass()(model)
     merge_views(model)
+    # Hard sigmoids before factors: fold_affine() would take the factors out of their pattern.
     fuse_hard_activations(model)
     fold_affine(model)
     pool_means(model)
+    # Last of the rewrites, for these leave Identity nodes where a branch or a chain ended.
     remove_identities(model)
     ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
