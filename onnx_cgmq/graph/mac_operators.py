@@ -42,7 +42,7 @@ class OpSpec:
     """What placement, cost and writing must know of an operator whose operands are quantized.
 
     Attributes:
-        op_type: The operator, as :func:`operator_key` names it.
+        op_type: The operator, as :func:`~onnx_cgmq.graph.nodes.operator_key` names it.
         bias: Index of its bias input, or ``None``.
         output_axis: ``(node, operand index, rank) -> axis`` of that operand which counts output
             channels (``None``: there is none); the channel axis if the operand is a weight.

@@ -52,7 +52,7 @@ def raise_opset(model: ir.Model, target: int) -> None:
 
     Args:
         model: As for :func:`convert`.
-        target: At most :data:`NEWEST_OPSET`.
+        target: At most :data:`~onnx_cgmq.ort.capabilities.NEWEST_OPSET`.
 
     Raises:
         ModelError: The converter fails.
