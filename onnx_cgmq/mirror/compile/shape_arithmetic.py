@@ -217,8 +217,8 @@ def _expand(ctx: Context, operands: _Operands) -> HostPlan | None:
 def _reduction(function: Callable[[list[Any]], Any]) -> _Planner:
     def plan(ctx: Context, operands: _Operands) -> HostPlan | None:
         x, axes = operands[0], _axes(ctx, operands)
-        whole = axes in ([0], [-1]) or (axes is None and not ctx.flag("noop_with_empty_axes"))
-        if x is None or len(x.shape) != 1 or x.dtype is not _INT or not whole:
+        reduces_all = axes in ([0], [-1]) or (axes is None and not ctx.flag("noop_with_empty_axes"))
+        if x is None or len(x.shape) != 1 or x.dtype is not _INT or not reduces_all:
             return None
         if ctx.flag("keepdims", True):
             return HostPlan((1,), _INT, lambda x, axes=None: [function(x)])
