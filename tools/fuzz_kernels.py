@@ -174,9 +174,10 @@ def _table(outcomes: Sequence[Outcome], first: int) -> str:
         "",
         f"Made by `python tools/fuzz_kernels.py --first {first} --cases {len(outcomes)}` with "
         f"onnxruntime {ort.__version__}; do not edit. Random networks of up to ten operators, "
-        "random widths (2 to 32 bits) at random granularities. Right: onnxruntime loads the file, "
-        "computes what the mirror does without optimizations and the same but for single codes "
-        "with them, and runs every node in the kernel that was predicted.",
+        "random widths (2 to 32 bits) at random granularities. A network is right if onnxruntime "
+        "loads the file, computes without optimizations what the mirror does, computes the same "
+        "with optimizations except for single codes, and runs every node in the kernel that was "
+        "predicted.",
         "",
         "| verdict | networks |",
         "|---|---|",

@@ -22,7 +22,7 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
     )
     return tuple(
         f"{operator} ({count} node{'s' * (count > 1)}) is not known: if it multiplies and "
-        "accumulates, that is not counted"
+        "accumulates, its cost is not counted"
         for operator, count in unknown.items()
     )
 
@@ -39,7 +39,10 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
     if not found:
         return ()
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return (f"sizes that the file leaves open count as 1: {found[0]}{more}",)
+    return (
+        "sizes that the file leaves open count as 1 unless --shape (in Python: shapes) gives them: "
+        f"{found[0]}{more}",
+    )
 
 
 def _is_harmless(node: ir.Node) -> bool:
