@@ -38,8 +38,19 @@ def leave_room_for_biases(mirror: Mirror) -> None:
             continue
         quantizer = mirror.quantizers[weight]
         if quantizer.spec.role is Role.WEIGHT:
-            least = _ROOM * mirror.value_parameters[bias].detach().abs() / INT32_LIMIT
-            quantizer.set_smallest_step(least.reshape(-1) / _smallest_step(mirror.quantizers[x]))
+            largest = _largest_bias(mirror.value_parameters[bias], mirror.quantizers[x], quantizer)
+            least = _ROOM * largest / INT32_LIMIT / _smallest_step(mirror.quantizers[x])
+            quantizer.set_smallest_step(least)
+
+
+def _largest_bias(bias: Tensor, x: GatedQuantizer, weight: GatedQuantizer) -> Tensor:
+    """How large the bias of any channel may become while it is learned.
+
+    As large as any bias of the layer is, and as a product of its largest activation with its
+    largest weight: the bias of a pruned channel, whose weights and bias are zero, grows too.
+    """
+    product = torch.maximum(x.high.amax(), -x.low.amin()) * weight.high.amax()
+    return torch.maximum(bias.detach().abs().amax(), product)
 
 
 def _smallest_step(quantizer: GatedQuantizer) -> Tensor:
