@@ -87,7 +87,7 @@ def test_a_fixed_batch_is_shared_out() -> None:
 
 def test_names_and_sizes_are_checked() -> None:
     graph = tokens()
-    with pytest.raises(ConfigError, match="'z': the model has no such input; it has x"):
+    with pytest.raises(ConfigError, match="'z': the model has no such input; its inputs are x"):
         set_input_shapes(graph, {"z": (1,)})
     with pytest.raises(ConfigError, match=r"1x5x3 of input 'x' does not fit .*\[batch, seq, 4\]"):
         set_input_shapes(graph, {"x": (1, 5, 3)})
