@@ -30,7 +30,7 @@ from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.ort.session import Outputs, counted, open_written, run_batch
+from onnx_cgmq.ort.session import Outputs, open_written, run_batch, without_padding
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -169,7 +169,10 @@ def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
             outputs = mirror(tensors(batch.inputs))
     finally:
         mirror.train(training)
-    return {name: counted(value.detach().cpu().numpy(), batch) for name, value in outputs.items()}
+    return {
+        name: without_padding(value.detach().cpu().numpy(), batch)
+        for name, value in outputs.items()
+    }
 
 
 @dataclass(frozen=True)

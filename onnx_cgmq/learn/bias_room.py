@@ -1,8 +1,8 @@
-"""Room for biases in INT32: steps of weights that are not too small for them.
+"""Keeps steps of weights so large that the codes of biases stay within INT32.
 
-An integer kernel adds a bias as INT32 codes at the product of the steps of activation and weight.
-A channel of weights that are all but zero (a dead one, say) would have so small a step that its
-bias leaves INT32. Next to such a bias the products don't matter, and a larger step costs nothing.
+An integer kernel adds a bias as an INT32 code, whose unit is the step of the activation times that
+of the weight. If all weights of a channel are nearly zero, their step would be so small that the
+bias leaves INT32. Next to such a bias the products hardly matter, so a larger step loses nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
-_ROOM: Final = 16  # how much steps may shrink and biases grow while they are learned
+_ROOM: Final = 16
+"""How much steps may shrink and biases grow while they learn, as a factor. Our choice."""
 
 
 @torch.no_grad()
 def leave_room_for_biases(mirror: Mirror) -> None:
-    """Sets the smallest ranges of weights, from the ranges of activations and the biases.
+    """Sets the smallest ranges of weights, which follow from biases and ranges of activations.
 
     Args:
         mirror: A mirror whose activations are calibrated.
@@ -54,7 +55,7 @@ def _largest_bias(bias: Tensor, x: GatedQuantizer, weight: GatedQuantizer) -> Te
 
 
 def _smallest_step(quantizer: GatedQuantizer) -> Tensor:
-    """The smallest step for which there are integer kernels."""
+    """Returns the smallest step of an activation among the widths that have integer kernels."""
     spec = quantizer.spec
     steps = [
         (quantizer.high[i] - quantizer.low[i]).amin() / intervals(width, spec.form)

@@ -1,4 +1,4 @@
-"""Dead channels with a bias: no code of the bias leaves INT32."""
+"""Codes of biases stay within INT32, even those of channels whose weights are nearly zero."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from onnx_cgmq.writing.write_back import write_back
 
 
 def _dead_channel() -> onnx.ModelProto:
-    """The second channel of the first convolution is a constant that the classes depend on."""
+    """A model whose first convolution has a channel of only a bias, on which classes depend."""
     model = convnet()
     arrays = {t.name: onnx.numpy_helper.to_array(t).copy() for t in model.graph.initializer}
     arrays["k1"][1] = 1e-12
@@ -33,7 +33,7 @@ def _dead_channel() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("settings", [{"granularity": "channel"}, {"weight_ranges": "channel"}])
-def test_a_calibrated_model_stays_in_integers(settings, tmp_path) -> None:
+def test_biases_of_dead_channels_stay_within_int32_after_calibration(settings, tmp_path) -> None:
     model = _dead_channel()
     gated = insert_gates(model, widths=(8,), activation_granularity="tensor", **settings)
     mirror = Mirror(gated)
@@ -83,7 +83,7 @@ def test_a_pruned_channel_stays_in_integers_while_its_bias_is_learned(activation
     assert kernels["Conv"] + kernels["FusedConv"] <= 1  # the last one is an output of the model
 
 
-def test_without_calibration_the_kernel_is_float_and_right(tmp_path) -> None:
+def test_a_bias_outside_of_int32_gets_a_float_kernel(tmp_path) -> None:
     model = _dead_channel()
     gated = insert_gates(model, widths=(8,), granularity="channel", activation_granularity="tensor")
     written = write_back(gated, make_plan(gated))
