@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
+
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 class Emitter:
@@ -78,6 +81,36 @@ def replace(node: ir.Node, results: list[ir.Value | None]) -> None:
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         new.name, new.type, new.shape = name, dtype or new.type, shape or new.shape
     node.graph.remove(node, safe=True)
+
+
+def set_constant(
+    model: ir.Model, node: ir.Node, index: int, array: npt.NDArray[Any], name: str
+) -> None:
+    """Gives an input of a node a constant that no other node reads, in place.
+
+    Args:
+        model: The model of the node.
+        node: The node.
+        index: Index of the input, which may be missing so far.
+        array: The constant.
+        name: Its name, if the input does not have a constant of its own already; made unique.
+    """
+    old = node.inputs[index] if len(node.inputs) > index else None
+    tensor = ir.tensor(array)
+    if old is not None and has_one_reader(old):
+        old.const_value, old.shape = tensor, ir.Shape(array.shape)
+        return
+    while name in model.graph.initializers:
+        name += "_"
+    value = ir.Value(
+        name=name,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape(array.shape),
+        const_value=tensor,
+    )
+    model.graph.register_initializer(value)
+    node.resize_inputs(max(len(node.inputs), index + 1))
+    node.replace_input_with(index, value)
 
 
 def optional(node: ir.Node, index: int) -> ir.Value | None:

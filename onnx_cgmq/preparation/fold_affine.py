@@ -15,9 +15,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.affine import Affine, Constant, affine_of
-from onnx_cgmq.graph.emitter import Emitter, replace
+from onnx_cgmq.graph.emitter import Emitter, replace, set_constant
 from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
-from onnx_cgmq.graph.uses import has_one_reader
 
 
 def fold_affine(model: ir.Model) -> None:
@@ -163,28 +162,9 @@ def _new_bias(receiver: _MacNode, scale: Constant, shift: Constant) -> Constant:
 def _set(model: ir.Model, receiver: _MacNode, index: int, array: Constant) -> None:
     """Sets an input of the MAC node to a constant that no other node reads."""
     assert receiver.weight.const_value is not None
-    node = receiver.node
-    old = node.inputs[index] if len(node.inputs) > index else None
-    tensor = ir.tensor(array.astype(receiver.weight.const_value.dtype.numpy()))
-    if old is not None and has_one_reader(old):
-        old.const_value, old.shape = tensor, ir.Shape(array.shape)
-        return
+    node, dtype = receiver.node, receiver.weight.const_value.dtype.numpy()
     name = f"{receiver.weight.name}.{node.name}" if index == 1 else f"{node.name}.bias"
-    value = ir.Value(
-        name=_free_name(model.graph, name),
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(array.shape),
-        const_value=tensor,
-    )
-    model.graph.register_initializer(value)
-    node.resize_inputs(max(len(node.inputs), index + 1))
-    node.replace_input_with(index, value)
-
-
-def _free_name(graph: ir.Graph, name: str) -> str:
-    while name in graph.initializers:
-        name += "_"
-    return name
+    set_constant(model, node, index, array.astype(dtype), name)
 
 
 def _affine_of_hard_sigmoid(node: ir.Node) -> Affine | None:

@@ -25,6 +25,7 @@ from onnx_cgmq.preparation.branches import (
 )
 from onnx_cgmq.preparation.decompose import decompose
 from onnx_cgmq.preparation.fold_affine import fold_affine
+from onnx_cgmq.preparation.gemm_factors import fold_gemm_factors
 from onnx_cgmq.preparation.hard_activations import fuse_hard_activations
 from onnx_cgmq.preparation.means import pool_means
 from onnx_cgmq.preparation.opset import convert
@@ -145,6 +146,8 @@ def _simplify(model: ir.Model) -> None:
     merge_views(model)
     # Hard sigmoids before factors, because fold_affine() would fold the factors of their pattern.
     fuse_hard_activations(model)
+    # Factors of Gemm first: what is folded into it then meets a plain product.
+    fold_gemm_factors(model)
     fold_affine(model)
     pool_means(model)
     # This is last, because the rewrites leave Identity nodes where a branch or a chain ended.
