@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Agreement:
     largest: float = 0.0
     total: float = 0.0
     values: int = 0
+    _squares: dict[str, list[npt.NDArray[np.float64]]] = field(default_factory=dict)
+    _moments: dict[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
         """Adds the outputs of both models for a batch.
@@ -65,6 +67,8 @@ class Agreement:
                 )
             if array.shape == other.shape:
                 self._add_difference(array, other)
+                if array.dtype.kind == "f":
+                    self._add_noise(name, array, other, batch.size)
             else:
                 self.largest = math.inf
         self.samples += batch.size
@@ -76,6 +80,28 @@ class Agreement:
     def mean(self) -> float:
         """The mean absolute difference of values."""
         return self.total / max(1, self.values)
+
+    @property
+    def decibels(self) -> float | None:
+        """How far the outputs stand above their differences, for a sample in the middle.
+
+        For each sample: the mean squared difference of its outputs, over their variance in the
+        reference. The median over the samples as a signal-to-noise ratio, in dB: a code that flips
+        here and there does not count, what happens to most samples does. Infinite where they are
+        equal; ``None`` without float outputs of one size.
+        """
+        total: npt.NDArray[np.float64] | None = None
+        for name, squares in self._squares.items():
+            first, second, count = self._moments[name]
+            variance = max(second / count - (first / count) ** 2, 1e-12 * second / count, 1e-30)
+            noise = np.concatenate(squares) / variance
+            total = noise if total is None or len(total) != len(noise) else total + noise
+        if total is None or not total.size:
+            return None
+        noise_of_most = float(np.median(total))
+        if noise_of_most == 0 or math.isinf(noise_of_most):
+            return math.inf if noise_of_most == 0 else -math.inf
+        return -10 * math.log10(noise_of_most)
 
     def share(self, count: int) -> float | None:
         """Returns ``count`` as a share of the samples with class scores, ``None`` without any."""
@@ -90,6 +116,27 @@ class Agreement:
             self.largest = float(np.maximum(self.largest, difference.max()))
         self.total += float(difference.sum())
         self.values += difference.size
+
+    def _add_noise(
+        self, name: str, array: npt.NDArray[Any], other: npt.NDArray[Any], samples: int
+    ) -> None:
+        rows = samples if array.ndim and len(array) == samples else 1
+        wanted = other.astype(np.float64).reshape(rows, -1)
+        found = array.astype(np.float64).reshape(rows, -1)
+        finite = np.isfinite(wanted)
+        if not finite.any():
+            return
+        with np.errstate(invalid="ignore"):
+            squares = np.where(finite, (found - wanted) ** 2, 0.0)
+        squares = np.where(np.isnan(squares), np.inf, squares)  # the deployed model gave NaN
+        self._squares.setdefault(name, []).append(squares.mean(axis=1))
+        values = wanted[finite]
+        first, second, count = self._moments.get(name, (0.0, 0.0, 0))
+        self._moments[name] = (
+            first + float(values.sum()),
+            second + float((values**2).sum()),
+            count + values.size,
+        )
 
     def _add_classes(
         self, deployed: npt.NDArray[Any], reference: npt.NDArray[Any], batch: Batch

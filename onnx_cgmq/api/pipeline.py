@@ -12,13 +12,13 @@ import onnx_ir as ir
 from typing_extensions import Unpack
 
 from onnx_cgmq.api.output import check_writable, write_text
-from onnx_cgmq.api.verification import Check, verify
+from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import ConfigError, OutputError
+from onnx_cgmq.errors import AgreementError, ConfigError, OutputError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.files.load import ModelLike, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
@@ -26,11 +26,12 @@ from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
-from onnx_cgmq.writing.write_back import write
+from onnx_cgmq.writing.write_back import Written, write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.cost.bound import Bounds
     from onnx_cgmq.learn.loop import Outcome
+    from onnx_cgmq.learn.run import Learned
     from onnx_cgmq.mirror.module import Mirror
 
 Progress = Callable[[Event], None]
@@ -165,10 +166,7 @@ def quantize(
         resume=resume,
     )
     plan = learned.plan()
-    written = write(gated, plan, form=config.form)
-    check = verify(
-        learned.mirror, written.model, held_out, bound=learned.guide.bounds, target=config.target
-    )
+    written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
     for note in kernel_differences(written.kernels, report):
         emit(Notice(note))
@@ -180,6 +178,48 @@ def quantize(
             learned.checkpoint.remove()
     emit(Finished(complete=outcome.complete, reason=outcome.reason))
     return result
+
+
+def _write_in_agreement(
+    gated: ir.Model,
+    plan: BitPlan,
+    learned: Learned,
+    held_out: Samples,
+    config: Config,
+    emit: Progress,
+) -> tuple[Written, Check]:
+    """Writes a plan so that onnxruntime computes what the mirror computes, and keeps the bounds.
+
+    Should onnxruntime's optimizations make something else of integer kernels, the plan is written
+    for float kernels.
+
+    Raises:
+        VerificationError: The model breaks a bound.
+        AgreementError: It computes something else either way.
+    """
+
+    def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
+        written = write(gated, plan, form=config.form, integer_kernels=integer_kernels)
+        bounds = learned.guide.bounds
+        check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)
+        return written, check
+
+    try:
+        written, check = write_and_verify(integer_kernels=True)
+    except AgreementError as error:
+        if config.form is not Form.ORT:
+            raise
+        written, check = write_and_verify(integer_kernels=False)
+        emit(Notice(f"the file is written for float kernels, which are slower: otherwise {error}"))
+    if check.agreement_db < GOOD_AGREEMENT_DB:
+        emit(
+            Notice(
+                f"the file agrees with what was trained to {check.agreement_db:.1f} dB for most "
+                "samples: rounding in sums flips codes of few bits; --target ort-cpu has steps "
+                "that can't flip"
+            )
+        )
+    return written, check
 
 
 def _split(

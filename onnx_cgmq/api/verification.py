@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.api.agreement import Agreement
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
+from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
 from onnx_cgmq.cost.bound import (
     Amount,
@@ -27,10 +28,12 @@ from onnx_cgmq.cost.bound import (
 )
 from onnx_cgmq.cost.table import price_of
 from onnx_cgmq.data import Batch, open_data
-from onnx_cgmq.errors import VerificationError
+from onnx_cgmq.errors import AgreementError, VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.operators import Dependence, dependence_of
+from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.ort.session import Outputs, open_written, run_batch, without_padding
+from onnx_cgmq.ort.session import Outputs, open_session, open_written, run_batch, without_padding
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -38,6 +41,15 @@ if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
 
 _BATCH_SIZE = 256
+_MOST_UNOPTIMIZED = 2048  # samples that are run without optimizations too
+
+LEAST_AGREEMENT_DB: Final = 20.0
+"""Below this a model computes something else than what it was made from: most samples differ by
+more than a tenth of what the outputs vary by. Our choice: sums that are rounded in another order,
+and single codes that flip by them, come nowhere near it."""
+
+GOOD_AGREEMENT_DB: Final = 40.0
+"""From here on most samples differ by less than a hundredth of what the outputs vary by."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,11 @@ class Check:
         table_unit: The unit of the cost table.
         notes: Sentences on what the cost may leave out, as in
             :class:`~onnx_cgmq.inspection.Report`.
+        mirror_db: How far the outputs of the mirror stand above their differences to those of the
+            deployed model, in dB, for a sample in the middle; infinite if these are equal, ``None``
+            if the reference is no mirror, or if chance decides.
+        optimization_db: The same between the deployed model without onnxruntime's optimizations and
+            with them; ``None`` for forms that run without.
     """
 
     samples: int
@@ -82,6 +99,21 @@ class Check:
     table_cost: float | None = None
     table_unit: str | None = None
     notes: tuple[str, ...] = ()
+    mirror_db: float | None = None
+    optimization_db: float | None = None
+
+    @property
+    def agreement_db(self) -> float:
+        """The smaller of ``mirror_db`` and ``optimization_db``; infinite if there is neither."""
+        return min(
+            (db for db in (self.mirror_db, self.optimization_db) if db is not None),
+            default=math.inf,
+        )
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the deployed model computes what it was made to compute."""
+        return self.agreement_db >= LEAST_AGREEMENT_DB
 
     def to_json(self, indent: int | None = 2) -> str:
         """Returns JSON text; with ``indent=None`` it is on one line.
@@ -130,13 +162,19 @@ def verify(
     bounds = None if bound is None else costs.parse(bound)
     for limit in bounds or ():
         costs.check(limit)
-    samples = open_data(data, load_model(deployed))
+    graph = load_model(deployed)
+    samples = open_data(data, graph)
     session = open_written(deployed)
+    repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
+    plain = open_session(deployed, optimize=False) if repeats and _is_optimized(graph) else None
     run_reference = _runner(reference)
-    agreement = Agreement()
+    agreement, unoptimized = Agreement(), Agreement()
     for batch in samples.batches(_BATCH_SIZE):
-        agreement.add(run_batch(session, batch), run_reference(batch), batch)
-    return Check(
+        outputs = run_batch(session, batch)
+        agreement.add(outputs, run_reference(batch), batch)
+        if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:
+            unoptimized.add(outputs, run_batch(plain, batch), batch)
+    check = Check(
         samples=len(samples),
         class_agreement=agreement.share(agreement.agreeing),
         max_abs_difference=agreement.largest,
@@ -154,15 +192,45 @@ def verify(
         table_cost=None if table is None else float(price_of(report.pairs, table)),
         table_unit=None if table is None else table.unit,
         notes=report.notes,
+        mirror_db=agreement.decibels if repeats and not _is_model(reference) else None,
+        optimization_db=None if plain is None else unoptimized.decibels,
     )
+    if not check.agrees:
+        raise AgreementError(_disagreement(check))
+    return check
+
+
+def _disagreement(check: Check) -> str:
+    optimized = check.optimization_db is not None and check.optimization_db < LEAST_AGREEMENT_DB
+    what = (
+        "with onnxruntime's optimizations than without them"
+        if optimized
+        else "than the mirror that it was written from"
+    )
+    return (
+        f"the model computes something else {what}: for most samples the outputs are only "
+        f"{check.agreement_db:.1f} dB above the differences (at least {LEAST_AGREEMENT_DB:.0f} dB "
+        "are needed); please report it with the model. With optimizations disabled "
+        "(graph_optimization_level) onnxruntime computes what the file says"
+    )
+
+
+def _is_model(reference: Mirror | ModelLike) -> TypeGuard[ModelLike]:
+    return isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model))
+
+
+def _is_optimized(model: ir.Model) -> bool:
+    """Whether onnxruntime's optimizations are on when a model of this form is used."""
+    quant = any(is_quant(node) for node in model.graph.all_nodes())
+    return not quant and written_form(model) is not Form.NATIVE
 
 
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
     """Returns a function that runs the reference on a batch."""
-    if isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model)):
+    if _is_model(reference):
         session = open_written(reference)
         return lambda batch: run_batch(session, batch)
-    mirror = reference
+    mirror: Mirror = reference  # type: ignore[assignment]
     return lambda batch: _run_mirror(mirror, batch)
 
 

@@ -36,6 +36,7 @@ class Dependence(Enum):
 
     ON_SHAPES = "it depends on the shapes of the inputs only"
     FLAT = "it changes in jumps, so the gradient is zero"
+    ON_CHANCE = "on chance: it is another one at each run"
     IN_SIZE = "the inputs decide how many elements it has"
 
 
@@ -125,6 +126,7 @@ _TABLE: Final[dict[str, Operator]] = {
     "Abs": Operator(sign=Sign.ALWAYS),
     "Add": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
     "AveragePool": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
+    "Bernoulli": Operator(dependence=Dependence.ON_CHANCE),
     "Ceil": Operator(sign=Sign.LIKE_ALL, dependence=Dependence.FLAT),
     "Clip": Operator(clamps=True),
     "Compress": Operator(dependence=Dependence.IN_SIZE),
@@ -151,10 +153,15 @@ _TABLE: Final[dict[str, Operator]] = {
     "Mean": Operator(sign=Sign.LIKE_ALL),
     "Min": Operator(sign=Sign.LIKE_ALL),
     "Mul": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
+    "Multinomial": Operator(dependence=Dependence.ON_CHANCE),
     "NonMaxSuppression": Operator(dependence=Dependence.IN_SIZE),
     "NonZero": Operator(dependence=Dependence.IN_SIZE),
     "Pad": Operator(moves=_fills_with_zeros),
     "QuantizeLinear": Operator(codes=Codes.MAKES),
+    "RandomNormal": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomNormalLike": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomUniform": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomUniformLike": Operator(dependence=Dependence.ON_CHANCE),
     "ReduceL1": Operator(sign=Sign.ALWAYS),
     "ReduceL2": Operator(sign=Sign.ALWAYS),
     "ReduceMax": Operator(sign=Sign.LIKE_FIRST),

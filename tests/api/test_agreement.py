@@ -48,3 +48,34 @@ def test_another_number_of_boxes_is_an_infinite_difference() -> None:
     agreement.add({"y": boxes}, {"y": boxes[:5]}, _batch(size=2))
     assert agreement.largest == np.inf
     assert agreement.share(agreement.agreeing) is None
+
+
+def test_decibels_are_those_of_a_sample_in_the_middle() -> None:
+    """One sample of five is far off, as after a flipped code early in a network."""
+    agreement = Agreement()
+    wanted = np.random.default_rng(0).normal(size=(5, 100)).astype(np.float32)
+    found = wanted + np.float32(0.01)
+    found[0] += 5
+    agreement.add({"y": found}, {"y": wanted}, _batch(size=5))
+    assert agreement.decibels == pytest.approx(40, abs=1)
+
+
+def test_decibels_of_equal_outputs_are_infinite() -> None:
+    agreement = Agreement()
+    y = {"y": np.ones((3, 2), np.float32), "index": np.zeros((3, 2), np.int64)}
+    agreement.add(y, y, _batch())
+    assert agreement.decibels == np.inf
+
+
+def test_decibels_of_nan_are_as_low_as_can_be() -> None:
+    agreement = Agreement()
+    wanted = np.arange(6, dtype=np.float32).reshape(3, 2)
+    agreement.add({"y": wanted * np.nan}, {"y": wanted}, _batch())
+    assert agreement.decibels == -np.inf
+
+
+def test_without_float_outputs_there_are_no_decibels() -> None:
+    agreement = Agreement()
+    y = {"y": np.zeros((3, 2), np.int64)}
+    agreement.add(y, y, _batch())
+    assert agreement.decibels is None

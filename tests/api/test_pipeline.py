@@ -258,6 +258,49 @@ def test_a_full_disk_is_refused_before_training(tmp_path, monkeypatch) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatch) -> None:
+    """As if onnxruntime's optimizations made something else of integer kernels."""
+    right, said = pipeline.write, []
+
+    def wrong(gated, plan, *, form, integer_kernels):
+        if integer_kernels:
+            plan = _negated(plan)
+        return right(gated, plan, form=form, integer_kernels=integer_kernels)
+
+    monkeypatch.setattr(pipeline, "write", wrong)
+    result = onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, progress=said.append)
+    assert result.check.agrees
+    assert all(node.kernel is onnx_cgmq.Kernel.FLOAT for node in result.report.nodes)
+    assert any("float kernels" in getattr(event, "message", "") for event in said)
+
+
+def test_a_file_that_computes_something_else_either_way_is_not_left_behind(
+    tmp_path, monkeypatch
+) -> None:
+    right, output = pipeline.write, tmp_path / "out.onnx"
+    monkeypatch.setattr(
+        pipeline, "write", lambda gated, plan, **ways: right(gated, _negated(plan), **ways)
+    )
+    with pytest.raises(onnx_cgmq.AgreementError, match="than the mirror"):
+        onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, output=output)
+    assert not output.exists()
+
+
+def _with_values(tensor, values):
+    return tensor.model_copy(update={"values": values})
+
+
+def _negated(plan):
+    """A plan with other weights of the same cost."""
+    tensors = {
+        name: tensor
+        if tensor.values is None
+        else tensor.model_copy(update={"values": -tensor.values})
+        for name, tensor in plan.tensors.items()
+    }
+    return plan.model_copy(update={"tensors": tensors})
+
+
 def test_a_file_that_breaks_the_bound_is_not_left_behind(tmp_path, monkeypatch) -> None:
     output = tmp_path / "out.onnx"
     monkeypatch.setattr(pipeline, "write", lambda *_, **__: Written(prepare(mlp()), {}))

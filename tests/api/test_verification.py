@@ -1,11 +1,13 @@
 import json
+import math
 
 import numpy as np
 import onnx
 import pytest
 
+from onnx_cgmq.api import verification
 from onnx_cgmq.api.verification import verify
-from onnx_cgmq.errors import BoundError, DataError, ModelError, VerificationError
+from onnx_cgmq.errors import AgreementError, BoundError, DataError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
 
 LABELS = np.array([0, 1, 2, 0])
@@ -64,10 +66,41 @@ def test_verify_notes_operators_that_may_not_be_counted():
 def test_a_mirror_as_reference_stays_in_training_mode():
     mirror = Mirror(linear(IDENTITY))
     mirror.train()
-    check = verify(mirror, linear(SWAPPED), (IMAGES, LABELS))
-    assert check.class_agreement == 0.5
-    assert check.reference_accuracy == 1.0
+    check = verify(mirror, linear(IDENTITY), (IMAGES, LABELS))
+    assert check.class_agreement == check.reference_accuracy == 1.0
+    assert check.mirror_db == math.inf
+    assert check.agrees
     assert mirror.training
+
+
+def test_a_model_that_differs_from_its_mirror_is_an_error():
+    with pytest.raises(AgreementError, match="than the mirror"):
+        verify(Mirror(linear(IDENTITY)), linear(SWAPPED), (IMAGES, LABELS))
+
+
+def test_a_float_reference_may_differ_but_optimizations_may_not(monkeypatch):
+    check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
+    assert check.mirror_db is None
+    assert check.optimization_db == math.inf
+    plain = verification.open_session
+
+    def something_else(model, *, optimize):
+        return plain(linear(SWAPPED), optimize=optimize)
+
+    monkeypatch.setattr(verification, "open_session", something_else)
+    with pytest.raises(AgreementError, match="optimizations"):
+        verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS))
+
+
+def test_what_chance_decides_is_not_judged():
+    random = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[n,3] x) => (float[n,3] scores)
+        <float[3,3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}>
+        { m = MatMul (x, w)  r = RandomNormalLike <scale = 9.0> (m)  scores = Add (m, r) }"""
+    )
+    check = verify(Mirror(random), random, (IMAGES, LABELS))
+    assert check.mirror_db is check.optimization_db is None
+    assert check.agrees
 
 
 def test_verify_without_labels_has_no_accuracy():
