@@ -1,4 +1,4 @@
-"""What versions of onnxruntime take, as ``tools/measure_runtimes.py`` found it."""
+"""What versions of onnxruntime take, as ``tools/measure/runtime_features.py`` found it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Models as exporters wrote them, where ``python tools/get_models.py`` has fetched them.
+"""Models as exporters wrote them, where ``python -m tools.fetch.models`` has fetched them.
 
-``tools/bench_models.py`` measures the same on real input.
+``tools/bench/models.py`` measures the same on real input.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def feeds(path: Path, rate: int) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.skipif(not FILES, reason="no models; python tools/get_models.py fetches them")
+@pytest.mark.skipif(not FILES, reason="no models; python -m tools.fetch.models fetches them")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_mirror_and_preparation(path: Path) -> None:
     mirror, original, prepared = Mirror(path), open_session(path), open_session(prepare(path))
