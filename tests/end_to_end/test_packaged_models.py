@@ -15,9 +15,11 @@ import torch
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
+from tools import ROOT
+from tools.fetch.models import DEFAULT_CACHE, MODELS, is_whole
 
-CACHE = Path(__file__).parent.parent.parent / ".cache" / "models"
-FILES = sorted(CACHE.glob("*.onnx"))
+CACHE = ROOT / DEFAULT_CACHE
+FILES = [CACHE / model.file_name for model in MODELS if is_whole(CACHE, model)]
 SIZES = {
     "magika": (2048,),
     "ocr-detection": (3, 64, 64),
