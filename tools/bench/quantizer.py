@@ -45,11 +45,11 @@ class ResidualQuantizer(nn.Module):
         """Quantizes a tensor of any shape."""
         clipped = torch.minimum(torch.maximum(x, -self.high), self.high)
         step = 2 * self.high / 3
-        level = _Round.apply(clipped / step) * step
+        level = _round(clipped / step) * step
         residuals, total = [level], level
         for bits in (4, 8, 16):
             step = step / (2 ** (bits // 2) + 1)
-            level = _Round.apply((clipped - total) / step) * step
+            level = _round((clipped - total) / step) * step
             residuals.append(level)
             total = total + level
         residuals.append(clipped - total)
@@ -71,6 +71,11 @@ class _Round(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         """Passes the gradient on."""
         return gradients[0]
+
+
+def _round(x: Tensor) -> Tensor:
+    result: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
+    return result
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def products(report: Report) -> tuple[Product, ...]:
     return tuple(found)
 
 
-class _Random(CalibrationDataReader):
+class _Random(CalibrationDataReader):  # type: ignore[misc]
     """Widths do not depend on what is calibrated with."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -240,7 +240,8 @@ def main() -> None:
     options = parser.parse_args()
 
     logging.disable(logging.WARNING)  # onnxruntime's advice on pre-processing, for every file
-    rows, versions = [], {}
+    rows: list[Row] = []
+    versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         for path in (LENET5, *options.model):
             rows += onnxruntime_files(path, Path(folder))

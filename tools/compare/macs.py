@@ -17,10 +17,11 @@ import io
 import math
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -187,16 +188,23 @@ def compare(name: str, source: onnx.ModelProto, shapes: Shapes | None = None) ->
     model = ir.to_proto(prepare(source))
     inputs = {value.name: _sizes(value) for value in model.graph.input}
     given = {**inputs, **(shapes or {})}
-    counts: list[Counter[str] | None] = []
-    for count in (count_qonnx, count_onnx_tool):
+
+    def attempt(count: Callable[[onnx.ModelProto, Shapes], Counter[str]]) -> Counter[str] | None:
         try:
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                counts.append(count(model, given))
+                return count(model, given)
         except Exception as error:  # whatever these tools meet in an operator they don't know
             print(f"{name}: {count.__name__} fails: {type(error).__name__}: {str(error)[:200]}")
-            counts.append(None)
-    return Row(name, count_ours(model, given), *counts, count_biases(model, given))
+            return None
+
+    return Row(
+        name=name,
+        ours=count_ours(model, given),
+        qonnx=attempt(count_qonnx),
+        onnx_tool=attempt(count_onnx_tool),
+        biases=count_biases(model, given),
+    )
 
 
 def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
@@ -204,7 +212,7 @@ def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:
 
 
 def single(
-    op_type: str, *shapes: tuple[int, ...], **attributes: object
+    op_type: str, *shapes: tuple[int, ...], **attributes: Any
 ) -> tuple[onnx.ModelProto, Shapes]:
     """A model of one node: the first shape is that of the input, the others are weights."""
     rng = np.random.default_rng(0)

@@ -170,7 +170,8 @@ def compare(
     """Writes one plan and runs it in QONNX; rows by the versions of each interpreter."""
     inputs = {key: array for key, array in images.items() if key != "label"}
     mirror = calibrated(model, _first(inputs, CALIBRATED), variant, seed=0)
-    plan = mirror.plan()
+    plan = cgmq.Guide(mirror, "100%").plan()
+    assert plan.cost is not None
     tested = {key: array[-count:] for key, array in inputs.items()}
     gated = mirror.to_model()
     wanted = open_session(gated, optimize=False).run(None, tested)[0]
@@ -198,7 +199,7 @@ def compare(
 
 
 def run_in_qonnx(
-    model: ir.Model, inputs: Arrays, python: str
+    model: ir.Model, inputs: Mapping[str, Any], python: str
 ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     """First output of a model in QONNX's executor, and its cost."""
     with tempfile.TemporaryDirectory() as name:

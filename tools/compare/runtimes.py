@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -84,7 +85,7 @@ def given(text: str, since: Version, folder: Path) -> Subject:
 def random_data(model: Path, folder: Path) -> Path:
     """Inputs of the shapes that a file has."""
     rng = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for value in onnx.load(model, load_external_data=False).graph.input:
         tensor = value.type.tensor_type
         sizes = [dim.dim_value or (1 if i else 8) for i, dim in enumerate(tensor.shape.dim)]

@@ -202,7 +202,7 @@ def _from_folder(case: Any) -> Case:
 
 def _read(values: Any, folder: Path, kind: str) -> list[Any]:
     """Reads the arrays of a data set; its files end where inputs that are initializers begin."""
-    found = []
+    found: list[Any] = []
     for index, value in enumerate(values):
         path = folder / f"{kind}_{index}.pb"
         if not path.exists():

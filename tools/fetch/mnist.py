@@ -113,7 +113,8 @@ def is_whole(cache: Path, file: IdxFile) -> bool:
 
 def as_input(images: npt.NDArray[np.uint8]) -> Images:
     """Pixels [N,28,28] uint8 -> [N,1,28,28] float32 in 0..1."""
-    return images[:, None].astype(np.float32) / np.float32(255)
+    scaled: Images = images[:, None].astype(np.float32) / np.float32(255)
+    return scaled
 
 
 def load_mnist(cache: Path | str = DEFAULT_CACHE) -> tuple[Images, Labels, Images, Labels]:

@@ -51,7 +51,7 @@ def lenet5() -> nn.Sequential:
 def train(model: nn.Module, images: Images, labels: Labels, epochs: int) -> None:
     """Adam, one cosine from 1e-3 to 0; every batch is moved by up to two pixels each way."""
     # channels_last convolutions are nearly twice as fast on CPU.
-    model.to(memory_format=torch.channels_last).train()
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.from_numpy(images).to(memory_format=torch.channels_last)
     y = torch.from_numpy(labels)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -63,7 +63,7 @@ def train(model: nn.Module, images: Images, labels: Labels, epochs: int) -> None
         for rows in torch.randperm(len(y))[: steps * BATCH].reshape(steps, BATCH):
             loss = cross_entropy(model(shifted(x[rows])), y[rows])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += loss.item()
@@ -79,7 +79,7 @@ def shifted(x: Tensor) -> Tensor:
 
 def export(model: nn.Sequential, path: Path) -> None:
     """Writes the ONNX file, with nodes and values named after the layers."""
-    model.to(memory_format=torch.contiguous_format).eval()
+    model.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.onnx.export(
         model,
         (torch.zeros(2, 1, 28, 28),),

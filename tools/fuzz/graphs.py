@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,7 +44,7 @@ class _Graph:
     def flip(self, chance: float = 0.5) -> bool:
         return bool(self.rng.random() < chance)
 
-    def add(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
+    def add(self, op_type: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
         """Adds a node and gives its first output."""
         names = [
             f"v{len(self.nodes)}" if i == 0 else f"v{len(self.nodes)}.{i}" for i in range(outputs)
@@ -105,7 +106,7 @@ def _conv(g: _Graph, x: str) -> str:
     kernel = int(g.rng.integers(1, min(3, *sides) + 1))
     group = int(g.rng.choice([1, 1, channels, 2 if channels % 2 == 0 else 1]))
     out = group * int(g.rng.integers(1, 4)) if group > 1 else int(g.rng.choice([3, 4, 8]))
-    attributes: dict[str, object] = {
+    attributes: dict[str, Any] = {
         "group": group,
         "strides": [int(g.rng.integers(1, 3))] * len(sides),
         "pads": [int(g.rng.integers(0, 2)) * (kernel > 1)] * (2 * len(sides)),
@@ -128,7 +129,7 @@ def _pool(g: _Graph, x: str) -> str:
     if op_type.startswith("Global"):
         return g.add(op_type, x)
     kernel = int(min(2, *sides))
-    pads = {"pads": [1] * 2 * len(sides)} if kernel > 1 and g.flip(0.3) else {}
+    pads: dict[str, Any] = {"pads": [1] * 2 * len(sides)} if kernel > 1 and g.flip(0.3) else {}
     return g.add(
         op_type, x, kernel_shape=[kernel] * len(sides), strides=[kernel] * len(sides), **pads
     )
@@ -195,7 +196,7 @@ def _move(g: _Graph, x: str) -> str:
 
 def _gemm(g: _Graph, x: str) -> str:
     size, out = g.shapes[x][1], int(g.rng.choice([_CLASSES, 8]))
-    attributes: dict[str, object] = {}
+    attributes: dict[str, Any] = {}
     if g.flip(0.15):
         attributes["alpha"] = 0.5
     if g.flip(0.15):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,7 +72,7 @@ def examine(case: int) -> Outcome:
     """Takes a case through everything."""
     model, data = random_network(case)
     rng = np.random.default_rng(case)
-    settings = {
+    settings: dict[str, Any] = {
         "granularity": str(rng.choice(["tensor", "channel", "channel", "element"])),
         "activation_granularity": str(rng.choice(["tensor", "tensor", "tensor", "channel"])),
         "widths": _ALL if rng.random() < 0.5 else _ALL[:3],

@@ -60,7 +60,7 @@ def _write(folder: Path, weight: int, activation: int) -> Path:
 
 def _convolution() -> ir.Model:
     """Two of them, so that the first one's output is quantized too, as inside of a network."""
-    shape = ["n", CHANNELS, SIZE, SIZE]
+    shape: list[str | int | None] = ["n", CHANNELS, SIZE, SIZE]
     nodes = [
         helper.make_node("Conv", [x, w], [y], name=y, pads=[KERNEL // 2] * 4)
         for x, w, y in (("x", "w", "h"), ("h", "v", "y"))

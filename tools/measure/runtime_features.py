@@ -58,7 +58,7 @@ def convolution(change: Change | None = None, opset: int = 21) -> onnx.ModelProt
         "bias_scale": np.tile([0.0625, 0.109375], CHANNELS // 2).astype(np.float32),
         "bias_zero": np.zeros(CHANNELS, np.int32),
     }
-    nodes = [
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("QuantizeLinear", ["x", "s", "z"], "xq", {}),
         ("DequantizeLinear", ["xq", "s", "z"], "xd", {}),
         ("DequantizeLinear", ["codes", "scale", "zero"], "w", {"axis": 0}),

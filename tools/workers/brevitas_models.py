@@ -110,7 +110,7 @@ _MIXED = ((8, 8), (4, 3), (3, 2), (2, 4))
 _SIGNS = ((8, 4), (3, 1), (2, 1), (1, 5))
 _LAYERS_OF_RESIDUAL = ((8, 8), (6, 5), (7, 3), (4, 6))
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, int], ...]]] = {
+NETWORKS: dict[str, tuple[Callable[[], LeNet | Residual], tuple[tuple[int, int], ...]]] = {
     "LeNet, 8/4/3/2 bits": (lambda: LeNet(_MIXED), _MIXED),
     "LeNet, scales by channel": (lambda: LeNet(_MIXED, per_channel=True), _MIXED),
     "LeNet, signs": (lambda: LeNet(_SIGNS), _SIGNS),
@@ -120,9 +120,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, int], ...]]]
 
 
 def _activation(width: int) -> nn.Module:
-    if width == 1:
-        return qnn.QuantIdentity(act_quant=SignedBinaryActPerTensorConst)
-    return qnn.QuantIdentity(bit_width=width)
+    settings = {"act_quant": SignedBinaryActPerTensorConst} if width == 1 else {"bit_width": width}
+    activation: nn.Module = qnn.QuantIdentity(**settings)
+    return activation
 
 
 def _weight(width: int, per_channel: bool) -> dict[str, Any]:
@@ -134,9 +134,9 @@ def _weight(width: int, per_channel: bool) -> dict[str, Any]:
 
 def layers(network: nn.Module, bits: tuple[tuple[int, int], ...], x: Tensor) -> list[Layer]:
     """What every layer multiplies, counted in a run of the network."""
-    macs = []
+    macs: list[int] = []
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         weights = module.weight.numel() // module.weight.shape[0]  # of one output
         macs.append(weights * math.prod(output.shape[1:]))
 
