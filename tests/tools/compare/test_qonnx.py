@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from onnx_cgmq.contract.bits import Role
 from tests.support.toys import mlp, toy_data
+from tools.compare import qonnx
 from tools.compare.qonnx import VARIANTS, Row, calibrated, write_page
 
 
@@ -29,3 +31,16 @@ def test_widths_are_drawn_from_those_of_the_variant(variant) -> None:
     assert set(widths) <= set(variant.widths)
     zero_points = [plan.zero_point.any() for plan in mirror.plan().tensors.values()]
     assert any(zero_points) == ("form" in variant.settings)
+
+
+def test_plan_and_file_are_counted_alike(monkeypatch, tmp_path) -> None:
+    """QONNX is not installed here: what it answers is made up."""
+    model = mlp()
+    onnx.save(model, tmp_path / "mlp.onnx")
+    answer = {"versions": "v", "total_macs": 1, "total_bops": 2, "total_mem_w_bits": 3}
+    outputs = np.zeros((4, 3), np.float32)
+    monkeypatch.setattr(qonnx, "run_in_qonnx", lambda *arguments: (outputs, answer))
+    by_channel = VARIANTS[-1]
+    rows = qonnx.compare("m", tmp_path / "mlp.onnx", toy_data(model), by_channel, 4, ["python"])
+    planned, read, theirs = rows["v"].bops
+    assert planned == read > theirs == 2
