@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := $(VENV)/.docs
 EPOCHS ?= 12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format docs clean
 
 help:
 	@echo "make demo    quantize a LeNet-5 on real digits, under a bound, and show the result"
 	@echo "make test    all checks: format, lint, types, tests with coverage"
 	@echo "make lint    the same without the tests"
 	@echo "make format  let ruff format and fix the code"
+	@echo "make docs    build the site of the docs in site/; a warning is an error"
 	@echo "make clean   remove the virtual environment, caches and runs"
 
 # Removed first, so that an interrupted installation is never taken for a whole one.
@@ -21,6 +23,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0 -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(DOCS): $(READY)
+	rm -f $@
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 demo: $(READY)
@@ -43,5 +50,8 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DOCS)
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build runs *.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build runs site *.egg-info

@@ -8,32 +8,88 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from onnx_cgmq.api.benchmark import bench
+    from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
+    from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.pipeline import Result, quantize
-    from onnx_cgmq.api.verification import verify
-    from onnx_cgmq.contract.plan import BitPlan
-    from onnx_cgmq.errors import CgmqError
+    from onnx_cgmq.api.verification import Check, verify
+    from onnx_cgmq.contract.bits import Granularity, GridForm, Role
+    from onnx_cgmq.contract.decisions import Decision, Verdict
+    from onnx_cgmq.contract.events import (
+        EpochDone,
+        Event,
+        Finished,
+        Limit,
+        Notice,
+        Started,
+        StepDone,
+    )
+    from onnx_cgmq.contract.form import Form
+    from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
+    from onnx_cgmq.errors import (
+        BoundError,
+        CgmqError,
+        ConfigError,
+        DataError,
+        ModelError,
+        OutputError,
+        UnsupportedOperatorError,
+        VerificationError,
+    )
     from onnx_cgmq.gating.insert import insert_gates
-    from onnx_cgmq.inspection import inspect
+    from onnx_cgmq.gating.predicted_kernels import Kernel
+    from onnx_cgmq.inspection import NodeReport, Report, TensorReport, inspect
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.guide import Guide
+    from onnx_cgmq.learn.loop import Outcome
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.preparation.prepare import prepare
-    from onnx_cgmq.settings.config import Config
+    from onnx_cgmq.settings.config import Config, Direction
     from onnx_cgmq.settings.target import Target
     from onnx_cgmq.writing.write_back import write_back
 
 # Names load on first use: importing the package must not load torch.
 _MODULES = {
+    "Benchmark": "onnx_cgmq.api.benchmark",
     "BitPlan": "onnx_cgmq.contract.plan",
+    "BoundError": "onnx_cgmq.errors",
     "CgmqError": "onnx_cgmq.errors",
+    "Check": "onnx_cgmq.api.verification",
     "Config": "onnx_cgmq.settings.config",
+    "ConfigError": "onnx_cgmq.errors",
+    "DataError": "onnx_cgmq.errors",
+    "Direction": "onnx_cgmq.settings.config",
+    "Decision": "onnx_cgmq.contract.decisions",
+    "EpochDone": "onnx_cgmq.contract.events",
+    "Event": "onnx_cgmq.contract.events",
+    "Finished": "onnx_cgmq.contract.events",
+    "Form": "onnx_cgmq.contract.form",
+    "Granularity": "onnx_cgmq.contract.bits",
+    "GridForm": "onnx_cgmq.contract.bits",
     "Guide": "onnx_cgmq.learn.guide",
+    "Kernel": "onnx_cgmq.gating.predicted_kernels",
+    "Limit": "onnx_cgmq.contract.events",
     "Mirror": "onnx_cgmq.mirror.module",
+    "ModelError": "onnx_cgmq.errors",
+    "NodeReport": "onnx_cgmq.inspection",
+    "Notice": "onnx_cgmq.contract.events",
+    "Outcome": "onnx_cgmq.learn.loop",
+    "OutputError": "onnx_cgmq.errors",
+    "PlanCost": "onnx_cgmq.contract.plan",
+    "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.pipeline",
+    "Role": "onnx_cgmq.contract.bits",
+    "Started": "onnx_cgmq.contract.events",
+    "StepDone": "onnx_cgmq.contract.events",
     "Target": "onnx_cgmq.settings.target",
+    "TensorPlan": "onnx_cgmq.contract.plan",
+    "TensorReport": "onnx_cgmq.inspection",
+    "Timing": "onnx_cgmq.api.benchmark",
+    "UnsupportedOperatorError": "onnx_cgmq.errors",
+    "Verdict": "onnx_cgmq.contract.decisions",
+    "VerificationError": "onnx_cgmq.errors",
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
+    "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
@@ -43,16 +99,48 @@ _MODULES = {
 }
 
 __all__ = [
+    "Benchmark",
     "BitPlan",
+    "BoundError",
     "CgmqError",
+    "Check",
     "Config",
+    "ConfigError",
+    "DataError",
+    "Decision",
+    "Direction",
+    "EpochDone",
+    "Event",
+    "Finished",
+    "Form",
+    "Granularity",
+    "GridForm",
     "Guide",
+    "Kernel",
+    "Limit",
     "Mirror",
+    "ModelError",
+    "NodeReport",
+    "Notice",
+    "Outcome",
+    "OutputError",
+    "PlanCost",
+    "Report",
     "Result",
+    "Role",
+    "Started",
+    "StepDone",
     "Target",
+    "TensorPlan",
+    "TensorReport",
+    "Timing",
+    "UnsupportedOperatorError",
+    "Verdict",
+    "VerificationError",
     "__version__",
     "bench",
     "calibrate",
+    "explain",
     "insert_gates",
     "inspect",
     "prepare",

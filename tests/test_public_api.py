@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -11,18 +12,52 @@ from pathlib import Path
 import pytest
 
 import onnx_cgmq
+from onnx_cgmq import errors
+from onnx_cgmq.settings.config import Settings
 
 NAMES = {
+    "Benchmark",
     "BitPlan",
+    "BoundError",
     "CgmqError",
+    "Check",
     "Config",
+    "ConfigError",
+    "DataError",
+    "Direction",
+    "Decision",
+    "EpochDone",
+    "Event",
+    "Finished",
+    "Form",
+    "Granularity",
+    "GridForm",
     "Guide",
+    "Kernel",
+    "Limit",
     "Mirror",
+    "ModelError",
+    "NodeReport",
+    "Notice",
+    "Outcome",
+    "OutputError",
+    "PlanCost",
+    "Report",
     "Result",
+    "Role",
+    "Started",
+    "StepDone",
     "Target",
+    "TensorPlan",
+    "TensorReport",
+    "Timing",
+    "UnsupportedOperatorError",
+    "Verdict",
+    "VerificationError",
     "__version__",
     "bench",
     "calibrate",
+    "explain",
     "insert_gates",
     "inspect",
     "prepare",
@@ -38,6 +73,7 @@ PARAMETERS = {
     "write_back": "gated plan *form *compact",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
+    "explain": "model names **settings",
     "inspect": "model shapes *kernels",
     "verify": "reference deployed data *bound *target",
     "Mirror": "model",
@@ -60,6 +96,25 @@ def test_signature(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))
 def test_documented(name: str) -> None:
     assert inspect.getdoc(getattr(onnx_cgmq, name))
+
+
+def test_type_checkers_see_the_names_where_they_are() -> None:
+    """The lists in ``__init__`` are in step: imports for types, modules, ``__all__``."""
+    tree = ast.parse(Path(onnx_cgmq.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    lazy = {name: module for name, module in seen.items() if name in NAMES}
+    assert lazy == onnx_cgmq._MODULES
+    assert set(lazy) | {"__version__"} == set(onnx_cgmq.__all__)
+
+
+def test_every_error_is_public() -> None:
+    defined = {n for n, value in vars(errors).items() if inspect.isclass(value)}
+    assert defined <= NAMES
+
+
+def test_settings_by_name_are_those_of_the_config() -> None:
+    assert set(Settings.__annotations__) == set(onnx_cgmq.Config.model_fields)
 
 
 def test_unknown_name() -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-import onnxruntime as ort
 
 from onnx_cgmq.api.agreement import Agreement
 from onnx_cgmq.data import Samples, open_data
@@ -26,9 +25,12 @@ from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.ort.memory import peak_bytes
 from onnx_cgmq.ort.session import open_session, run_batch
 from onnx_cgmq.ort.sizes import Sizes
+from onnx_cgmq.ort.versions import Runtime
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from onnx_cgmq.ort.session import Session
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 PathLike = str | os.PathLike[str]
@@ -187,12 +189,17 @@ def bench(
             )
         )
     return Benchmark(
-        tuple(timings), ort.__version__, threads, batch, rounds, random_inputs=samples is None
+        tuple(timings),
+        str(Runtime.installed().version),
+        threads,
+        batch,
+        rounds,
+        random_inputs=samples is None,
     )
 
 
 def _rounds(
-    sessions: Sequence[ort.InferenceSession], inputs: Inputs, rounds: int, round_seconds: float
+    sessions: Sequence[Session], inputs: Inputs, rounds: int, round_seconds: float
 ) -> list[list[float]]:
     """Seconds for a call, for every session and round."""
     feed = dict(inputs)
@@ -209,7 +216,7 @@ def _rounds(
     return times
 
 
-def _seconds(session: ort.InferenceSession, feed: dict[str, Any], calls: int) -> float:
+def _seconds(session: Session, feed: dict[str, Any], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         session.run(None, feed)
@@ -221,9 +228,7 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return float(low), float(median), float(high)
 
 
-def _compare(
-    sessions: Sequence[ort.InferenceSession], samples: Samples, session: ort.InferenceSession
-) -> Agreement:
+def _compare(sessions: Sequence[Session], samples: Samples, session: Session) -> Agreement:
     agreement = Agreement()
     for batch in samples.batches(_COMPARED_AT_ONCE):
         agreement.add(run_batch(session, batch), run_batch(sessions[0], batch), batch)

@@ -30,7 +30,9 @@ def check_writable(path: Path, needed_bytes: int) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".onnx-cgmq-"):
             pass
     except OSError as error:
-        raise OutputError(f"can't write to {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"can't write to {folder}: {error.strerror or error}; write to another folder"
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(

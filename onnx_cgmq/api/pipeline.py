@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+from typing_extensions import Unpack
 
 from onnx_cgmq.api.output import check_writable, write_text
 from onnx_cgmq.api.verification import Check, verify
@@ -24,7 +25,7 @@ from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.preparation.prepare import prepare
-from onnx_cgmq.settings.config import Config
+from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
@@ -101,7 +102,7 @@ def quantize(
     resume: bool = False,
     progress: Progress | None = None,
     log: str | os.PathLike[str] | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Result:
     """Learns bit-widths, ranges and weights under a bound, and writes them back into ONNX.
 

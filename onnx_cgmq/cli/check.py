@@ -1,7 +1,8 @@
-"""``inspect`` and ``verify``: look at files that exist."""
+"""The commands ``inspect`` and ``verify``: look at files that exist."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -27,15 +28,27 @@ def inspect_command(
         bool,
         typer.Option(
             "--run/--no-run",
-            help="Show which nodes onnxruntime runs in integers, by loading the model (default), "
+            help="Load the model in onnxruntime to show which nodes it runs in integers (default), "
             "or don't.",
         ),
     ] = True,
+    why: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--why",
+            metavar="NAME",
+            help="Say why a tensor or node is what it is, instead: a name or a pattern such as "
+            "'head/*'; of a float model, what would be made of it. May be repeated.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show widths and cost of a quantized model, and which nodes run in integers."""
     with reported(as_json=as_json, debug=debug):
+        if why:
+            _explain(model, why, as_json)
+            return
         from onnx_cgmq.inspection import inspect
 
         report = inspect(model, parse_shapes(shape), kernels=run)
@@ -43,6 +56,23 @@ def inspect_command(
             typer.echo(report.to_json())
         else:
             output_console().print(report.table())
+
+
+def _explain(model: Path, names: list[str], as_json: bool) -> None:
+    from onnx_cgmq.api.explain import explain
+    from onnx_cgmq.errors import ConfigError
+
+    found = explain(model, names)
+    if not found:
+        raise ConfigError(
+            f"nothing was decided of {', '.join(map(repr, names))}; give the name of a tensor or "
+            "node, or a pattern: '*' shows all"
+        )
+    if as_json:
+        fields = [{"name": d.name, "verdict": d.verdict.name, "reason": d.reason} for d in found]
+        typer.echo(json.dumps(fields, indent=2))
+    else:
+        typer.echo("\n".join(map(str, found)))
 
 
 def verify_command(

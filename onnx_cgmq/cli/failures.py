@@ -1,37 +1,39 @@
-"""From errors to one clear message and an exit code that scripts can rely on (docs/cli.md)."""
+"""Turns errors into one clear message and an exit code that scripts can rely on (docs/cli.md)."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import typer
 
 from onnx_cgmq.errors import CgmqError
 
 UNEXPECTED = 70
-"""Exit code of an error that is ours, not the user's (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
 @contextmanager
 def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
-    """Turns exceptions of a command into a message on stderr and an exit code.
+    """Turns an exception of a command into a message on stderr and an exit code.
 
     Args:
         as_json: Print the error as a JSON document on stdout too.
-        debug: Print the traceback.
+        debug: Print the decisions of passes and placement as they are made, and the traceback.
 
     Raises:
         typer.Exit: With the exit code of the error.
     """
     try:
-        yield
+        with _decisions_shown() if debug else nullcontext():
+            yield
     except typer.Exit:
         raise
     except CgmqError as error:
@@ -51,6 +53,21 @@ def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
         if not debug:
             message += " (a bug in onnx-cgmq; please report it with the output of --debug)"
         raise _exit(type(error).__name__, message, UNEXPECTED, as_json) from error
+
+
+@contextmanager
+def _decisions_shown() -> Iterator[None]:
+    """Shows what the package logs (:mod:`onnx_cgmq.contract.decisions`) on stderr."""
+    log, handler = logging.getLogger("onnx_cgmq"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("debug: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:

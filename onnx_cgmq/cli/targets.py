@@ -1,4 +1,4 @@
-"""``targets``: what models can be made for."""
+"""The command ``targets``: lists what models can be made for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx_cgmq.cli.options import DebugOption, output_console
 
 def targets_command(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show this one as TOML.")
+        str | None, typer.Argument(metavar="[NAME]", help="The target to show as TOML.")
     ] = None,
     debug: DebugOption = False,
 ) -> None:

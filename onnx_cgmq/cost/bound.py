@@ -120,7 +120,7 @@ def parse_bounds(bounds: Bounds, whole: Whole, unit: str = "") -> tuple[Bound, .
     elif isinstance(bounds, (int, float, Bound)):
         bounds = (bounds,)
     if not bounds:
-        raise BoundError(f"there must be a bound; {_HELP}")
+        raise BoundError(f"no bound is given; {_HELP}")
     return tuple(_parse(bound, whole, unit) for bound in bounds)
 
 

@@ -16,7 +16,8 @@ from onnx_cgmq.cost.products import products
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.graph.layouts import permutation, transposes_above
-from onnx_cgmq.graph.operators import mac_spec, node_key
+from onnx_cgmq.graph.nodes import node_key
+from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.sizes import Sizes
 
 

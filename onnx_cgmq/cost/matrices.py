@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_cgmq.cost.geometry import Axis, Side, contraction
 from onnx_cgmq.cost.product import Build, Product, Shape, Shapes, axes_of, shape_of
 from onnx_cgmq.graph.einsum import einsum_labels, einsum_terms, is_plain_einsum
-from onnx_cgmq.graph.operators import int_attribute
+from onnx_cgmq.graph.nodes import int_attribute
 
 
 def matmul(a: int, b: int) -> Build:

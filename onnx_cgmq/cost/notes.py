@@ -36,14 +36,20 @@ def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
     notes = []
     if float_nodes:
         notes.append(
-            f"stay float, with operands of 32 bits, since they are inside of a subgraph or have no "
-            f"quantized form: {_listing(map(_named, float_nodes))}"
+            "these nodes stay float, with operands of 32 bits, because they are inside a subgraph "
+            f"or have no quantized form: {_listing(map(_named, float_nodes))}"
         )
     reasons = _float_kernels(gated, float_nodes) if kernels else []
     if reasons:
-        notes.append(f"onnxruntime will run in floats at any widths: {_listing(reasons, '; ')}")
+        notes.append(
+            "onnxruntime will run these nodes in floats whatever widths are learned: "
+            f"{_listing(reasons, '; ')}"
+        )
     if open_nodes:
-        notes.append(f"sizes that the data decide count as 1: {_listing(map(_named, open_nodes))}")
+        notes.append(
+            "these nodes have sizes that only the data decide, which count as 1: "
+            f"{_listing(map(_named, open_nodes))}"
+        )
     return tuple(notes)
 
 
@@ -51,7 +57,7 @@ def _float_kernels(gated: ir.Model, known: Sequence[ir.Node]) -> list[str]:
     """MAC nodes that have float kernels whatever is learned, with the reason."""
     choices = predict_kernels(gated, narrowest_widths(gated))
     return [
-        f"{_named(node)}, since {choice.reason}"
+        f"{_named(node)}, because {choice.reason}"
         for node, choice in choices.items()
         if choice.kernel is Kernel.FLOAT and mac_spec(node) is not None and node not in known
     ]

@@ -25,7 +25,7 @@ from onnx_cgmq.cost.sequences import (
     dynamic_lstm,
     recurrent,
 )
-from onnx_cgmq.graph.operators import int_attribute, operator_key
+from onnx_cgmq.graph.nodes import int_attribute, operator_key
 
 
 def products(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:

@@ -17,7 +17,7 @@ from onnx_cgmq.cost.product import (
     optional_shape,
     shape_of,
 )
-from onnx_cgmq.graph.operators import int_attribute
+from onnx_cgmq.graph.nodes import int_attribute
 
 
 def recurrent(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_cgmq.gating.integer_path import is_clamp
 from onnx_cgmq.gating.movers import Mover, movers_above
+from onnx_cgmq.graph.operators import is_clamp
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,9 @@ class CodePath:
         value = movers[-1].source if movers else x
         clamps = []
         node = value.producer()
-        while node is not None and is_clamp(node) and _has_one_reader(value):
+        while node is not None and is_clamp(node) and has_one_reader(value):
             clamps.append(node)
             assert node.inputs[0] is not None
             value = node.inputs[0]
             node = value.producer()
         return cls(value, tuple(clamps), tuple(movers))
-
-
-def _has_one_reader(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()

@@ -18,7 +18,7 @@ from onnx_cgmq.contract.bits import (
 )
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
-from onnx_cgmq.graph.operators import float_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, standard_op
 
 _SIGNIFICANT_BITS: Final = {Role.ACTIVATION: 1, Role.WEIGHT: 3, Role.BIAS: 3}
 """Of steps. A code of 8 bits each, 3 bits of a weight's step: 19 bits of the 24 that float32 has.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from typing_extensions import Unpack
 
 from onnx_cgmq.contract.bits import (
     FLOAT_BITS,
@@ -17,6 +18,7 @@ from onnx_cgmq.contract.bits import (
     Ladder,
     Role,
 )
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN, SPEC_KEY
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ConfigError, ModelError
@@ -47,15 +49,18 @@ from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.layouts import stored_weight
+from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nonnegative import nonnegative_values
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, OpSpec
+from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
-from onnx_cgmq.settings.config import Config
+from onnx_cgmq.settings.config import Config, Settings
 
 _SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
 
 
-def insert_gates(model: ModelLike, config: Config | None = None, **settings: Any) -> ir.Model:
+def insert_gates(
+    model: ModelLike, config: Config | None = None, **settings: Unpack[Settings]
+) -> ir.Model:
     """Puts a gated quantizer on every tensor that multiply-accumulates read.
 
     These are the constant weights (those of lookups too), the activations (on the value that the
@@ -142,6 +147,7 @@ class _Inserter:
             return
         if bias not in self.quantized:
             chosen = self.choices.ladder(str(bias.name), activation=False)
+            decide(bias.name, Verdict.QUANTIZED, f"{node.op_type} '{node.name}' adds it")
             self._quantize(bias, bias_spec(self.config, bias, chosen), node)
         source = self.quantized[bias][0].outputs[0]
         if op.integer_kernel(node) and _has_one_accumulator_step(operands):
@@ -154,6 +160,7 @@ class _Inserter:
         """The quantizer of an operand, made if there is none; ``None`` if the node stays float."""
         name, weight = str(value.name), value.const_value is not None
         if not weight and self.choices.reads_float(node, name):
+            decide(node.name, Verdict.FLOAT, "the settings keep it float")
             return None
         if value not in self.quantized:
             chosen = self._chosen(name, activation=not weight)
@@ -162,6 +169,8 @@ class _Inserter:
             else:
                 nonnegative = value in self.nonnegative
                 spec = activation_spec(self.config, node, op, value, chosen, nonnegative)
+            does = "looks rows up in" if mac_spec(node) is None else "multiplies"
+            decide(name, Verdict.QUANTIZED, f"{node.op_type} '{node.name}' {does} it")
             self._quantize(value, spec, node)
         return self.quantized[value]
 
@@ -208,6 +217,10 @@ class _Inserter:
         """Inserts the quantizer of a value between integer kernels."""
         chosen = self._chosen(str(value.name), activation=True)
         spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
+        why = (
+            f"the kernels around it, at {before.op_type} '{before.name}', run in integers on codes"
+        )
+        decide(value.name, Verdict.QUANTIZED, why)
         self._quantize(value, spec, before)
         return self.quantized[value][0]
 

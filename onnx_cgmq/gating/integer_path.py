@@ -10,116 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
-from onnx_cgmq.graph.operators import mac_spec, standard_op
-
-INTEGER_OPS: Final = frozenset(
-    {
-        "Add",
-        "AveragePool",
-        "Concat",
-        "GlobalAveragePool",
-        "HardSigmoid",
-        "LeakyRelu",
-        "Mul",
-        "Sigmoid",
-    }
-)
-"""Operators besides MACs that onnxruntime's CPU provider runs in integers, on any scales.
-
-HardSigmoid as an Add that saturates (``lower/saturating.py``).
-"""
-
-INTEGER_MOVERS: Final = frozenset(
-    {
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators that move 8-bit codes as they do floats, and no slower in onnxruntime.
-
-Some do so in part: see :func:`moves_integers`. Softmax and linear Resize have integer kernels too,
-but these take up to ten times as long as floats do.
-"""
-
-CLAMPS: Final = frozenset({"Clip", "Relu"})
-"""Operators that a quantizer behind them does as well: they limit its codes."""
-
-
-def moves_integers(node: ir.Node) -> bool:
-    """Whether a node moves the codes of its first input, and does nothing else.
-
-    Pad fills in zeros, which every grid has, or copies; Resize picks the nearest pixel; Gather
-    selects constant indices (others look up rows of tables). Outputs that only some nodes have
-    (MaxPool's indices) are not read.
-    """
-    op = standard_op(node)
-    if op not in INTEGER_MOVERS or node.inputs[0] is None:
-        return False
-    return op == "Split" or (
-        _PARTLY.get(op, _wholly)(node) and not any(output.uses() for output in node.outputs[1:])
-    )
-
-
-def _wholly(node: ir.Node) -> bool:
-    return True
-
-
-def _pads_with_zeros(node: ir.Node) -> bool:
-    if _text(node, "mode", "constant") != "constant":
-        return True
-    value = node.inputs[2] if len(node.inputs) > 2 else None
-    if value is None:
-        return True
-    return value.const_value is not None and not value.const_value.numpy().any()
-
-
-def _picks_the_nearest(node: ir.Node) -> bool:
-    crops = _text(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
-    return _text(node, "mode", "nearest") == "nearest" and not crops
-
-
-def _selects_constant_indices(node: ir.Node) -> bool:
-    indices = node.inputs[1]
-    return indices is not None and indices.const_value is not None
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else attribute.as_string()
-
-
-_PARTLY: Final[dict[str, Callable[[ir.Node], bool]]] = {
-    "Gather": _selects_constant_indices,
-    "Pad": _pads_with_zeros,
-    "Resize": _picks_the_nearest,
-}
-"""When those operators do nothing but move codes that can do more."""
-
-
-def is_clamp(node: ir.Node) -> bool:
-    """Whether a node only limits its input between constants."""
-    limits = [value for value in node.inputs[1:] if value is not None]
-    return standard_op(node) in CLAMPS and all(value.const_value is not None for value in limits)
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
+from onnx_cgmq.graph.uses import only_reader
 
 
 def stay_in_integers(
@@ -209,7 +108,7 @@ class _IntegerPath:
         """Whether a node runs in integers, or moves codes to one that does."""
         if node in self.chosen:
             return True
-        return moves_integers(node) and any(
+        return moves_codes_fast(node) and any(
             self.leads_to_integers(use.node) for output in node.outputs for use in output.uses()
         )
 
@@ -227,7 +126,7 @@ class _IntegerPath:
         kept = set(self.chosen) & set(self.ends.values())
         wanted: set[ir.Value] = set()
         for node in reversed(self.graph):
-            passes = moves_integers(node) or is_clamp(node)
+            passes = moves_codes_fast(node) or is_clamp(node)
             if node in kept and _behind_clamps(node.outputs[0]) not in wanted:
                 kept.discard(node)
             if is_gated_quantizer(node) or node in kept:
@@ -247,7 +146,7 @@ class _IntegerPath:
             uses = tuple(value.uses())
             if value.is_graph_output() or not uses:
                 return True
-            if len(uses) > 1 or not moves_integers(uses[0].node):
+            if len(uses) > 1 or not moves_codes_fast(uses[0].node):
                 return False
             read = [output for output in uses[0].node.outputs if output.uses()]
             if len(read) > 1:
@@ -257,7 +156,7 @@ class _IntegerPath:
 
 
 def _could_run_in_integers(node: ir.Node) -> bool:
-    if standard_op(node) not in INTEGER_OPS:
+    if not runs_on_codes(node):
         return False
     return all(
         value is not None and value.const_value is None and value.dtype is ir.DataType.FLOAT
@@ -281,7 +180,7 @@ def needs_quantized_output(node: ir.Node | None) -> bool:
 def code_root(value: ir.Value) -> ir.Value:
     """The value whose codes operators moved to make a value."""
     node = value.producer()
-    while node is not None and moves_integers(node):
+    while node is not None and moves_codes_fast(node):
         assert node.inputs[0] is not None
         value = node.inputs[0]
         node = value.producer()
@@ -290,8 +189,8 @@ def code_root(value: ir.Value) -> ir.Value:
 
 def _behind_clamps(value: ir.Value) -> ir.Value:
     """The value behind the clamps that alone read a value."""
-    uses = tuple(value.uses())
-    while len(uses) == 1 and not value.is_graph_output() and is_clamp(uses[0].node):
-        value = uses[0].node.outputs[0]
-        uses = tuple(value.uses())
+    reader = only_reader(value)
+    while reader is not None and is_clamp(reader):
+        value = reader.outputs[0]
+        reader = only_reader(value)
     return value

@@ -14,9 +14,10 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN, LIVE_KEY
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
-from onnx_cgmq.gating.integer_path import is_clamp, moves_integers
 from onnx_cgmq.gating.placement import values_read
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.graph.operators import is_clamp, moves_codes_fast
+from onnx_cgmq.graph.uses import has_one_reader
 from onnx_cgmq.ort.sizes import Sizes
 
 
@@ -143,7 +144,7 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
     owners: dict[ir.Value, str] = {}
     for name, (node, spec) in quantizer_nodes(gated).items():
         value = node.inputs[0]
-        if spec.role is not Role.ACTIVATION or value is None or not _one_reader(value):
+        if spec.role is not Role.ACTIVATION or value is None or not has_one_reader(value):
             continue
         owners[value] = owners[node.outputs[0]] = name
         if spec.granularity is Granularity.TENSOR:
@@ -153,7 +154,7 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
     codes = {value for value in owners if _is_quantized(value)}
     for node in gated.graph:
         source = node.inputs[0] if node.inputs else None
-        if moves_integers(node) and source in codes:
+        if moves_codes_fast(node) and source in codes:
             codes.update(node.outputs)
             for output in node.outputs:
                 owners.setdefault(output, owners[source])
@@ -168,10 +169,10 @@ def _is_quantized(value: ir.Value) -> bool:
 def _moved_up(value: ir.Value) -> Iterator[ir.Value]:
     """Values above a quantizer that hold its codes once it moves up, as it is written."""
     node = value.producer()
-    while node is not None and moves_integers(node):
+    while node is not None and moves_codes_fast(node):
         source = node.inputs[0]
         outputs = [output for output in node.outputs if output.uses()]
-        if source is None or len(outputs) > 1 or not _one_reader(source):
+        if source is None or len(outputs) > 1 or not has_one_reader(source):
             return
         yield source
         value, node = source, source.producer()
@@ -183,14 +184,10 @@ def _clamped(value: ir.Value) -> Iterator[ir.Value]:
     node = value.producer()
     while node is not None and is_clamp(node):
         source = node.inputs[0]
-        if source is None or not _one_reader(source):
+        if source is None or not has_one_reader(source):
             return
         yield source
         node = source.producer()
-
-
-def _one_reader(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def _is_absorbed(node: ir.Node, owners: dict[ir.Value, str]) -> bool:

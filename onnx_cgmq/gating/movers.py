@@ -7,17 +7,14 @@ on another scale.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import onnx_ir as ir
 
-from onnx_cgmq.gating.integer_path import moves_integers
 from onnx_cgmq.graph.affine import affine_of
 from onnx_cgmq.graph.emitter import rank_of
-from onnx_cgmq.graph.operators import standard_op
-
-_SELECTORS: Final = frozenset({"Gather", "Slice", "Split"})
-"""Operators whose result is smaller than what they read."""
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import moves_codes_fast, selects
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Mover:
     @classmethod
     def of(cls, node: ir.Node, output: ir.Value) -> Mover | None:
         """A node on the way to one of its outputs, ``None`` if it does anything else."""
-        if moves_integers(node):
+        if moves_codes_fast(node):
             assert node.inputs[0] is not None
             return cls(node, node.inputs[0], output)
         affine = affine_of(node)
@@ -61,15 +58,14 @@ def movers_above(x: ir.Value) -> list[Mover]:
     value = x
     while True:
         node = value.producer()
-        alone = len(value.uses()) == 1 and not value.is_graph_output()
-        if node is None or not alone or _has_other_outputs(node, value):
+        if node is None or not has_one_reader(value) or _has_other_outputs(node, value):
             break
         mover = Mover.of(node, value)
         if mover is None:
             break
         path.append(mover)
         value = mover.source
-    while path and standard_op(path[-1].node) in _SELECTORS and len(path[-1].source.uses()) > 1:
+    while path and selects(path[-1].node) and len(path[-1].source.uses()) > 1:
         path.pop()
     return path
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.layouts import permutation, stored_weight
-from onnx_cgmq.graph.operators import OpSpec, mac_spec, moves_codes, quantized_spec
+from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.operators import mac_spec, moves_codes, quantized_spec
 from onnx_cgmq.settings.config import Config
 
 
@@ -28,6 +30,8 @@ def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
     for node in reversed(graph):
         op = quantized_spec(node)
         if op is not None and mac_spec(node) is None and wanted.isdisjoint(node.outputs):
+            why = "the rows that it looks up go to no node that multiplies and accumulates"
+            decide(node.name, Verdict.FLOAT, why)
             op = None
         if op is not None and _reads_float32(node, op):
             found.append((node, op))
@@ -61,6 +65,7 @@ def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
                 f"node '{node.name}' ({node.op_type}) works on {dtype.name}; only float32 models "
                 "can be quantized: convert the model to float32 first"
             )
+        decide(node.name, Verdict.LEFT, f"'{value.name}' is {dtype.name}: it computes on integers")
         return False
     return True
 

@@ -14,13 +14,17 @@ from enum import Enum
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, Role
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP, is_gated_quantizer
-from onnx_cgmq.gating.integer_path import INTEGER_OPS, code_root, needs_quantized_output
+from onnx_cgmq.gating.integer_path import code_root, needs_quantized_output
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import transposes_above
-from onnx_cgmq.graph.operators import OpSpec, mac_spec, operator_key, standard_op
+from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.nodes import operator_key, standard_op
+from onnx_cgmq.graph.operators import mac_spec, runs_on_codes
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 class Kernel(str, Enum):
@@ -72,6 +76,7 @@ def predict_kernels(
         if mac_spec(node) is not None or _is_float_operator(node):
             reason = predictor.why_float(node)
             choices[node] = KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
+            decide(node.name, Verdict.FLOAT if reason else Verdict.INTEGER, reason)
     return choices
 
 
@@ -166,8 +171,7 @@ class _Predictor:
         """What stands in the way behind a node."""
         output = node.outputs[0]
         quantizers = self._quantized_at.get(output, 0)
-        alone = len(output.uses()) == 1 and not output.is_graph_output()
-        if quantizers and alone:
+        if quantizers and has_one_reader(output):
             return ""
         if not quantizers and not needs_quantized_output(node):
             return ""
@@ -186,7 +190,7 @@ class _Predictor:
 
 
 def _is_float_operator(node: ir.Node) -> bool:
-    return standard_op(node) in INTEGER_OPS and node.outputs[0].dtype is ir.DataType.FLOAT
+    return runs_on_codes(node) and node.outputs[0].dtype is ir.DataType.FLOAT
 
 
 def no_integer_kernel(node: ir.Node) -> str:

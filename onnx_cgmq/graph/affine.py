@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
 
 Constant = npt.NDArray[np.float64]
 

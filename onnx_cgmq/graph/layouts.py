@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import mac_spec, quantized_spec, standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import mac_spec, quantized_spec
 
 
 def transposes_above(value: ir.Value) -> tuple[ir.Node, ...]:

@@ -2,51 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.graph.files.external import reading
-from onnx_cgmq.graph.operators import float_attribute, moves_codes, standard_op
-
-_ALWAYS: Final = frozenset(
-    {
-        "Abs",
-        "Exp",
-        "HardSigmoid",
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceSumSquare",
-        "Relu",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Sqrt",
-    }
-)
-"""Operators whose result is never negative."""
-
-_KEEPS: Final = frozenset(
-    {
-        "Add",
-        "AveragePool",
-        "Ceil",
-        "Concat",
-        "Div",
-        "Floor",
-        "GlobalAveragePool",
-        "Mean",
-        "Min",
-        "Mul",
-        "Round",
-        "Sum",
-    }
-)
-"""Operators whose result is not negative if no input is."""
-
-_REDUCTIONS: Final = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
-"""Operators whose result is not negative if the first input is not; the second one is axes."""
+from onnx_cgmq.graph.nodes import float_attribute, standard_op
+from onnx_cgmq.graph.operators import Sign, sign_of
 
 
 def nonnegative_values(graph: ir.Graph) -> frozenset[ir.Value]:
@@ -63,8 +24,6 @@ def nonnegative_values(graph: ir.Graph) -> frozenset[ir.Value]:
 
 def _conclude(node: ir.Node, known: dict[ir.Value, bool]) -> bool:
     op = standard_op(node)
-    if op in _ALWAYS:
-        return True
     if op == "Clip":
         return _input_at_least_0(node, 1, {})
     if op == "ThresholdedRelu":
@@ -74,12 +33,13 @@ def _conclude(node: ir.Node, known: dict[ir.Value, bool]) -> bool:
         return _input_at_least_0(node, 0, known) and (
             not filled or _input_at_least_0(node, 2, known)
         )
-    if moves_codes(node) or op in _REDUCTIONS:
+    sign = sign_of(node)
+    if sign is None or sign is Sign.ALWAYS:
+        return sign is not None
+    if sign is Sign.LIKE_FIRST:
         return _input_at_least_0(node, 0, known)
-    if op not in _KEEPS and op != "Max":
-        return False
     evidence = (_input_at_least_0(node, index, known) for index in range(len(node.inputs)))
-    return any(evidence) if op == "Max" else all(evidence)
+    return any(evidence) if sign is Sign.LIKE_ANY else all(evidence)
 
 
 def _input_at_least_0(node: ir.Node, index: int, known: dict[ir.Value, bool]) -> bool:

@@ -16,6 +16,10 @@ QUANT_OP: Final = "Quant"
 """Operator type; its inputs are x, scale, zero point and bit-width, all float32."""
 
 
+QUANTIZERS: Final = ("BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc")
+"""Quantizers of QONNX: they keep shapes and types."""
+
+
 def is_quant(node: ir.Node) -> bool:
     """Whether a node is QONNX's quantizer."""
     return node.op_type == QUANT_OP and node.domain in QUANT_DOMAINS

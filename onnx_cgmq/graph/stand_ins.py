@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 import onnx
 from onnx import TensorProto
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.graph.files.protos import all_nodes
+from onnx_cgmq.graph.qonnx import QUANTIZERS
 
 _OF_ONNXRUNTIME: Final = ("QuantizeLinear", "DequantizeLinear")
-_KEEPS_SHAPE: Final = ("BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc")
 
 
 def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
@@ -19,8 +19,8 @@ def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
 
     There are as many nodes as before, with the same outputs, in the same order.
     """
-    for node in _nodes(model.graph):
-        if node.domain in QUANT_DOMAINS and node.op_type in _KEEPS_SHAPE:
+    for node in all_nodes(model.graph):
+        if node.domain in QUANT_DOMAINS and node.op_type in QUANTIZERS:
             _replace(node, "Identity")
 
 
@@ -28,17 +28,9 @@ def stand_in_for_onnxruntime(model: onnx.ModelProto) -> None:
     """Replaces QuantizeLinear and DequantizeLinear of ``com.microsoft`` by Cast, in place."""
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    for node in _nodes(model.graph):
+    for node in all_nodes(model.graph):
         if node.domain == "com.microsoft" and node.op_type in _OF_ONNXRUNTIME:
             _replace(node, "Cast", _type_made(node, types))
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)
-        yield node
 
 
 def _type_made(node: onnx.NodeProto, types: dict[str, int]) -> int:

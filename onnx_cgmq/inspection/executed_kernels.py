@@ -14,11 +14,13 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.integer_path import needs_quantized_output
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_integer_kernel
 from onnx_cgmq.graph.files.load import ModelLike
-from onnx_cgmq.graph.operators import OpSpec, mac_spec, node_key, standard_op
+from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.nodes import node_key, standard_op
+from onnx_cgmq.graph.operators import computes_on_codes, mac_spec
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.patterns.codes import is_quantize
-from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel
+from onnx_cgmq.ort.executed import executed_operators
 
 _UNLOADED: Final = "onnxruntime can't load the model"
 _GONE: Final = "not in the graph that onnxruntime runs: folded, or fused into another operator"
@@ -58,7 +60,7 @@ def executed_kernels(
 def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice:
     if runs is None:
         return KernelChoice(None, _GONE)
-    if is_integer_kernel(runs):
+    if computes_on_codes(runs):
         return KernelChoice(Kernel.INTEGER)
     return KernelChoice(Kernel.FLOAT, _why_float(node, runs, operands))
 

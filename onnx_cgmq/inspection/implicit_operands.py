@@ -8,7 +8,7 @@ from typing import Final
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import int_attribute, operator_key
+from onnx_cgmq.graph.nodes import int_attribute, operator_key
 
 TABLE_OF_BLOCKS: Final = "com.microsoft.GatherBlockQuantized"
 """A lookup in a table whose rows are quantized in blocks."""

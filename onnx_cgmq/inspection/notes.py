@@ -3,61 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
-from onnx_cgmq.graph.operators import mac_spec, operator_key, standard_op
+from onnx_cgmq.graph.nodes import operator_key, standard_op
+from onnx_cgmq.graph.operators import is_known, mac_spec
+from onnx_cgmq.graph.qonnx import QUANTIZERS
 from onnx_cgmq.ort.sizes import Sizes
-
-_NO_MACS: Final = frozenset(
-    {
-        "BiasAdd",
-        "BiasGelu",
-        "BiasSoftmax",
-        "BiasSplitGelu",
-        "DequantizeLinear",
-        "EmbedLayerNormalization",
-        "ExpandDims",
-        "FastGelu",
-        "GatherBlockQuantized",
-        "GatherND",
-        "GridSample",
-        "Gelu",
-        "GroupNorm",
-        "Inverse",
-        "NhwcMaxPool",
-        "Pad",
-        "QEmbedLayerNormalization",
-        "QLinearAdd",
-        "QLinearAveragePool",
-        "QLinearConcat",
-        "QLinearGlobalAveragePool",
-        "QLinearLeakyRelu",
-        "QLinearMul",
-        "QLinearReduceMean",
-        "QLinearSigmoid",
-        "QLinearSoftmax",
-        "QLinearWhere",
-        "QuantizeLinear",
-        "QuickGelu",
-        "Range",
-        "ReduceSumInteger",
-        "RemovePadding",
-        "RestorePadding",
-        "RotaryEmbedding",
-        "SkipGroupNorm",
-        "SkipLayerNormalization",
-        "SkipSimplifiedLayerNormalization",
-        "Tokenizer",
-        "Trilu",
-        "Unique",
-    }
-)
-"""Operators of onnxruntime (domain com.microsoft) that don't multiply and accumulate."""
-
-_QUANTIZERS: Final = frozenset({"BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc"})
 
 
 def unknown_operators(model: ir.Model) -> tuple[str, ...]:
@@ -69,7 +22,7 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
     )
     return tuple(
         f"{operator} ({count} node{'s' * (count > 1)}) is not known: if it multiplies and "
-        "accumulates, that is not counted"
+        "accumulates, its cost is not counted"
         for operator, count in unknown.items()
     )
 
@@ -86,12 +39,15 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
     if not found:
         return ()
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return (f"sizes that the file leaves open count as 1: {found[0]}{more}",)
+    return (
+        "sizes that the file leaves open count as 1 unless --shape (in Python: shapes) gives them: "
+        f"{found[0]}{more}",
+    )
 
 
 def _is_harmless(node: ir.Node) -> bool:
     if node.domain in QUANT_DOMAINS:
-        return node.op_type in _QUANTIZERS
+        return node.op_type in QUANTIZERS
     if node.domain == "ai.onnx.ml":
         return not node.op_type.startswith(("Linear", "SVM"))
-    return node.domain == "com.microsoft" and node.op_type in _NO_MACS
+    return is_known(node)

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.cost.macs import Source, float_name
 from onnx_cgmq.graph.layouts import transposes_above
-from onnx_cgmq.graph.operators import lookup_spec, mac_spec, operator_key
+from onnx_cgmq.graph.nodes import operator_key
+from onnx_cgmq.graph.operators import lookup_spec, mac_spec
 from onnx_cgmq.inspection.claims import Claim
 from onnx_cgmq.inspection.implicit_operands import TABLE_OF_BLOCKS, Inside, quantized_inside
 from onnx_cgmq.inspection.patterns.grid import scalar

@@ -101,6 +101,18 @@ def _rounded(quantizer: GatedQuantizer, values: Tensor, widths: Tensor) -> Tenso
     return torch.where(widths == 0, torch.zeros_like(result), result)
 
 
+_FLOOR_SHARE = 1e-6
+"""Share of a tensor's mean importance that is added before the logarithm: gates without any
+importance are the last of all, but not infinitely far from the others."""
+
+_SMALLEST = 1e-30
+"""Keeps the logarithm finite where a whole tensor has no importance."""
+
+_LEAST_SPREAD = 0.5
+"""Smallest deviation of log importances to divide by: where gates hardly differ, noise must not be
+taken for rank. Our choice, like the two above."""
+
+
 def standardise(importances: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Squashes importances of all gates of a model to (0, 1), free of scale and spread.
 
@@ -111,14 +123,14 @@ def standardise(importances: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ``sigmoid((log I - mean) / std)`` by tensor name, with mean and deviation over all gates.
     """
     logs = {
-        name: torch.log(values + 1e-6 * values.mean() + 1e-30)
+        name: torch.log(values + _FLOOR_SHARE * values.mean() + _SMALLEST)
         for name, values in importances.items()
     }
     if not logs:
         return {}
     flat = torch.cat([log.reshape(-1) for log in logs.values()])
     mean = flat.mean()
-    deviation = flat.std(unbiased=False).clamp_min(0.5)
+    deviation = flat.std(unbiased=False).clamp_min(_LEAST_SPREAD)
     return {name: torch.sigmoid((log - mean) / deviation) for name, log in logs.items()}
 
 

@@ -28,6 +28,27 @@ from onnx_cgmq.mirror.quantizers.tensor_plans import narrow_to_codes
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.config import Direction
 
+_LADDER_LENGTH = 5.0
+"""Distance of the gates of the widest and the narrowest width: one for each width from 2 to 32 bits
+(CGMQ, arXiv 2409.20138: gates start at 5.5, and 0.5 is 2 bits)."""
+
+_REACH_SHARE = 0.4
+"""A gate of average importance goes down the whole ladder in this share of the steps. Our choice:
+half the steps and more are left to rise again where it helps."""
+
+_DEADLINE_SHARE = 0.25
+"""Gates move twice as fast once the bound has been broken in moves worth this share of the steps,
+three times as fast after twice as many, and so on. Our choice: the bound is met on every model."""
+
+_LONGEST_INTERVAL = 5
+"""Most steps between two moves: importance changes slowly, and a move costs as much as a step."""
+
+_FEWEST_MOVES = 50
+"""Moves that even a short run should have: each is small enough then to stop near the bound."""
+
+_FREE = 1e-12
+"""Savings below this are taken for it: what costs nothing is not divided by zero."""
+
 
 class Guide:
     """Steers a mirror's gates so that its cost keeps one bound or several.
@@ -58,7 +79,7 @@ class Guide:
         Args:
             mirror: A mirror of a gated graph.
             bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size,
-            ``"activations:64KB"``, a cost by the target's table; or several of these.
+                ``"activations:64KB"``, a cost by the target's table; or several of these.
             target: The target whose table counts: a name, a file or a target.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
@@ -81,13 +102,13 @@ class Guide:
             name: RunningStatistics(spec, wanted_statistics(self._direction, spec.ladder.prunes))
             for name, spec in specs.items()
         }
-        self._interval = interval = interval or max(1, min(5, steps // 50))
-        self._speed = 5.0 * interval / (0.4 * steps)
+        self._interval = interval or max(1, min(_LONGEST_INTERVAL, steps // _FEWEST_MOVES))
+        self._speed = _LADDER_LENGTH * self._interval / (_REACH_SHARE * steps)
         self._costs: Amounts = ()
         self._costed: tuple[int, ...] = ()  # revisions of the widths that have this cost
         self._calls = 0
         self._violated_moves = 0
-        self._moves_to_deadline = max(1, int(0.25 * steps / interval))
+        self._moves_to_deadline = max(1, int(_DEADLINE_SHARE * steps / self._interval))
         for name, quantizer in mirror.quantizers.items():
             quantizer.observer = self._statistics[name]
 
@@ -245,7 +266,7 @@ class Guide:
             if not saved.any():
                 continue
             if self._direction is Direction.FISHER:
-                value = value / torch.as_tensor(np.maximum(saved, 1e-12))
+                value = value / torch.as_tensor(np.maximum(saved, _FREE))
             result[name] = value
         return result
 

@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.operators import Dependence, dependence_of
 from onnx_cgmq.mirror.module import Mirror
-
-_SHAPE_ONLY = frozenset({"Shape", "Size"})
-_FLAT = frozenset({"Ceil", "Floor", "Round", "Sign"})  # torch's gradient is there, but zero
-_CHOOSES_HOW_MANY = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
 
 _Nodes = Sequence[tuple[ir.Node, tuple[ir.Value, ...]]]
 """Nodes in order, each with all values that it reads."""
@@ -81,7 +78,7 @@ def loss_tensors(
     blocking: list[ir.Node] = []
     for node, reads in nodes:
         outputs = needed.intersection(node.outputs)
-        if node.op_type in _SHAPE_ONLY or not outputs:
+        if dependence_of(node) is Dependence.ON_SHAPES or not outputs:
             continue
         if not live.isdisjoint(reads) and not outputs <= live:
             blocking.append(node)
@@ -159,7 +156,7 @@ def _follow(
         depends = not live.isdisjoint(reads)
         follows = not decided.isdisjoint(reads)
         is_sized = not sized.isdisjoint(reads) or (
-            node.op_type in _CHOOSES_HOW_MANY and (depends or follows)
+            dependence_of(node) is Dependence.IN_SIZE and (depends or follows)
         )
         has_weights = any(value.name in weights for value in reads)
         is_picked = not has_weights and not picked.isdisjoint(reads)
@@ -169,9 +166,10 @@ def _follow(
                 sized.add(value)
             if is_picked:
                 picked.add(value)
-            if node.op_type in _SHAPE_ONLY:
+            if dependence_of(node) is Dependence.ON_SHAPES:
                 continue
-            if depends and has_gradient and node.op_type not in _FLAT:
+            # Torch has a gradient for operators that go in steps, but it is zero.
+            if depends and has_gradient and dependence_of(node) is not Dependence.FLAT:
                 live.add(value)
             elif depends or follows:
                 decided.add(value)
@@ -184,7 +182,7 @@ def _needed(outputs: Iterable[ir.Value], nodes: _Nodes) -> set[ir.Value]:
     """The values whose contents, not only their shapes, the outputs depend on."""
     needed = set(outputs)
     for node, reads in reversed(nodes):
-        if node.op_type not in _SHAPE_ONLY and not needed.isdisjoint(node.outputs):
+        if dependence_of(node) is not Dependence.ON_SHAPES and not needed.isdisjoint(node.outputs):
             needed.update(reads)
     return needed
 

@@ -23,6 +23,19 @@ the labels by ``label``, if there are both); or ``None``.
 """
 
 _TEMPERATURE = 4.0
+"""Of the softmax that is learned from (Hinton et al., arXiv 1503.02531)."""
+
+_SUM_TOLERANCE = 1e-3
+"""How far a sum of probabilities may be from 1."""
+
+_SMALLEST_PROBABILITY = 1e-12
+"""Keeps the logarithm of a probability finite."""
+
+_LEAST_VARIANCE = 1e-3
+"""Smallest variance to divide an error by, as a share of the mean square: one sample has none."""
+
+_NO_VARIANCE = 1e-12
+"""The same where a target is zero throughout."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +98,12 @@ def _are_probabilities(value: Tensor) -> bool:
     """Whether a float tensor holds probabilities along its last axis, which has several."""
     sums = value.sum(dim=-1)
     return value.shape[-1] > 1 and bool(
-        (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+        (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=_SUM_TOLERANCE)
     )
 
 
 def _log(probabilities: Tensor) -> Tensor:
-    return torch.log(probabilities.clamp_min(1e-12))
+    return torch.log(probabilities.clamp_min(_SMALLEST_PROBABILITY))
 
 
 def target_loss(value: Tensor, target: Tensor) -> Tensor:
@@ -113,7 +126,7 @@ def target_loss(value: Tensor, target: Tensor) -> Tensor:
 
 
 def _relative_error(value: Tensor, target: Tensor) -> Tensor:
-    floor = 1e-3 * target.square().mean() + 1e-12  # one sample has no variance
+    floor = _LEAST_VARIANCE * target.square().mean() + _NO_VARIANCE
     scale = torch.maximum(target.var(unbiased=False), floor)
     return F.mse_loss(value, target) / scale
 

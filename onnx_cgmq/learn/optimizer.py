@@ -11,6 +11,13 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
 
 _WARM_UP_SHARE = 0.02
+"""Part of the steps in which rates rise from zero: Adam's moments are noise at first."""
+
+_LARGEST_RATE = 2e-3
+"""Peak learning rate of shallow networks. Our choice, made on LeNet-5."""
+
+_RATE_OF_ALL_LAYERS = 8e-3
+"""Peak learning rate, summed over the weight tensors. Our choice, made on LeNet-5 and ResNet-20."""
 
 
 class Optimizer:
@@ -79,4 +86,4 @@ def default_learning_rate(mirror: Mirror) -> float:
     folded normalisation (22 weights) within an epoch.
     """
     roles = [quantizer.spec.role for quantizer in mirror.quantizers.values()]
-    return min(2e-3, 8e-3 / max(1, roles.count(Role.WEIGHT)))
+    return min(_LARGEST_RATE, _RATE_OF_ALL_LAYERS / max(1, roles.count(Role.WEIGHT)))

@@ -11,6 +11,10 @@ from torch import Tensor
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 
+MOMENTUM = 0.9
+"""Share of the past in a running mean: it forgets a batch within some ten others. Our choice, as
+momentum of optimizers and of batch normalisation has it."""
+
 
 class RunningStatistics:
     """Gradients and magnitudes of a quantized tensor, per gate, as running means over batches.
@@ -22,7 +26,9 @@ class RunningStatistics:
             the same for weights and activations (up to one factor for the whole model).
     """
 
-    def __init__(self, spec: QuantizerSpec, wanted: Collection[str], momentum: float = 0.9) -> None:
+    def __init__(
+        self, spec: QuantizerSpec, wanted: Collection[str], momentum: float = MOMENTUM
+    ) -> None:
         """Starts empty.
 
         Args:

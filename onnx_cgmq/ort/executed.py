@@ -6,7 +6,6 @@ import os
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError, one_line
 from onnx_cgmq.graph.files.load import ModelLike
+from onnx_cgmq.graph.files.protos import all_nodes
+from onnx_cgmq.graph.operators import computes_on_codes
 from onnx_cgmq.ort.session import LogLevel, new_session
 from onnx_cgmq.ort.versions import Runtime
 
@@ -23,24 +24,8 @@ _TAGGED: Final = re.compile(r"#(\d+)#")
 _LARGE: Final = 1024
 """Bytes from which on a weight of the optimized graph is not kept."""
 
-_INTEGER: Final = frozenset(
-    {
-        "ConvInteger",
-        "DynamicQuantizeLSTM",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "QAttention",
-        "QGemm",
-    }
-)
 _FUSED_BEHIND: Final = ("Add", "Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _MULTIPLIES: Final = re.compile("Attention|Conv|Einsum|GRU|Gemm|LSTM|MatMul|RNN")
-
-
-def is_integer_kernel(op_type: str) -> bool:
-    """Whether an operator of an optimized graph computes on integer codes."""
-    return op_type in _INTEGER or op_type.startswith("QLinear")
 
 
 def executed_operators(model: ModelLike) -> dict[str, str]:
@@ -72,12 +57,12 @@ def executed_operators(model: ModelLike) -> dict[str, str]:
 
 def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
     keys: list[str] = []
-    for node in _nodes(proto.graph):
+    for node in all_nodes(proto.graph):
         node.name = _TAG.format(len(keys))
         keys.append(next(filter(None, node.output), ""))
     found: defaultdict[str, list[str]] = defaultdict(list)
     made: dict[str, str] = {}
-    for node in _nodes(_optimized(proto, folder).graph):
+    for node in all_nodes(_optimized(proto, folder).graph):
         if _MULTIPLIES.search(node.op_type):
             # The layout transformer for float convolutions names nodes after their outputs.
             outputs = (*node.output, node.name.removesuffix("_nchwc"))
@@ -99,7 +84,7 @@ def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
 def _fusible_readers(graph: onnx.GraphProto) -> dict[str, str]:
     """Output of the one node that reads a value, where that may be fused into what makes it."""
     readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in _nodes(graph):
+    for node in all_nodes(graph):
         for value in node.input:
             readers[value].append(node)
     return {
@@ -111,7 +96,7 @@ def _fusible_readers(graph: onnx.GraphProto) -> dict[str, str]:
 
 def _rank(op_type: str) -> int:
     """Of several nodes that come from one, the smallest tells most."""
-    return 0 if is_integer_kernel(op_type) else 1 if _MULTIPLIES.search(op_type) else 2
+    return 0 if computes_on_codes(op_type) else 1 if _MULTIPLIES.search(op_type) else 2
 
 
 def _with_folder(model: ModelLike) -> tuple[onnx.ModelProto, Path | None]:
@@ -126,14 +111,6 @@ def _with_folder(model: ModelLike) -> tuple[onnx.ModelProto, Path | None]:
     copied = model.clone()
     ir.external_data.load_to_model(copied)
     return ir.serde.serialize_model(copied), None
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def _optimized(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:

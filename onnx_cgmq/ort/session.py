@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from onnx_cgmq.ort.versions import Runtime
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    Session: TypeAlias = ort.InferenceSession
 
 Outputs = dict[str, npt.NDArray[Any]]
 
@@ -41,7 +43,7 @@ def new_session(
     log_level: LogLevel = LogLevel.ERRORS,
     optimized_model: Path | None = None,
     entries: Mapping[str, str] | None = None,
-) -> ort.InferenceSession:
+) -> Session:
     """A session on the CPU provider: the one place of the package that makes sessions.
 
     Args:
@@ -70,9 +72,7 @@ def new_session(
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def open_session(
-    model: ModelLike, *, threads: int | None = None, optimize: bool = True
-) -> ort.InferenceSession:
+def open_session(model: ModelLike, *, threads: int | None = None, optimize: bool = True) -> Session:
     """A session on the CPU provider.
 
     Args:
@@ -93,7 +93,7 @@ def open_session(
         ) from error
 
 
-def open_written(model: ModelLike) -> ort.InferenceSession:
+def open_written(model: ModelLike) -> Session:
     """A session for a model of any form, which computes what the model says.
 
     ``native`` runs without graph optimizations, which don't know integer kernels of its types, and
@@ -113,7 +113,7 @@ def open_written(model: ModelLike) -> ort.InferenceSession:
     return open_session(model, optimize=written_form(graph) is not Form.NATIVE)
 
 
-def run_batch(session: ort.InferenceSession, batch: Batch) -> Outputs:
+def run_batch(session: Session, batch: Batch) -> Outputs:
     """Outputs by name for one batch, without the entries that only fill it up.
 
     Raises:

@@ -9,7 +9,8 @@ from typing import Final
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.contract.decisions import Verdict, decide
+from onnx_cgmq.graph.nodes import standard_op
 
 _HIDDEN_DOMAIN: Final = "onnx_cgmq.hidden"
 
@@ -76,6 +77,7 @@ def _inline(node: ir.Node) -> bool:
     taken, other = "then_branch", "else_branch"
     if not condition.numpy().item():
         taken, other = other, taken
+    decide(node.name, Verdict.REWRITTEN, f"it always takes its {taken}")
     for left in node.attributes[other].as_graph().all_nodes():  # or it would go on reading weights
         for index in range(len(left.inputs)):
             left.replace_input_with(index, None)

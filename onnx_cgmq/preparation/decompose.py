@@ -12,8 +12,9 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace, used_outputs
-from onnx_cgmq.graph.operators import float_attribute, int_attribute
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute
 from onnx_cgmq.preparation.decompose_attention import attention, multi_head_attention
 
 DOMAIN: Final = "com.microsoft"
@@ -37,8 +38,14 @@ def decompose(model: ir.Model) -> bool:
     for graph in model.graphs():
         for node in list(graph):
             rule = _RULES.get((node.domain, node.op_type))
-            results = None if rule is None else rule(Emitter(node, model.opset_imports[""]), node)
-            if results is not None:
+            if rule is None:
+                continue
+            results = rule(Emitter(node, model.opset_imports[""]), node)
+            if results is None:
+                why = f"no standard operators do exactly what this form of {node.op_type} does"
+                decide(node.name, Verdict.LEFT, why)
+            else:
+                decide(node.name, Verdict.REWRITTEN, "standard operators can be quantized")
                 replace(node, results)
                 found = True
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, used_outputs
-from onnx_cgmq.graph.operators import float_attribute, int_attribute
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute
 
 _HIDDEN: Final = -10000.0
 _LOWEST: Final = float(np.finfo(np.float32).min)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.affine import Affine, Constant, affine_of
 from onnx_cgmq.graph.emitter import Emitter, replace
-from onnx_cgmq.graph.operators import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.uses import has_one_reader
 
 
 def fold_affine(model: ir.Model) -> None:
@@ -27,10 +29,19 @@ def fold_affine(model: ir.Model) -> None:
         for node in list(graph):
             limited = standard_op(node) == "HardSigmoid"
             affine = _inside_hard_sigmoid(node) if limited else affine_of(node)
-            mac = None if affine is None else _only_reader_of(affine.source, node)
-            target = None if mac is None else _target(mac)
-            if affine is None or target is None or not _fold(model, target, affine):
+            if affine is None:
                 continue
+            mac = _producer_for(affine.source, node)
+            target = None if mac is None else _target(mac)
+            if target is None:
+                why = "no operator with constant weights stands before it, or others read that one"
+            else:
+                why = _why_not(target, affine)
+            if target is None or why:
+                decide(node.name, Verdict.LEFT, why)
+                continue
+            decide(node.name, Verdict.REWRITTEN, f"its factors fit into '{target.node.name}'")
+            _fold(model, target, affine)
             if limited:
                 _make_clip(model, node)
             else:
@@ -42,7 +53,7 @@ class _Target:
     """A node to fold into.
 
     Attributes:
-        node: It.
+        node: The node itself.
         weight: Its constant weight.
         axis: Axis of the output that counts channels.
         rank: Number of axes of the output.
@@ -56,7 +67,7 @@ class _Target:
     channels: int
 
 
-def _only_reader_of(value: ir.Value, reader: ir.Node) -> ir.Node | None:
+def _producer_for(value: ir.Value, reader: ir.Node) -> ir.Node | None:
     """The producer of a value that only one node of the same graph reads."""
     node = value.producer()
     if node is None or node.graph is not reader.graph or value.is_graph_output():
@@ -90,22 +101,29 @@ def _rank(value: ir.Value) -> int | None:
     return None if value.shape is None else len(value.shape)
 
 
-def _fold(model: ir.Model, target: _Target, affine: Affine) -> bool:
-    """Folds an affine map, if it is one per channel; says whether it did."""
+def _why_not(target: _Target, affine: Affine) -> str:
+    """Why an affine map can't be folded; empty if it can."""
     vectors = affine.along(target.axis, target.rank, target.channels)
-    if vectors is None or not all(np.isfinite(vector).all() for vector in vectors):
-        return False
+    if vectors is None:
+        return "it does not have one factor for each channel"
+    if not all(np.isfinite(vector).all() for vector in vectors):
+        return "one of its factors is not finite"
+    if standard_op(target.node) == "MatMul" and target.rank != 2 and vectors[1].any():
+        return "it adds a bias, and MatMul of more than two axes has none"
+    return ""
+
+
+def _fold(model: ir.Model, target: _Target, affine: Affine) -> None:
+    """Folds an affine map that :func:`_why_not` has nothing against."""
+    vectors = affine.along(target.axis, target.rank, target.channels)
+    assert vectors is not None
     scale, shift = vectors
-    matmul = standard_op(target.node) == "MatMul"
-    if matmul and target.rank != 2 and shift.any():
-        return False  # only Gemm has a bias
     if not np.all(scale == 1):
         _set(model, target, 1, _scaled_weight(target, scale))
-    if matmul and shift.any():
+    if standard_op(target.node) == "MatMul" and shift.any():
         target.node.op_type = "Gemm"
     if standard_op(target.node) != "MatMul" and (shift.any() or _bias(target) is not None):
         _set(model, target, 2, _new_bias(target, scale, shift))
-    return True
 
 
 def _scaled_weight(target: _Target, scale: Constant) -> Constant:
@@ -143,7 +161,7 @@ def _set(model: ir.Model, target: _Target, index: int, array: Constant) -> None:
     node = target.node
     old = node.inputs[index] if len(node.inputs) > index else None
     tensor = ir.tensor(array.astype(target.weight.const_value.dtype.numpy()))
-    if old is not None and len(old.uses()) == 1 and not old.is_graph_output():
+    if old is not None and has_one_reader(old):
         old.const_value, old.shape = tensor, ir.Shape(array.shape)
         return
     name = f"{target.weight.name}.{node.name}" if index == 1 else f"{node.name}.bias"

@@ -1,7 +1,7 @@
 """Hard sigmoids and hard swishes as exporters spell them out, in the one form that has kernels.
 
-Between integer kernels HardSigmoid is an Add that saturates (``lower/saturating.py``), and a hard
-swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
+Between integer kernels HardSigmoid is an Add that saturates (``writing/hard_sigmoid.py``), and a
+hard swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from typing import Final
 
 import onnx_ir as ir
 
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.affine import Affine, affine_of
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.uses import only_reader
 
 _SWISH_SLOPE, _SWISH_OFFSET = 1 / 6, 0.5  # of HardSwish, by the standard
 _ROUNDING: Final = 1e-6  # relative: constants of exporters are float32
@@ -33,6 +35,7 @@ def fuse_hard_activations(model: ir.Model) -> None:
             if standard_op(node) == "HardSwish":
                 x = node.inputs[0]
                 swish = emit("Mul", x, _hard_sigmoid(emit, x, _SWISH_SLOPE, _SWISH_OFFSET))
+                decide(node.name, Verdict.REWRITTEN, "x * HardSigmoid(x) has integer kernels")
                 replace(node, [swish])
             elif standard_op(node) == "Clip":
                 _fuse_clip(emit, node)
@@ -43,7 +46,11 @@ def _fuse_clip(emit: Emitter, clip: ir.Node) -> None:
     inner = None if value is None else _numbers(value.producer())
     scaler = None if top is None else _scaler_below(clip, 1 / top)
     if inner is None or top is None or scaler is None:
+        missing = "a shift before it" if inner is None else "a division by its upper limit"
+        missing = missing if top is not None else "limits from 0 up"
+        decide(clip.name, Verdict.LEFT, f"it is no hard sigmoid: it lacks {missing}")
         return
+    decide(clip.name, Verdict.REWRITTEN, "it is a hard sigmoid that is spelled out")
     slope, offset = (float(number.reshape(())) / top for number in (inner.scale, inner.shift))
     replace(clip, [_hard_sigmoid(emit, inner.source, slope, offset)])
     scaled = affine_of(scaler)
@@ -63,9 +70,9 @@ def _upper_limit(clip: ir.Node) -> float | None:
 
 def _scaler_below(clip: ir.Node, factor: float) -> ir.Node | None:
     """The node that multiplies what a node makes by a number, be it behind one product."""
-    node = _only_reader(clip.outputs[0])
+    node = only_reader(clip.outputs[0])
     if node is not None and standard_op(node) == "Mul" and affine_of(node) is None:
-        node = _only_reader(node.outputs[0])
+        node = only_reader(node.outputs[0])
     found = _numbers(node)
     if found is None or found.shift.any():
         return None
@@ -80,11 +87,6 @@ def _numbers(node: ir.Node | None) -> Affine | None:
         return None
     arrays = (affine.scale, affine.shift)
     return affine if all(a.size == 1 and a.ndim <= rank for a in arrays) else None
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def _hard_sigmoid(emit: Emitter, x: ir.Value | None, slope: float, offset: float) -> ir.Value:

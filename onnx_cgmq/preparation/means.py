@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.contract.decisions import Verdict, decide
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 
 _IMAGE_RANK = 4  # [batch, channel, height, width]
 
@@ -17,19 +18,30 @@ def pool_means(model: ir.Model) -> None:
     """
     for graph in model.graphs():
         for node in list(graph):
-            if standard_op(node) == "ReduceMean" and _is_over_all_pixels(node):
+            if standard_op(node) != "ReduceMean":
+                continue
+            why = _why_not(node)
+            if why:
+                decide(node.name, Verdict.LEFT, why)
+            else:
+                decide(
+                    node.name, Verdict.REWRITTEN, "pooling has an integer kernel, a mean has none"
+                )
                 _pool(node)
 
 
-def _is_over_all_pixels(node: ir.Node) -> bool:
+def _why_not(node: ir.Node) -> str:
+    """Why a mean is not one over all pixels of float images; empty if it is."""
     x = node.inputs[0]
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if x is None or x.shape is None or len(x.shape) != _IMAGE_RANK:
-        return False
-    if x.dtype is not ir.DataType.FLOAT or axes is None or axes.const_value is None:
-        return False
+        return f"it does not read {_IMAGE_RANK} axes: batch, channel, height, width"
+    if x.dtype is not ir.DataType.FLOAT:
+        return "it does not read floats"
+    if axes is None or axes.const_value is None:
+        return "its axes are not constant"
     given = {int(axis) % _IMAGE_RANK for axis in np.atleast_1d(axes.const_value.numpy())}
-    return given == {2, 3}
+    return "" if given == {2, 3} else "it is not over height and width"
 
 
 def _pool(node: ir.Node) -> None:

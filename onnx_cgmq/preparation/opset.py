@@ -9,7 +9,7 @@ from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.contract.identifiers import RUNTIME_KEY
 from onnx_cgmq.errors import ModelError, one_line
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.ort.capabilities import (
     OLDEST_OPSET,
     has_kernel,
@@ -52,7 +52,7 @@ def raise_opset(model: ir.Model, target: int) -> None:
 
     Args:
         model: As for :func:`convert`.
-        target: At most :data:`NEWEST_OPSET`.
+        target: At most :data:`~onnx_cgmq.ort.capabilities.NEWEST_OPSET`.
 
     Raises:
         ModelError: The converter fails.

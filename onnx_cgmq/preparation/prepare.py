@@ -15,7 +15,8 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN, METADATA_PREFIX, PREPAR
 from onnx_cgmq.errors import ConfigError, ModelError, one_line
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec, standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import MAC_OP_TYPES, is_quantized_operator, mac_spec
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.branches import (
     hidden_branches,
@@ -33,22 +34,6 @@ from onnx_cgmq.preparation.upgrade import upgrade
 from onnx_cgmq.preparation.views import merge_views
 
 _UNLIMITED: Final = 2**40  # elements: weights are folded whatever their size
-
-_QUANTIZED_OPS: Final = frozenset(
-    {
-        "BipolarQuant",
-        "ConvInteger",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QGemm",
-        "Quant",
-        "QuantizeLinear",
-    }
-)
 
 
 def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
@@ -117,8 +102,12 @@ def check_runtime(model: ir.Model, runtime: str | None) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
+    """Runs all passes, in the one order in which each finds what it needs."""
+    # A constant that a caller may override is no constant: those are inputs from here on.
     common.RemoveInitializersFromInputsPass()(model)
+    # Old opsets first: all that follows knows the operators of opset 18 and newer.
     upgrade(model)
+    # One graph, whose constants are initializers, so that passes see values and weights.
     ir.passes.Sequential(
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
@@ -126,20 +115,27 @@ def _simplify(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
+    # The converter of opsets asks for ranks.
     infer_shapes(model)
     convert(model)
     change_float_type(model)
+    # What is taken apart needs ranks too, and what comes of it may let more be taken apart.
     infer_shapes(model)
     while decompose(model):
         infer_shapes(model)
+    # After the fused operators are gone, since folding evaluates standard ones only.
     _fold(model)
     _name_nodes(model)
+    # Constant shapes first: merge_views() reads sizes, and the nodes that computed them must go
+    # before it, or a value would seem to have another reader.
     fix_reshapes(model)
     common.RemoveUnusedNodesPass()(model)
     merge_views(model)
+    # Hard sigmoids before factors: fold_affine() would take the factors out of their pattern.
     fuse_hard_activations(model)
     fold_affine(model)
     pool_means(model)
+    # Last of the rewrites, for these leave Identity nodes where a branch or a chain ended.
     remove_identities(model)
     ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -204,7 +200,7 @@ def _refuse_quantized(model: ir.Model) -> None:
                 raise ModelError(
                     f"the model has gates already (node '{node.name}'); start from the float model"
                 )
-            if node.op_type in _QUANTIZED_OPS or node.op_type.startswith("QLinear"):
+            if is_quantized_operator(node):
                 raise ModelError(
                     f"the model is already quantized (node '{node.name}', {node.op_type}); start "
                     "from the float model"

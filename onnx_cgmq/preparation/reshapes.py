@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.graph.emitter import Emitter
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.preparation.views import fixed_sizes
 
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 
 UPGRADED_TO: Final = 18
 """The opset that is reached."""

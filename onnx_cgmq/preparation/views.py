@@ -5,16 +5,12 @@ Exporters spell out every view of a tensor; attention in PyTorch's takes a dozen
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.graph.emitter import Emitter, replace
-from onnx_cgmq.graph.operators import standard_op
-
-_VIEWS: Final = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
-"""Operators that keep the order of elements."""
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import is_view
 
 
 def merge_views(model: ir.Model) -> None:
@@ -28,7 +24,7 @@ def merge_views(model: ir.Model) -> None:
     for graph in model.graphs():
         for node in list(graph):
             op = standard_op(node)
-            if op in _VIEWS:
+            if is_view(node):
                 _merge_views(node, Emitter(node, model.opset_imports[""]))
             elif op == "Transpose":
                 _merge_transposes(node, Emitter(node, model.opset_imports[""]))
@@ -48,7 +44,7 @@ def _merge_views(node: ir.Node, emit: Emitter) -> None:
     if source is None or sizes is None:
         return
     inner = source.producer()
-    merged = inner is not None and inner.graph is node.graph and standard_op(inner) in _VIEWS
+    merged = inner is not None and inner.graph is node.graph and is_view(inner)
     if merged and inner is not None and inner.inputs[0] is not None:
         source = inner.inputs[0]
     # With one open size at the same place and all others equal, that one is equal too.

@@ -13,7 +13,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, code_range
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.movers import read_codes
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.writing.node_writer import NodeWriter
 
 UNSIGNED_OFFSET: Final = 128

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.writing.node_writer import NodeWriter
 
 _CHANNELS_LAST: Final = (0, 2, 3, 1)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import Role, code_range
 from onnx_cgmq.contract.identifiers import QUANT_DOMAIN
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.qonnx import QUANT_OP, QUANT_VERSION
 from onnx_cgmq.writing.activations import write_float_activation
 from onnx_cgmq.writing.codes import FloatArray

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import float_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, standard_op
+from onnx_cgmq.graph.uses import only_reader
 from onnx_cgmq.writing.node_writer import NodeWriter
 
 _CODES: Final = np.arange(256, dtype=np.float32)
@@ -63,9 +64,8 @@ def write_hard_sigmoids(graph: ir.Graph) -> None:
         if standard_op(node) != "HardSigmoid" or node.inputs[0] is None:
             continue
         above = _Grid.of(node.inputs[0].producer(), "DequantizeLinear")
-        uses = tuple(node.outputs[0].uses())
-        alone = len(uses) == 1 and not node.outputs[0].is_graph_output()
-        below = _Grid.of(uses[0].node, "QuantizeLinear") if alone else None
+        reader = only_reader(node.outputs[0])
+        below = None if reader is None else _Grid.of(reader, "QuantizeLinear")
         if above is not None and below is not None:
             _write(node, above, below)
 

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from onnx.defs import OpSchema, get_schema, has
 
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
 
 OLDEST_OPSET: Final = 13
 """The oldest that a model is brought to: the first with the shapes of today's operators."""

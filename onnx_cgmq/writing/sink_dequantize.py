@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_cgmq.gating.integer_path import moves_integers
 from onnx_cgmq.gating.movers import read_codes
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import moves_codes_fast
 
 
 def sink_dequantization(graph: ir.Graph) -> None:
@@ -19,7 +19,7 @@ def sink_dequantization(graph: ir.Graph) -> None:
     while pending:
         dequantize = pending.pop()
         for reader, index in list(dequantize.outputs[0].uses()):
-            if index == 0 and moves_integers(reader):
+            if index == 0 and moves_codes_fast(reader):
                 pending += _exchange(dequantize, reader)
 
 

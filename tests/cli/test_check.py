@@ -17,6 +17,27 @@ def test_inspect_json(cli, model, only_json):
     assert document["nodes"][0]["name"] == "matmul"
 
 
+def test_inspect_says_why(cli, model, only_json):
+    result = cli("inspect", model, "--why", "w", "--why", "matm*")
+    assert result.exit_code == 0, result.output
+    assert "'w' gets a quantizer, because MatMul 'matmul' multiplies it" in result.stdout
+    assert "'matmul' runs in integers" in result.stdout
+    (decision,) = only_json(cli("inspect", model, "--why", "w", "--json"))
+    assert decision["verdict"] == "QUANTIZED"
+
+
+def test_inspect_knows_nothing_of_other_names(cli, model):
+    result = cli("inspect", model, "--why", "other")
+    assert result.exit_code == 2
+    assert "'*' shows all" in result.stderr
+
+
+def test_debug_shows_decisions(cli, model):
+    shown = cli("inspect", model, "--why", "w", "--debug").stderr
+    assert "debug: 'matmul' runs in integers" in shown
+    assert "debug:" not in cli("inspect", model, "--why", "w").stderr
+
+
 def test_verify_shows_agreement(cli, model, data):
     result = cli("verify", model, model, "--data", data)
     assert result.exit_code == 0, result.output

@@ -282,6 +282,47 @@ def test_fixed_input_width():
     assert not np.array_equal(run(gated, x), run(prepare(lenet()), x))
 
 
+@pytest.mark.parametrize(
+    "mover",
+    [
+        "Transpose <perm = [0, 1, 3, 2]> (x)",
+        "Pad (x, pads)",
+        'Pad <mode = "reflect"> (x, pads)',
+        'Resize <mode = "nearest"> (x, , scales)',
+        "Identity (x)",
+    ],
+)
+def test_fixed_input_width_reaches_through_what_moves_values(mover):
+    """Padding before the first convolution is common in exported models."""
+    assert ladder_of_first_activation(mover) == (8,)
+
+
+@pytest.mark.parametrize(
+    "other", ["Pad (x, pads, one)", 'Resize <mode = "linear"> (x, , scales)', "Relu (x)"]
+)
+def test_fixed_input_width_stops_at_what_changes_values(other):
+    assert ladder_of_first_activation(other) == (2, 4, 8, 16, 32)
+
+
+def ladder_of_first_activation(call: str) -> tuple[int, ...]:
+    """Widths of what a convolution reads behind a node on the input."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[n,2,4,4] x) => (float[n,3,h,w] y)
+        <int64[8] pads = {{0, 0, 1, 1, 0, 0, 1, 1}}, float[4] scales = {{1.0, 1.0, 2.0, 2.0}},
+         float one = {{1.0}}>
+        {{
+            moved = {call}
+            y = Conv (moved, weight)
+        }}"""
+    )
+    weight = np.ones((3, 2, 1, 1), dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
+    specs = [spec for _, spec in quantizer_nodes(insert_gates(model, input_width=8)).values()]
+    (activation,) = (spec for spec in specs if spec.role is Role.ACTIVATION)
+    return activation.ladder.widths
+
+
 def test_fixed_input_width_reaches_through_a_reshape():
     nodes = [("Reshape", ["x", "s"], ["f"], {}), ("MatMul", ["f", "w"], ["y"], {})]
     weights = [numpy_helper.from_array(np.array([-1, 4]), "s"), tensor("w", 4, 4)]

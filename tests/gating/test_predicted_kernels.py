@@ -10,8 +10,9 @@ import pytest
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.predicted_kernels import Kernel, narrowest_widths, predict_kernels
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
-from onnx_cgmq.graph.operators import node_key
-from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel
+from onnx_cgmq.graph.nodes import node_key
+from onnx_cgmq.graph.operators import computes_on_codes
+from onnx_cgmq.ort.executed import executed_operators
 from onnx_cgmq.writing.write_back import write
 from tests.support.plans import draw_widths, make_plan
 
@@ -92,7 +93,7 @@ def test_onnxruntime_runs_what_is_predicted(case, granularity) -> None:
     assert written.kernels
     for name, choice in written.kernels.items():
         runs = executed[keys[name]]
-        assert is_integer_kernel(runs) == (choice.kernel is Kernel.INTEGER), (name, choice)
+        assert computes_on_codes(runs) == (choice.kernel is Kernel.INTEGER), (name, choice)
 
 
 def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dict[str, str]:

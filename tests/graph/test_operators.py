@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 
-from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec, moves_codes
+from onnx_cgmq.cost import products
+from onnx_cgmq.graph import operators
+from onnx_cgmq.graph.mac_operators import LOOKUP
+from onnx_cgmq.graph.operators import (
+    MAC_OP_TYPES,
+    computes_on_codes,
+    is_quantized_operator,
+    mac_spec,
+    moves_codes,
+)
 
 
 def node(op_type, inputs=3, domain="", **attributes):
@@ -68,10 +80,105 @@ def test_bias():
     assert mac_spec(matmul).bias_value(matmul) is None
 
 
+CODES = np.array([-3.0, 0.5, 2.0, 7.0, -0.5, 1.0, 0.0, 4.0], dtype=np.float32).reshape(1, 2, 2, 2)
+
+# A node on x [1, 2, 2, 2], which may read the constants `fill`, `sizes`, `starts` ... below.
+MOVES = {
+    "DepthToSpace": "<blocksize = 1> (x)",
+    "Dropout": "(x)",
+    "Expand": "(x, shape)",
+    "Flatten": "(x)",
+    "Gather": "<axis = 3> (x, indices)",
+    "GlobalMaxPool": "(x)",
+    "Identity": "(x)",
+    "MaxPool": "<kernel_shape = [2, 2]> (x)",
+    "Pad": "(x, pads)",
+    "Reshape": "(x, flat)",
+    "Resize": '<mode = "nearest"> (x, , scales)',
+    "Slice": "(x, starts, ends)",
+    "SpaceToDepth": "<blocksize = 2> (x)",
+    "Split": "<axis = 1, num_outputs = 1> (x)",
+    "Squeeze": "(x)",
+    "Tile": "(x, shape)",
+    "Transpose": "(x)",
+    "Unsqueeze": "(x, starts)",
+}
+
+
+def model_of(op: str, call: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 21]> g (float[1,2,2,2] x) => (float y)
+        <int64[4] shape = {{2, 2, 2, 2}}, int64[1] indices = {{1}}, int64[2] flat = {{2, 4}},
+         int64[8] pads = {{0, 0, 1, 1, 0, 0, 1, 1}}, float[4] scales = {{1.0, 1.0, 2.0, 2.0}},
+         int64[1] starts = {{0}}, int64[1] ends = {{1}}, float one = {{1.0}}>
+        {{ y = {op} {call} }}"""
+    )
+
+
+def test_every_mover_has_a_case() -> None:
+    row = {op for op in onnx_operators() if moves_codes(read(op, MOVES.get(op, "(x)")))}
+    assert row == set(MOVES)
+
+
+@pytest.mark.parametrize("op", MOVES)
+def test_movers_commute_with_a_grid(op) -> None:
+    """``f(q(x)) == q(f(x))``, as the standard's own evaluator computes both."""
+    run = ReferenceEvaluator(model_of(op, MOVES[op])).run
+
+    def quantize(x):
+        return np.round(x / np.float32(1.5)) * np.float32(1.5)
+
+    np.testing.assert_array_equal(run(None, {"x": quantize(CODES)})[0],
+                                  quantize(run(None, {"x": CODES})[0]))  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("op", "moves"),
-    [("MaxPool", True), ("Reshape", True), ("Relu", False), ("AveragePool", False)],
+    ("op", "call"),
+    [
+        ("AveragePool", "<kernel_shape = [2, 2]> (x)"),
+        ("Pad", "(x, pads, one)"),
+        ("Relu", "(x)"),
+        ("Resize", '<mode = "linear"> (x, , scales)'),
+    ],
 )
-def test_moves_codes(op, moves):
-    assert moves_codes(node(op, 1)) is moves
-    assert not moves_codes(node(op, 1, domain="com.example"))
+def test_what_computes_moves_nothing(op, call) -> None:
+    assert not moves_codes(read(op, call))
+
+
+def test_an_operator_of_another_domain_is_another_operator() -> None:
+    assert moves_codes(node("MaxPool", 1))
+    assert not moves_codes(node("MaxPool", 1, domain="com.example"))
+
+
+def test_rows_name_operators() -> None:
+    standard = onnx_operators()
+    names = [key for key in operators._TABLE if not key.startswith("com.microsoft.")]
+    assert set(names) <= standard
+
+
+def test_every_mac_has_products() -> None:
+    macs = {key for key, row in operators._TABLE.items() if row.mac not in (None, LOOKUP)}
+    assert macs == set(products._PRODUCTS)
+
+
+def test_codes() -> None:
+    assert is_quantized_operator(node("QuantizeLinear", 2))
+    assert is_quantized_operator(node("QuantizeLinear", 2, domain="com.microsoft"))
+    assert is_quantized_operator(node("Quant", 4, domain="onnx.brevitas"))
+    assert is_quantized_operator(node("QLinearSomethingNew", 2, domain="com.microsoft"))
+    assert not is_quantized_operator(node("Conv", 2))
+    assert computes_on_codes("QGemm")
+    assert computes_on_codes("QLinearConv")
+    assert not computes_on_codes("MatMulNBits")
+    assert not computes_on_codes("DequantizeLinear")
+
+
+def onnx_operators() -> set[str]:
+    return {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
+
+
+def read(op: str, call: str) -> ir.Node:
+    """The node of a model in memory."""
+    proto = model_of(op, call)
+    del proto.graph.node[0].output[1:]
+    return ir.from_proto(proto).graph[0]

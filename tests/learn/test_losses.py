@@ -125,7 +125,7 @@ def test_a_function_of_the_user(monkeypatch) -> None:
     torch.testing.assert_close(loss, (LOGITS - OTHER).square().sum())
     with pytest.raises(ConfigError, match="has no 'missing'"):
         make_loss("own_losses:missing", None, False)
-    with pytest.raises(ConfigError, match="not callable"):
+    with pytest.raises(ConfigError, match="can't be called"):
         make_loss("own_losses:number", None, False)
 
 

@@ -288,7 +288,7 @@ def test_broken_quantizers_are_named(broken: str) -> None:
         message = "has no 'onnx_cgmq.quantizer'"
     else:
         node.replace_input_with(2, model.graph.inputs[0])
-        message = "must be initializers; x"
+        message = "must be initializers, but x"
     with pytest.raises(ModelError, match=message):
         Mirror(model)
 

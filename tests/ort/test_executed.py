@@ -9,7 +9,8 @@ import pytest
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import load_model
-from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel
+from onnx_cgmq.graph.operators import computes_on_codes
+from onnx_cgmq.ort.executed import executed_operators
 
 
 def model(body: str, weights: dict[str, tuple[int, ...]], x: str, y: str) -> onnx.ModelProto:
@@ -75,4 +76,4 @@ def test_what_does_not_load_is_an_error() -> None:
     ],
 )
 def test_integer_kernels(operator, integer) -> None:
-    assert is_integer_kernel(operator) is integer
+    assert computes_on_codes(operator) is integer

@@ -324,8 +324,8 @@ def table(arguments: argparse.Namespace) -> None:
         "`quantize_static` is silently wrong there, which costs it accuracy. Ours keeps codes of "
         "8-bit weights within -64 .. 64, which can't saturate.",
         "",
-        "Same codes: share of all that quantizers of activations make in the file, over all test "
-        "samples, that are those of the mirror.",
+        "Same codes: of all codes that the quantizers of activations make in the file, over all "
+        "test samples, the share that the mirror makes too.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",

@@ -295,13 +295,13 @@ def _head(base: float, float_ms: float, records: dict[str, Any]) -> list[str]:
         "",
         "Made by `python -m tools.bench.lenet5 run` and `table`; do not edit.",
         "",
-        f"Float model: {base:.2%} of the 10,000 test digits, {MODEL.stat().st_size:,} bytes, "
+        f"Float model: {base:.2%} of the 10,000 test digits right, {MODEL.stat().st_size:,} bytes, "
         f"{float_ms:.3f} ms for one digit on one thread.",
         f"Machine: {os.cpu_count()} cores, {platform.machine()}; onnxruntime {ort.__version__}, "
         f"torch {torch.__version__}; {'/'.join(map(str, threads))} training thread(s) a run.",
         "Accuracy: onnxruntime with default optimizations on the written file, all test digits. "
         "RBOP: counted from the file alone. Epochs: passes over 55,000 images. "
-        "Minutes: wall time of the run; * resumed, so of its last part alone. "
+        "Minutes: wall time of the run; with a * the run was resumed, and this is its last part. "
         "Latency: medians of interleaved rounds in one process, "
         "one thread, batch 1, as a ratio to the float file (below 1 is faster).",
         "For comparison, as published: Bayesian Bits 99.30 % at 0.36 % RBOP with pruning "

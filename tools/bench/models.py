@@ -247,10 +247,11 @@ def write_table(arguments: argparse.Namespace) -> None:
         "",
         "## As they are in the packages",
         "",
-        "Largest difference to onnxruntime over three batches of input, relative to the output's "
-        "largest magnitude: of the mirror of the file, and of the prepared model in onnxruntime. "
-        "Rounding: the same of the mirror and of onnxruntime to the model in double precision. "
-        "Weights: float constants that a gradient of the outputs reaches.",
+        "Mirror, prepared: the largest difference between the mirror of the file (the prepared "
+        "model in onnxruntime) and the file in onnxruntime, over three batches of input, relative "
+        "to the output's largest magnitude. Rounding: the largest difference between the mirror "
+        "(the file in onnxruntime) and the model in double precision, in the same way. Weights "
+        "reached: float constants that a gradient of the outputs reaches.",
         "",
         "| model | opset | nodes | mirror | prepared | rounding of the mirror | of onnxruntime "
         "| weights reached |",
@@ -268,17 +269,16 @@ def write_table(arguments: argparse.Namespace) -> None:
             )
     lines += [
         "",
-        "magika takes a variance as the mean of squares less the squared mean, which loses digits: "
-        "where the mirror differs from onnxruntime by more than 1e-4, it is nearer to the result "
-        "in double precision.",
+        "magika computes a variance as the mean of squares less the squared mean, which loses "
+        "digits. Where the mirror differs from onnxruntime by more than 1e-4, the mirror is nearer "
+        "to the result in double precision.",
         "",
         "## Quantized",
         "",
-        "Epochs and batch size are for a few minutes on two cores; all other "
-        "settings are the defaults. No labels: the float model is the teacher. The written file "
-        "against the float file in onnxruntime, on samples that were not learned from: files of "
-        "this machine, rendered text, photographs. RBOP is "
-        "counted from the file alone.",
+        "Epochs and batch size are chosen for a few minutes on two cores; all other settings are "
+        "the defaults. There are no labels: the float model is the teacher. The written file is "
+        "compared with the float file in onnxruntime, on samples that were not learned from: files "
+        "of this machine, rendered text, photographs. RBOP is counted from the file alone.",
         "",
         "| model | bound | RBOP % | agreement with the float file | mean difference | file, bytes "
         "| of the float file | samples x epochs | minutes |",

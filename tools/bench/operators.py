@@ -145,9 +145,9 @@ def page(results: list[Results], cases: Mapping[str, list[Case]]) -> str:
 PAGE = """\
 # Operators
 
-What the mirror runs, by the standard's own test suite, `onnx.backend.test` (onnx {onnx}, torch
-{torch}). Made by `python -m tools.bench.operators run` and `table`. The cases that don't pass, and
-why, are in [benchmarks/operators](benchmarks/operators) for every converter.
+Which operators the mirror runs, by the standard's own test suite, `onnx.backend.test` (onnx {onnx},
+torch {torch}). Made by `python -m tools.bench.operators run` and `table`. For every converter,
+[benchmarks/operators](benchmarks/operators) lists the cases that do not pass, and why.
 
 ## Node cases: {runnable:,}
 
@@ -155,11 +155,12 @@ why, are in [benchmarks/operators](benchmarks/operators) for every converter.
 
 * Outputs must have the right type and shape; integers and booleans are exact, floats within rtol
   1e-3 and atol 1e-5 (float16 5e-3 and 1e-3, bfloat16 2e-2).
-* *or frozen*: as they are, or with all inputs after the first as initializers, as weights are in
-  most models.
-* *wrong*: no error, but another value, shape or type; those of the mirror are explained below.
-* *gradient*: cases in which it reaches a float input, of the passing ones whose operator has one.
-* torchvision does not import beside CPU-only torch. Cases in which a converter calls it were not
+* *or frozen*: the case passes as it is, or with all inputs after the first as initializers, as
+  weights are in most models.
+* *wrong*: no error, but another value, shape or type. Those of the mirror are explained below.
+* *gradient*: of the passing cases whose operator has a gradient, those in which it reaches a float
+  input.
+* torchvision can't be imported beside CPU-only torch. Cases in which a converter calls it were not
   run, and count as passing: {stopped}.
 
 The other kinds:
@@ -168,8 +169,9 @@ The other kinds:
 
 ## Set aside
 
-Of {all:,} node cases (without the `_expanded` ones, which repeat a case with the operator's
-definition) {aside:,} say nothing about a float model in torch. Some of them run all the same.
+There are {all:,} node cases, not counting the `_expanded` ones, which repeat a case with the
+operator's definition. {aside:,} of them do not matter for a float model in torch. Some of these
+pass all the same.
 
 {set_aside}
 
@@ -179,8 +181,9 @@ definition) {aside:,} say nothing about a float model in torch. Some of them run
 
 ## By operator
 
-Opset versions with a handler of their own, and passing cases. Without a handler, the definition
-that the standard has for some operators is run. A case counts for every operator of its graph.
+*since*: the opset versions for which the mirror has a handler. An operator without a handler runs
+by the definition that the standard has for it, if any. *cases*: all cases; the last columns count
+those that pass. A case counts for every operator of its graph.
 
 {by_operator}
 

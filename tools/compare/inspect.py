@@ -130,7 +130,8 @@ _NOTES = """
 * Networks of Brevitas: two convolutions and two linear layers with 8/8, 4/3, 3/2 and 2/4 bits
   (input/weight); the same with signs as weights; a residual block with a depthwise convolution at
   8/8, 6/5, 7/3 and 4/6 bits. Brevitas has no QCDQ for signs.
-* QONNX takes the results of operators that it names as unknown for float, and counts 32 bits.
+* If QONNX does not know an operator (in brackets), it takes the operator's result for float and
+  counts 32 bits.
 """
 
 

@@ -96,24 +96,24 @@ _QONNX_OPS = ("Conv", "Gemm", "MatMul")
 
 _PAGE = """# Multiply-accumulates, counted three ways
 
-Made by `python -m tools.compare.macs` with {tools}. Every model float, as
-prepared, for one sample, all at the same shapes. In brackets: by how much a count differs from
-ours, by operator.
+Made by `python -m tools.compare.macs` with {tools}. Every model is float and
+prepared; all three count it for one sample, at the same shapes. In brackets: by how much a count
+differs from ours, by operator.
 
 | model or operator | ours | QONNX, of Conv, Gemm, MatMul | onnx-tool | onnx-tool less biases |
 |---|---|---|---|---|"""
 
 _NOTES = """
-* onnx-tool counts the addition of a bias as one more; the last column takes these off. Here biases
-  cost no bit operations ([concepts](../concepts.md)).
-* ConvTranspose: onnx-tool meets every element of the output with every kernel offset and every
-  output channel. With a stride of 2 only a quarter of these pairs exist, and it is input channels
-  that are summed. Ours is the number of pairs of an input element and a weight, checked with a
-  plain loop in `tests/cost/`.
-* LSTM and GRU: onnx-tool adds biases, gates and the cost of exponentials; its products alone,
-  (W + R) x batch x steps, are ours.
-* A dash: the tool knows no operator of it, or stops at one (onnx-tool: ReduceMax with axes as an
-  input).
+* onnx-tool counts the addition of a bias as one more multiply-accumulate; the last column leaves
+  these out. In our count biases cost no bit operations ([concepts](../concepts.md)).
+* ConvTranspose: onnx-tool multiplies the elements of the output by the positions of the filter and
+  by the output channels. But with a stride of 2 only a quarter of these pairs exist, and the sum is
+  over input channels. Our count is the number of pairs of an input element and a weight; a plain
+  loop in `tests/cost/` checks it.
+* LSTM and GRU: onnx-tool adds biases, gates and the cost of exponentials. Its products alone,
+  (W + R) x batch x steps, are equal to our count.
+* A dash: the tool knows none of the model's operators, or stops at one of them (onnx-tool:
+  ReduceMax with axes as an input).
 """
 
 

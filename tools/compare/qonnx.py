@@ -126,10 +126,11 @@ def write_page(rows: Mapping[str, list[Row]]) -> str:
 
 _HEAD = """# The form `qonnx` in QONNX
 
-Made by `python -m tools.compare.qonnx`: calibrated on real images, widths drawn from a seed, not
-trained. Outputs of the written file in QONNX's executor (`execute_onnx`, after its `cleanup`)
-against the gated graph in onnxruntime without optimizations; costs as QONNX's `inference_cost`
-counts them, in brackets by how much they differ from what `inspect` reads from the same file."""
+Made by `python -m tools.compare.qonnx`. The models are calibrated on real images, with widths
+drawn from a seed, and not trained. The outputs of the written file in QONNX's executor
+(`execute_onnx`, after its `cleanup`) are compared with those of the gated graph in onnxruntime
+without optimizations. Costs are as QONNX's `inference_cost` counts them; in brackets, by how much
+they differ from what `inspect` reads from the same file."""
 
 _TABLE = """## {versions}
 
@@ -137,16 +138,17 @@ _TABLE = """## {versions}
 |---|---|---|---|---|---|---|---|---|---|"""
 
 _NOTES = """\
-* Difference: the largest of any output value, beside the largest output. QONNX runs every node in
-  an onnxruntime session of its own, with optimizations, so it may sum in another order, and a value
-  on the edge between two codes then falls to the other one. With exact steps no order matters.
+* Difference: the largest difference of any output value; the next column has the largest output.
+  QONNX runs every node in an onnxruntime session of its own, with optimizations, so it may sum in
+  another order. A value on the edge between two codes then gets the other code. With exact steps
+  the order does not matter.
 * QONNX is asked not to leave out multiplications by weights that are zero
   (`discount_sparsity=False`), as in [macs.md](macs.md).
-* With zero points: a plan that was made for another form. QONNX's analysis takes none, so such an
-  activation is a `Quant` one bit wider, behind which a `Clip` keeps to the grid; QONNX counts that
-  bit. Gates that are inserted for `qonnx` have no zero points.
+* With zero points: a plan that was made for another form. QONNX's analysis takes no zero points, so
+  such an activation is a `Quant` one bit wider, and a `Clip` behind it keeps to the grid. QONNX
+  counts that bit. Gates that are inserted for `qonnx` have no zero points.
 * Weights with widths by channel: QONNX has one width for a `Quant` node, so it counts all channels
-  at the widest. Ours is the sum over channels.
+  at the widest. Our count is the sum over channels.
 """
 
 

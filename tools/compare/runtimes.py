@@ -151,7 +151,7 @@ def features(path: Path) -> list[str]:
     return [
         "## What each version takes",
         "",
-        "Made by `python -m tools.measure.runtime_features`: a convolution between quantizers "
+        "Made by `python -m tools.measure.runtime_features`. Yes: a convolution between quantizers "
         "loads, fuses to one integer kernel with nothing left over, and computes the same to the "
         "last bit. INT4 and INT2: weights with a `Cast`; BFLOAT16 and FLOAT8E5M2: scales with a "
         "`Cast`.",

@@ -28,8 +28,12 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import CgmqError
 from onnx_cgmq.gating.predicted_kernels import Kernel
-from onnx_cgmq.graph.operators import mac_spec, node_key
-from onnx_cgmq.ort.executed import executed_operators, is_integer_kernel
+from onnx_cgmq.graph.nodes import node_key
+from onnx_cgmq.graph.operators import (
+    computes_on_codes,
+    mac_spec,
+)
+from onnx_cgmq.ort.executed import executed_operators
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.writing.write_back import Written, write
 from tools.fuzz.graphs import random_network
@@ -148,7 +152,7 @@ def _check(
         if node is None:
             continue
         runs = executed.get(node_key(node))
-        kernel = Kernel.INTEGER if runs and is_integer_kernel(runs) else Kernel.FLOAT
+        kernel = Kernel.INTEGER if runs and computes_on_codes(runs) else Kernel.FLOAT
         expected = choice.kernel.value if choice.kernel else ""
         if mac_spec(node) is not None:
             kernels[expected, kernel.value if runs else "can't be told"] += 1
@@ -167,9 +171,10 @@ def _table(outcomes: Sequence[Outcome], first: int) -> str:
         "",
         f"Made by `python -m tools.fuzz.kernels --first {first} --cases {len(outcomes)}` with "
         f"onnxruntime {ort.__version__}; do not edit. Random networks of up to ten operators, "
-        "random widths (2 to 32 bits) at random granularities. Right: onnxruntime loads the file, "
-        "computes what the mirror does without optimizations and the same but for single codes "
-        "with them, and runs every node in the kernel that was predicted.",
+        "random widths (2 to 32 bits) at random granularities. A network is right if onnxruntime "
+        "loads the file, computes without optimizations what the mirror does, computes the same "
+        "with optimizations except for single codes, and runs every node in the kernel that was "
+        "predicted.",
         "",
         "| verdict | networks |",
         "|---|---|",

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.graph.files.protos import all_nodes
 
 _UNCHECKED: Final = "onnx_cgmq.unchecked"
 
@@ -32,7 +33,7 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
     domains of QONNX that a file uses without saying so.
     """
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    hidden = [node for node in _nodes(proto.graph) if _is_odd(node, opset)]
+    hidden = [node for node in all_nodes(proto.graph) if _is_odd(node, opset)]
     tensors = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
     shapeless = [tensor for tensor in tensors if tensor.elem_type and not tensor.HasField("shape")]
     domains = [node.domain if node.HasField("domain") else None for node in hidden]
@@ -40,7 +41,7 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
         node.domain = _UNCHECKED
     for tensor in shapeless:
         tensor.shape.SetInParent()
-    used = {node.domain for node in _nodes(proto.graph)} & {_UNCHECKED, *QUANT_DOMAINS}
+    used = {node.domain for node in all_nodes(proto.graph)} & {_UNCHECKED, *QUANT_DOMAINS}
     unsaid = sorted(used - {known.domain for known in proto.opset_import})
     for domain in unsaid:
         proto.opset_import.add(domain=domain, version=1)
@@ -81,11 +82,3 @@ def _is_odd(node: onnx.NodeProto, opset: int) -> bool:
     if not onnx.defs.has(node.op_type, opset):
         return True
     return bool(onnx.defs.get_schema(node.op_type, opset).deprecated)
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _nodes(attribute.g)

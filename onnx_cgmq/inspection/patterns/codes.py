@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import moves_codes, standard_op
-from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.graph.constants import constant_value
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import moves_codes
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, range_bits, scalar
 
 QUANTIZE_DOMAINS = ("", "ai.onnx", "com.microsoft")

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import moves_codes, standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import keeps_grid
 from onnx_cgmq.inspection.patterns.codes import codes_grid
-from onnx_cgmq.inspection.patterns.constants import constant_value
 from onnx_cgmq.inspection.patterns.float_nodes import rounded
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, scalar
 from onnx_cgmq.inspection.patterns.qdq import dequantized, stepped
@@ -57,7 +57,7 @@ def _through(node: ir.Node) -> Grid | None:
         widest = max(_widest(grid) for grid in found)
         note = next((grid.note for grid in found if grid.note), "")
         return Grid(scalar(widest), None, False, found[0].stored, note=note)
-    if not (moves_codes(node) or standard_op(node) == "Relu" or _pads_zeros(node)):
+    if not keeps_grid(node):
         return None
     grid = find_grid(node.inputs[0])
     if grid is None:
@@ -69,17 +69,3 @@ def _through(node: ir.Node) -> Grid | None:
 
 def _widest(grid: Grid) -> int:
     return int(np.max(grid.widths, initial=0))
-
-
-def _pads_zeros(node: ir.Node) -> bool:
-    if standard_op(node) != "Pad":
-        return False
-    mode = node.attributes.get("mode")
-    if mode is not None and mode.as_string() != "constant":
-        return True
-    if "value" in node.attributes:  # before opset 11
-        return node.attributes["value"].as_float() == 0.0
-    if len(node.inputs) < 3 or node.inputs[2] is None:
-        return True
-    fill = constant_value(node.inputs[2])
-    return fill is not None and bool(np.all(fill == 0))

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS
-from onnx_cgmq.graph.operators import standard_op
-from onnx_cgmq.inspection.patterns.constants import constant_value
+from onnx_cgmq.graph.constants import constant_value
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import standard_op
+from onnx_cgmq.graph.constants import constant_value
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.inspection.patterns.codes import QUANTIZE_DOMAINS, code_type, codes_grid
-from onnx_cgmq.inspection.patterns.constants import constant_value
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray
 
 

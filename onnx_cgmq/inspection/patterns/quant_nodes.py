@@ -14,9 +14,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
-from onnx_cgmq.graph.operators import int_attribute, standard_op
+from onnx_cgmq.graph.constants import constant_value
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.qonnx import is_quant
-from onnx_cgmq.inspection.patterns.constants import constant_value
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, range_bits, scalar
 
 _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}

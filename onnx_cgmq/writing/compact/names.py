@@ -9,7 +9,8 @@ from string import ascii_letters
 import onnx_ir as ir
 
 from onnx_cgmq.graph.layouts import transposes_above
-from onnx_cgmq.graph.operators import OpSpec, lookup_spec, mac_spec
+from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.operators import lookup_spec, mac_spec
 
 
 def shorten_names(model: ir.Model) -> dict[str, str]:

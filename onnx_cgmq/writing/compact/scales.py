@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.operators import mac_spec, standard_op
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import mac_spec
 
 _NODE_BYTES: Final = 28
 """What a ``Mul`` or ``Cast`` takes in a file with short names."""

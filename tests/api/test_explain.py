@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_cgmq import ConfigError, Verdict, explain, insert_gates, write_back
+from onnx_cgmq.mirror import Mirror
+
+MODEL = """
+    <ir_version: 10, opset_import: ["" : 21]>
+    g (float[n,2,4,4] x) => (float[n,3] y)
+    <float three = {3.0}, float zero = {0.0}, float six = {6.0},
+     float nine = {9.0}, int64[1] last = {3}, int64[2] pixels = {2, 3}>
+    {
+        c1 = Conv (x, w1)
+        s = Mul (c1, factor)
+        t = Add (s, three)
+        k = Clip (t, zero, nine)
+        m = ReduceMean <keepdims = 0> (k, pixels)
+        n1 = ReduceMean (k, last)
+        f = Flatten (n1)
+        z = Gemm <transB = 1> (f, w2)
+        y = Add (z, m)
+    }"""
+
+
+def model() -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(MODEL)
+    rng = np.random.default_rng(0)
+    for name, shape in (("factor", (1, 3, 1, 1)), ("w1", (3, 2, 1, 1)), ("w2", (3, 12))):
+        array = rng.normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for node in proto.graph.node:
+        node.name = node.output[0]
+    return proto
+
+
+def reasons(decisions) -> dict[tuple[str, Verdict], str]:
+    return {(decision.name, decision.verdict): decision.reason for decision in decisions}
+
+
+def test_a_float_model() -> None:
+    found = reasons(explain(model()))
+    assert found["s", Verdict.REWRITTEN] == "its factors fit into 'c1'"
+    assert "upper limit" in found["k", Verdict.LEFT]
+    assert "integer kernel" in found["m", Verdict.REWRITTEN]
+    assert found["n1", Verdict.LEFT] == "it is not over height and width"
+    assert found["x", Verdict.QUANTIZED] == "Conv 'c1' multiplies it"
+    assert found["w2", Verdict.QUANTIZED] == "Gemm 'z' multiplies it"
+    assert found["k", Verdict.QUANTIZED].startswith("the kernels around it")
+    assert found["c1", Verdict.INTEGER] == ""
+
+
+def test_settings_count() -> None:
+    found = reasons(explain(model(), keep_float=["z"]))
+    assert found["z", Verdict.FLOAT]
+    with pytest.raises(ConfigError, match="matches no tensor"):
+        explain(model(), keep_float=["no such node"])
+
+
+def test_names_and_patterns() -> None:
+    assert {decision.name for decision in explain(model(), ["w?", "x"])} == {"w1", "w2", "x"}
+    assert explain(model(), ["nothing"]) == ()
+
+
+def test_the_model_is_not_changed() -> None:
+    proto = model()
+    before = proto.SerializeToString()
+    explain(proto)
+    assert proto.SerializeToString() == before
+
+
+def test_a_written_model() -> None:
+    gated = insert_gates(model(), widths=(8,), keep_float=["z"])
+    written = write_back(gated, Mirror(gated).plan())
+    found = reasons(explain(written))
+    assert found["x", Verdict.QUANTIZED] == "Conv 'c1' multiplies it at 8 bits"
+    assert found["c1", Verdict.INTEGER] == ""
+    assert found["z", Verdict.FLOAT]
