@@ -1,4 +1,4 @@
-"""How closely two models agree on the same samples."""
+"""Measures how closely two models agree on the same samples."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnx_cgmq.ort.session import Outputs
 
 @dataclass
 class Agreement:
-    """How the outputs of two models compare, summed over batches.
+    """How the outputs of a deployed model and its reference compare, summed over batches.
 
     Attributes:
-        samples: Samples compared.
-        classified: Those for which an output holds class scores.
-        agreeing: Those of the same class in both models.
-        correct: Those that the deployed model classifies right.
-        reference_correct: Those that the reference classifies right.
-        largest: Largest difference of any two values; infinite if an output of one model has more
-            rows than that of the other, as when they find different numbers of boxes.
-        total: Sum of all differences.
+        samples: Number of samples compared.
+        classified: Number of samples for which an output has class scores.
+        agreeing: Number of samples that have the same class in both models.
+        correct: Number of samples that the deployed model classifies right.
+        reference_correct: Number of samples that the reference classifies right.
+        largest: The largest absolute difference of two values. It is infinite if an output has
+            more rows in one model than in the other, as when they find different numbers of boxes.
+        total: The sum of all absolute differences.
         values: Number of values compared.
     """
 
@@ -40,10 +40,15 @@ class Agreement:
     values: int = 0
 
     def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
-        """Takes the outputs of both models for a batch.
+        """Adds the outputs of both models for a batch.
+
+        Args:
+            deployed: Outputs of the deployed model by name.
+            reference: Outputs of the reference by name.
+            batch: The batch, with its labels if there are any.
 
         Raises:
-            ModelError: The models have different outputs.
+            ModelError: The models have different outputs, or outputs of different shapes.
         """
         if deployed.keys() != reference.keys():
             raise ModelError(
@@ -55,7 +60,8 @@ class Agreement:
             if array.ndim != other.ndim or array.shape[1:] != other.shape[1:]:
                 raise ModelError(
                     f"output {name!r} has shape {list(array.shape)} in the deployed model and "
-                    f"{list(other.shape)} in the reference; give the model that it was made from"
+                    f"{list(other.shape)} in the reference; give the model that the deployed one "
+                    "was made from"
                 )
             if array.shape == other.shape:
                 self._add_difference(array, other)
@@ -68,17 +74,17 @@ class Agreement:
 
     @property
     def mean(self) -> float:
-        """Mean difference of values."""
+        """The mean absolute difference of values."""
         return self.total / max(1, self.values)
 
     def share(self, count: int) -> float | None:
-        """``count`` as a share of the samples that have a class, or ``None`` if none has."""
+        """Returns ``count`` as a share of the samples with class scores, ``None`` without any."""
         return count / self.classified if self.classified else None
 
     def _add_difference(self, array: npt.NDArray[Any], other: npt.NDArray[Any]) -> None:
         with np.errstate(invalid="ignore"):
             difference = np.abs(array.astype(np.float64) - other.astype(np.float64))
-        # Equal infinities (masked scores) do not differ.
+        # Equal infinities (of masked scores) do not differ, but their difference is NaN.
         difference = np.where(array == other, 0.0, difference)
         if difference.size:
             self.largest = float(np.maximum(self.largest, difference.max()))
@@ -97,7 +103,7 @@ class Agreement:
 
 
 def _class_output(outputs: Outputs, rows: int) -> str | None:
-    """The first float output with one score for each class: the one that learning takes too."""
+    """Returns the name of the first float output ``[rows, classes]``, as learning does."""
     for name, array in outputs.items():
         is_matrix = array.ndim == 2 and array.dtype.kind == "f"
         if is_matrix and len(array) == rows and array.shape[1] > 1:

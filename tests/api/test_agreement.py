@@ -1,4 +1,4 @@
-"""Agreement of outputs, summed over batches."""
+"""How the outputs of two models agree, summed over batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _batch(labels=None, size=3) -> Batch:
     return Batch({}, labels, np.arange(size), size)
 
 
-def test_classes_and_differences_add_up_over_batches() -> None:
+def test_agreement_adds_up_classes_and_differences_over_batches() -> None:
     agreement = Agreement()
     a = {"y": np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], np.float32)}
     b = {"y": np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 2.0]], np.float32)}
@@ -37,7 +37,7 @@ def test_equal_infinities_do_not_differ() -> None:
 
 
 @pytest.mark.parametrize("other", [{"z": np.zeros(3)}, {"y": np.zeros((3, 2))}])
-def test_other_outputs_are_refused(other) -> None:
+def test_models_with_other_outputs_or_shapes_are_refused(other) -> None:
     with pytest.raises(ModelError, match="output"):
         Agreement().add({"y": np.zeros(3)}, other, _batch())
 

@@ -44,7 +44,7 @@ CASES = {
         "y = MatMul(h, v2)",
     ),
     "also an output": (ROWS, "y = MatMul(x, w) z = MatMul(y, w)"),
-    "scaled": ("float[n, 8] x", "h = Gemm<alpha=0.5>(x, w) y = Gemm(h, w)"),
+    "scaled": ("float[8, 8] x", "h = Gemm<alpha=0.5>(x, x) y = Gemm(h, w)"),
     "einsum": (ROWS, 'h = Einsum<equation="nab,bc->nac">(x, w) y = MatMul(h, w)'),
 }
 

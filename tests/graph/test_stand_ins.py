@@ -47,7 +47,7 @@ def test_types_pass_through_quantizers_of_onnxruntime() -> None:
     assert [(n.op_type, len(n.input)) for n in proto.graph.node[::2]] == [("Cast", 1)] * 2
 
 
-def test_subgraphs_too() -> None:
+def test_quantizers_in_subgraphs_are_replaced_too() -> None:
     body = helper.make_graph(
         [quant("x", "inner", "b")],
         "body",

@@ -1,4 +1,4 @@
-"""What learns, and how fast."""
+"""Which tensors learn, and how fast."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_only_quantized_tensors_and_ranges_learn() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_update_that_is_not_finite_is_refused(value) -> None:
+def test_a_gradient_that_is_not_finite_prevents_the_update(value) -> None:
     mirror = _mirror()
     optimizer = Optimizer(mirror, Config())
     weight = mirror.value_parameters["w"]
@@ -52,7 +52,7 @@ def test_an_update_that_is_not_finite_is_refused(value) -> None:
     assert not torch.equal(weight, before)
 
 
-def test_the_default_learning_rate_falls_with_depth() -> None:
+def test_the_default_learning_rate_falls_with_the_number_of_weights() -> None:
     def rate(weights: int) -> float:
         spec = SimpleNamespace(role=Role.WEIGHT)
         quantizers = {str(index): SimpleNamespace(spec=spec) for index in range(weights)}

@@ -36,7 +36,7 @@ from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
 from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.graph.files.load import load_model, save_model
-from onnx_cgmq.ort.session import counted, open_session, run_batch
+from onnx_cgmq.ort.session import open_session, run_batch, without_padding
 from tools.fetch.deploy_models import SUBJECTS, Arrays, Subject
 
 RESULTS = Path("docs/benchmarks/deploy")
@@ -162,7 +162,7 @@ def run_torch(mirror: cgmq.Mirror, batch: Batch) -> Arrays:
     inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
     with torch.no_grad():
         outputs = mirror.eval()(inputs)
-    return {name: counted(value.numpy(), batch) for name, value in outputs.items()}
+    return {name: without_padding(value.numpy(), batch) for name, value in outputs.items()}
 
 
 def train(arguments: argparse.Namespace) -> None:
