@@ -1,4 +1,4 @@
-"""What versions of onnxruntime accept, as ``tools/measure_runtimes.py`` found out."""
+"""What versions of onnxruntime accept, as ``tools/measure/runtime_features.py`` found out."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from toys import mlp, toy_data
 
 from onnx_cgmq.api import benchmark
 from onnx_cgmq.api.benchmark import bench
 from onnx_cgmq.errors import ConfigError, DataError, ModelError
+from tests.support.toys import mlp, toy_data
 
 FAST = {"rounds": 2, "round_seconds": 1e-6}
 

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from toys import convnet, mlp, toy_data
 
 import onnx_cgmq
 from onnx_cgmq.api import pipeline
@@ -32,6 +31,7 @@ from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
 from onnx_cgmq.writing.write_back import Written
+from tests.support.toys import convnet, mlp, toy_data
 
 FAST = {"epochs": 8, "batch_size": 64}  # 3 steps an epoch, 6 of them guided
 GUIDED, SETTLED = 5, 10  # steps in the middle of an epoch of both phases

@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quant import quant
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAIN
 from onnx_cgmq.graph.qonnx import define_quant, is_quant
 from onnx_cgmq.ort.session import open_session
+from tests.support.quant import quant
 
 
 def model_of(x, inputs, attributes, domain=QUANT_DOMAIN) -> ir.Model:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from costs import GRAPHS, gated, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from onnx_cgmq.cost.bound import Bound, CostKind
 from onnx_cgmq.cost.budget import Budget
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.learn.assignment import Ladders, Widths, narrow_until, widen_within
+from tests.support.costs import GRAPHS, gated, random_widths, tables
 
 
 def _model(granularity: Granularity = Granularity.TENSOR, graph="mlp", table=None) -> CostModel:

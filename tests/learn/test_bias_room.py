@@ -8,9 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from plans import make_plan
-from referee import optimized_operators
-from toys import convnet, toy_data
 
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
@@ -19,6 +16,9 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
+from tests.support.referee import optimized_operators
+from tests.support.toys import convnet, toy_data
 
 
 def _dead_channel() -> onnx.ModelProto:

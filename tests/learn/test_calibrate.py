@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toys import convnet, mlp, toy_data
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples, open_data
@@ -15,6 +14,7 @@ from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
 from onnx_cgmq.preparation.prepare import prepare
+from tests.support.toys import convnet, mlp, toy_data
 
 
 def _mirror(model, **settings) -> tuple[Mirror, Samples]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from toys import mlp, toy_data
 
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
@@ -13,6 +12,7 @@ from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import mlp, toy_data
 
 
 def _evaluator(held_out=None, batch="n", loss="auto") -> tuple[Evaluator, Mirror]:

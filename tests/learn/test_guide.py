@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from toys import convnet, gated_mirror, guided_steps, mlp
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.errors import BoundError
@@ -15,6 +14,7 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.settings.config import Direction
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.toys import convnet, gated_mirror, guided_steps, mlp
 
 GRANULARITIES = [granularity.value for granularity in Granularity]
 

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from toys import mlp, toy_data
 
 from onnx_cgmq.api.pipeline import checkpoint_path, quantize
 from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
@@ -25,6 +24,7 @@ from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import mlp, toy_data
 
 STEPS = 6  # an epoch
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
-from toys import make_model
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.optimizer import Optimizer, default_learning_rate
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import make_model
 
 
 def _mirror() -> Mirror:

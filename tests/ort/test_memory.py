@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from toys import make_model
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.ort.memory import peak_bytes
+from tests.support.toys import make_model
 
 
 @pytest.mark.skipif(

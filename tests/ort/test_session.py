@@ -2,8 +2,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from plans import make_plan
-from toys import mlp
 
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.data import open_data
@@ -13,6 +11,8 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.ort.session import open_session, open_written, run_onnxruntime
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
+from tests.support.toys import mlp
 
 DOUBLE = """
     <ir_version: 10, opset_import: ["" : 21]>

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from convolutions import LAYERS, network
 from packaging.version import Version
-from plans import draw_widths, make_plan
 
 from onnx_cgmq.contract.identifiers import RUNTIME_KEY
 from onnx_cgmq.errors import ConfigError, ModelError
@@ -16,6 +14,8 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import LAYERS, network
+from tests.support.plans import draw_widths, make_plan
 
 
 @pytest.fixture(autouse=True)
