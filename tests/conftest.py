@@ -1,10 +1,12 @@
+"""One thread for every process that runs tests, and for every process that a test starts.
+
+The tensors of the tests are tiny: threads would only wait for each other, and the workers of
+pytest-xdist would take each other's cores. torch and numpy read the variable when they are
+imported, which is after pytest has read this file.
+"""
+
 from __future__ import annotations
 
-import pytest
-import torch
+import os
 
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Tiny tensors: threads would only wait for each other."""
-    torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
