@@ -13,6 +13,8 @@ from toys import CLASSES
 
 from onnx_cgmq.settings.config import Config
 
+pytestmark = pytest.mark.slow
+
 STEPS, SIZE, HIDDEN = 5, 4, 6
 
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import pytest
 from bounds import check_any_bound, check_minimum, configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 from toys import CLASSES, make_model
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 CACHE = Path(__file__).parent.parent.parent / ".cache" / "models"
 FILES = sorted(CACHE.glob("*.onnx"))
 SIZES = {

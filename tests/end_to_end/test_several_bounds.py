@@ -24,6 +24,8 @@ from onnx_cgmq.settings import Target, load_target
 from onnx_cgmq.settings.config import Config
 from onnx_cgmq.writing.write_back import write_back
 
+pytestmark = pytest.mark.slow
+
 FORMS = {"generic": "ort", "ort-cpu": "ort", "native": "native", "qonnx": "qonnx"}
 
 

@@ -93,6 +93,7 @@ def test_starts_as_the_float_model(granularity, optimize):
         np.testing.assert_array_equal(run(gated, x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4, 8, 16])
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_narrow_gates_run_and_matter(granularity, width):

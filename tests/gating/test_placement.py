@@ -157,6 +157,7 @@ def at_widths(proto, width, **settings):
     return gated, plan, write_back(gated, plan, compact=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("width", [4, 8, 32])
 @pytest.mark.parametrize("name", MODELS)

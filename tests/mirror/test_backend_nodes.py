@@ -19,6 +19,8 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import to_torch
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = {
     "ImageDecoder": "reads image files",
 }

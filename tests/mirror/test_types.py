@@ -21,6 +21,8 @@ from onnx_cgmq.errors import CgmqError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, to_torch
 
+pytestmark = pytest.mark.slow
+
 HELD = {
     {"FLOAT": "tensor(float)"}.get(t.name, f"tensor({t.name.lower()})"): t.value
     for t in TORCH_DTYPES

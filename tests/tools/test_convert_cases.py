@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 from backend_cases import Case, load
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parent.parent.parent / "tools" / "convert_cases.py"
 
 

@@ -137,6 +137,7 @@ def test_symmetric_activations_are_unsigned_codes(width) -> None:
     assert inspect(written).bops == plan.cost.bops
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_graphs_and_plans(data) -> None:
@@ -210,6 +211,7 @@ def test_notes_of_exporters_are_left_out_and_those_of_the_model_stay():
     assert not any(node.metadata_props or node.doc_string for node in written.graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
 @pytest.mark.parametrize("weight_ranges", ["tensor", "channel"])
 def test_exact_steps_give_the_same_bits_in_every_kernel(granularity, weight_ranges) -> None:
