@@ -19,6 +19,12 @@ from onnx_cgmq.settings.config import Config
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def tensor(name, *shape):
     return numpy_helper.from_array(RNG.normal(size=shape).astype(np.float32), name)
 

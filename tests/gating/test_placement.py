@@ -21,6 +21,12 @@ from onnx_cgmq.writing.write_back import write_back
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def model(nodes, inputs, outputs, **weights) -> onnx.ModelProto:
     """Inputs and outputs are ``name=shape`` dicts of float tensors; ``ids`` is int64."""
 
