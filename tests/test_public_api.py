@@ -139,6 +139,7 @@ def test_import_is_light_and_silent() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_submodules_do_not_hide_functions() -> None:
     # Importing a submodule sets an attribute of its name on the package.
     code = (

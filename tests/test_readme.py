@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snippets = SNIPPET.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(snippets) == 3

@@ -71,6 +71,7 @@ def sequences() -> onnx.ModelProto:
     return onnx.parser.parse_model(text)
 
 
+@pytest.mark.slow
 def test_sizes_that_a_model_leaves_open_are_those_of_the_data() -> None:
     x = np.random.default_rng(0).normal(size=(64, 5, 2)).astype(np.float32)
     result = quantize(sequences(), {"x": x}, "6.25%", epochs=1, fix={"w": 4})
@@ -115,6 +116,7 @@ def test_a_run_writes_the_files_and_events_that_it_reports(tmp_path) -> None:
     assert written.count("epoch") == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("granularity", "prune"),
     [
@@ -139,16 +141,19 @@ def test_written_files_of_every_granularity_keep_the_bound(granularity, prune, t
         assert any((tensor.widths == 0).any() for tensor in result.plan.tensors.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"granularity": "element", "direction": "gradient"}])
 def test_the_same_seed_gives_the_same_plan(settings) -> None:
     plans = [_run(seed=3, **settings).plan.to_json() for _ in range(2)]
     assert plans[0] == plans[1]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_plan() -> None:
     assert _run(seed=3).plan.to_json() != _run(seed=4).plan.to_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, GUIDED, SETTLED])
 @pytest.mark.parametrize("granularity", ["tensor", "element"])
 def test_ctrl_c_writes_the_best_model_that_keeps_the_bound(step, granularity, tmp_path) -> None:
@@ -178,6 +183,7 @@ def test_a_time_limit_ends_a_run_like_ctrl_c(tmp_path) -> None:
     assert onnx_cgmq.inspect(output).rbop <= 0.015
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [GUIDED, SETTLED])
 @pytest.mark.parametrize("granularity", ["tensor", "element"])
 def test_a_killed_run_goes_on_to_the_same_plan(step, granularity, tmp_path) -> None:
@@ -195,11 +201,13 @@ def test_a_killed_run_goes_on_to_the_same_plan(step, granularity, tmp_path) -> N
     assert resumed.plan.to_json() == _run(granularity=granularity).plan.to_json()
 
 
+@pytest.mark.slow
 def test_resuming_with_nothing_to_resume_is_a_new_run(tmp_path) -> None:
     assert _run(output=tmp_path / "out.onnx", resume=True).complete
     assert _run(resume=True).complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"bound": "4%"}, {"seed": 1}, {"granularity": "channel"}, {"model": mlp(1)}]
 )
@@ -211,6 +219,7 @@ def test_resuming_with_other_settings_is_refused(change, tmp_path) -> None:
         _run(output=output, resume=True, **change)
 
 
+@pytest.mark.slow
 def test_the_time_limit_may_change_between_parts_of_a_run(tmp_path) -> None:
     output = tmp_path / "out.onnx"
     with pytest.raises(Kill):
@@ -361,6 +370,7 @@ def test_held_out_samples_may_be_given() -> None:
     assert result.check.samples == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, {"granularity": "element"}, {"epochs": 1, "batch_size": 512}]
 )
@@ -375,6 +385,7 @@ def test_without_integer_kernels_tensors_may_stay_at_32_bits() -> None:
     assert max(tensor.widths.max() for tensor in plan.tensors.values()) == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
 def test_without_integer_kernels_the_bound_is_kept(granularity, tmp_path) -> None:
     output, model = tmp_path / "out.onnx", mlp()
@@ -385,6 +396,7 @@ def test_without_integer_kernels_the_bound_is_kept(granularity, tmp_path) -> Non
     assert check.class_agreement == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["size:20%", "220B"])
 def test_a_bound_on_the_size_is_kept(bound, tmp_path) -> None:
     output = tmp_path / "out.onnx"

@@ -13,6 +13,8 @@ from onnx_cgmq.settings.config import Config
 from tests.support.bounds import check_any_bound, check_minimum, configs
 from tests.support.toys import CLASSES
 
+pytestmark = pytest.mark.slow
+
 STEPS, SIZE, HIDDEN = 5, 4, 6
 
 

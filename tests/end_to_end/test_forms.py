@@ -12,6 +12,8 @@ from onnx_cgmq.data.source import open_data
 from onnx_cgmq.ort.session import open_session, open_written
 from tests.support.networks import NETWORKS, export
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("ignore")  # deprecations of the exporters
 @pytest.mark.parametrize("name", NETWORKS)

@@ -24,6 +24,8 @@ from onnx_cgmq.writing.write_back import write_back
 from tests.support.costs import GRAPHS, product_table, tables
 from tests.support.toys import guided_steps, mlp, toy_data
 
+pytestmark = pytest.mark.slow
+
 FORMS = {"generic": "ort", "ort-cpu": "ort", "native": "native", "qonnx": "qonnx"}
 
 

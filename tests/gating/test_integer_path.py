@@ -227,6 +227,7 @@ def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
     assert not {*floats, "Div", "HardSigmoid"} & set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 2])
 @pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES])
 def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits) -> None:

@@ -21,6 +21,12 @@ from tests.support.plans import make_plan
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def model(nodes, inputs, outputs, **weights) -> onnx.ModelProto:
     """Inputs and outputs are ``name=shape`` dicts of float tensors; ``ids`` is int64."""
 
@@ -157,6 +163,7 @@ def at_widths(proto, width, **settings):
     return gated, plan, write_back(gated, plan, compact=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("width", [4, 8, 32])
 @pytest.mark.parametrize("name", MODELS)

@@ -31,6 +31,7 @@ def _all(model: CostModel, bits: int) -> Widths:
     return {n: np.full(s.gate_shape, bits, dtype=np.int64) for n, s in model.specs.items()}
 
 
+@pytest.mark.slow
 @given(
     graph=st.sampled_from(list(GRAPHS)),
     granularity=st.sampled_from(list(Granularity)),

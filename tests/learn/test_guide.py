@@ -84,6 +84,7 @@ def test_gates_of_a_short_run_move_more_often() -> None:
     assert guide.costs[0] > guide.bounds[0].limit / 4  # not fallen to the bottom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", list(Direction))
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_the_bound_is_reached_within_the_steps_given(granularity, direction) -> None:
@@ -98,6 +99,7 @@ def test_the_bound_is_reached_in_a_run_of_few_steps() -> None:
     assert any(guided_steps(mirror, guide, data, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", ["1%", "3%", "size:15%"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_settled_widths_keep_the_bound_and_no_gate_could_widen(granularity, bound) -> None:
@@ -166,6 +168,7 @@ def test_enforce_narrows_the_least_important_gates_to_the_bound() -> None:
     assert widths[:, :6].mean() > 1.5 * widths[:, 6:].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("steps", [0, 6])
 def test_the_plan_of_a_guided_mirror_keeps_the_bound_without_settling(granularity, steps) -> None:
@@ -190,6 +193,7 @@ def test_costs_follow_widths_that_are_set_outside_of_the_guide() -> None:
     assert guide.costs[0] == guide.budget.costs(guide.widths)[0] > guide.bounds[0].limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 8, 16, 32])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_the_gate_of_an_input_of_fixed_width_never_moves(granularity, width) -> None:

@@ -51,6 +51,7 @@ def _stop_at(step):
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, STEPS + 3, 3 * STEPS])
 def test_a_stopped_run_goes_on_where_it_was(step, tmp_path) -> None:
     output, events = tmp_path / "out.onnx", []
@@ -61,6 +62,7 @@ def test_a_stopped_run_goes_on_where_it_was(step, tmp_path) -> None:
     assert resumed.plan.to_json() == _run(None).plan.to_json()
 
 
+@pytest.mark.slow
 def test_a_time_limit_starts_anew_with_each_call(tmp_path, monkeypatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -27,6 +27,8 @@ from tools.fetch.backend_cases import (
     set_aside,
 )
 
+pytestmark = pytest.mark.slow
+
 REFUSALS = {
     "ImageDecoder": "reads image files",
 }

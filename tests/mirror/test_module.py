@@ -212,6 +212,7 @@ def test_copies_conversions_and_state() -> None:
     assert mirror.double()(x.double())["y"].dtype is torch.float64
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph() -> None:
     mirror = Mirror(_model())
     compiled = torch.compile(mirror, fullgraph=True, backend="eager")

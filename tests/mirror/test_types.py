@@ -21,6 +21,8 @@ from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, to_torch
 from tools.fetch.backend_cases import Case, load, set_aside
 
+pytestmark = pytest.mark.slow
+
 HELD = {
     {"FLOAT": "tensor(float)"}.get(t.name, f"tensor({t.name.lower()})"): t.value
     for t in TORCH_DTYPES

@@ -15,6 +15,12 @@ from onnx_cgmq.preparation.prepare import is_prepared, prepare
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def tensor(name, *shape, positive=False):
     array = RNG.normal(size=shape).astype(np.float32) * 0.3
     return numpy_helper.from_array(np.abs(array) + 0.1 if positive else array, name)

@@ -105,6 +105,7 @@ def test_widths_that_differ_by_channel_of_an_activation_are_float_nodes() -> Non
     assert quantizer(written, "x").op_type == "DequantizeLinear"
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     granularity=st.sampled_from(["tensor", "channel", "element"]),

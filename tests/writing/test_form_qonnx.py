@@ -147,6 +147,7 @@ def test_convolutions_say_their_kernel() -> None:
     assert kernel_shapes(write_back(model, plan_of(model), form="qonnx")) == [[3, 3], [3, 3]]
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     granularity=st.sampled_from(["tensor", "channel", "element"]),

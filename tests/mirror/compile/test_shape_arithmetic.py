@@ -90,6 +90,7 @@ def test_values_can_be_asked_for_as_tensors() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph_for_all_sizes() -> None:
     for name in ("flatten", "part of a shape", "expand", "range", "quotients"):
         mirror = Mirror(ir.from_proto(_model(name)))

@@ -194,6 +194,7 @@ def test_gradients(coordinates: str) -> None:
         assert_gradients(model, {"x": _image(1, 1, 4, 5).astype(np.float64)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_one_graph_for_the_compiler(mode: str) -> None:
     torch._dynamo.reset()

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_broken_files_end_in_an_error_or_a_right_result(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools.fetch.backend_cases import Case, load
 from tools.workers import convert_cases as tool
+
+pytestmark = pytest.mark.slow
 
 
 def _case(name: str) -> Case:

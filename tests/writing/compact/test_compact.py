@@ -31,6 +31,7 @@ def kernels(model: ir.Model, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_the_same_model_in_fewer_bytes(data, tmp_path_factory) -> None:
