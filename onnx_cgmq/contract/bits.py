@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the command line shows its help without loading NumPy
+    import numpy as np
+    import numpy.typing as npt
 
 FLOAT_BITS = 32
 """The width that stands for the float value, which is not quantized."""
@@ -105,6 +107,8 @@ def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.ND
         step: Positive steps, any shape.
         significant_bits: How many bits to keep, at least 1.
     """
+    import numpy as np
+
     mantissa, exponent = np.frexp(step)
     scale = np.float32(2**significant_bits)
     rounded = np.ldexp(np.round(mantissa * scale) / scale, exponent)
@@ -183,6 +187,8 @@ class Ladder:
 
     def widths_of(self, gate: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """The widths that an array of gates selects: ``T(g)``, same shape, int64."""
+        import numpy as np
+
         index = np.clip(np.ceil(gate).astype(np.int64), 0, len(self.nonzero))
         lowest = 0 if self.prunes else self.nonzero[0]
         return np.array((lowest, *self.nonzero), dtype=np.int64)[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from typing import Annotated, Any
@@ -90,3 +91,19 @@ class CostTable(BaseModel):
         columns = enumerate(self.activations)
         column = next((index for index, width in columns if width >= activation), None)
         return self.float if row is None or column is None else row[column]
+
+    def to_toml(self) -> str:
+        """The table as lines of a target's TOML file."""
+        rows = (
+            f"{width} = [{', '.join(str(_plain(cost)) for cost in row)}]"
+            for width, row in self.weights.items()
+        )
+        lines = (
+            "[cost]",
+            f"unit = {json.dumps(self.unit, ensure_ascii=False)}",
+            f"float = {_plain(self.float)}",
+            f"activations = {list(self.activations)}",
+            "[cost.weights]",
+            *rows,
+        )
+        return "".join(f"{line}\n" for line in lines)

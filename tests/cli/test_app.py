@@ -27,7 +27,7 @@ def test_unknown_command(cli):
 
 
 def test_help_loads_nothing_heavy():
-    heavy = "{'torch', 'onnx', 'onnxruntime', 'onnxscript'}"
+    heavy = "{'torch', 'numpy', 'onnx', 'onnxruntime', 'onnxscript'}"
     code = (
         "import sys; sys.argv = ['onnx-cgmq', '--help']\n"
         "from onnx_cgmq.cli import main\n"
