@@ -12,7 +12,7 @@ from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.integer_path import needs_quantized_output
-from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_integer_kernel
+from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_kernel_reason
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nodes import node_key, standard_op
@@ -73,7 +73,7 @@ def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
         return "MatMulNBits dequantizes its weight and multiplies floats"
     reasons = [*_operands(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
-        reasons.append(no_integer_kernel(node))
+        reasons.append(no_kernel_reason(node))
     reasons += _output(node)
     reasons += _bias(node, spec)
     return next(iter(reasons), f"onnxruntime runs {runs}; the file does not tell why")
@@ -87,18 +87,19 @@ def _operands(node: ir.Node, spec: OpSpec, operands: Operands) -> Iterator[str]:
             continue
         what, widest = f"{reading.role.value} '{reading.name}'", int(np.max(reading.widths))
         if widest > INTEGER_KERNEL_BITS:
-            yield f"{what} has {widest} bits, integer kernels take {INTEGER_KERNEL_BITS}"
+            limit = f"but integer kernels take at most {INTEGER_KERNEL_BITS}"
+            yield f"{what} has {widest} bits, {limit}"
         elif reading.role is Role.ACTIVATION:
             if reading.widths.ndim:
-                yield f"{what} has a width for each {reading.granularity.value}"
+                yield f"{what} has a width for each {reading.granularity.value}, not one width"
             elif reading.stored not in _BYTES:
-                yield f"{what} is {reading.stored.name}, integer kernels take INT8 and UINT8"
+                yield f"{what} is {reading.stored.name}, but integer kernels take INT8 and UINT8"
         else:
             dtype = _dequantized_type(value)
             if dtype is not None and dtype not in _BYTES:
-                yield f"{what} is {dtype.name}, which a Cast to INT8 has to make known first"
+                yield f"{what} is {dtype.name}, which integer kernels take only behind Cast to INT8"
             elif index == 0 and standard_op(node) in ("Gemm", "MatMul"):
-                yield f"{what} is the first factor"
+                yield f"{what} is the first factor, but integer kernels take it as the second"
 
 
 def _dequantized_type(value: ir.Value) -> ir.DataType | None:
@@ -126,4 +127,4 @@ def _bias(node: ir.Node, spec: OpSpec) -> Iterator[str]:
     bias = spec.bias_value(node)
     producer = bias.producer() if bias is not None else None
     if bias is not None and (producer is None or standard_op(producer) != "DequantizeLinear"):
-        yield f"bias '{bias.name}' is float, integer kernels add INT32"
+        yield f"bias '{bias.name}' is float, but integer kernels add INT32"

@@ -18,7 +18,7 @@ from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.table import macs_by_pair
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.gating.live_sets import noted_live_sets
+from onnx_cgmq.gating.live_sets import embedded_live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
@@ -84,7 +84,7 @@ def inspect(
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
     weights = {name for name, reading in readings.items() if reading.role is Role.WEIGHT}
-    live = noted_live_sets(graph)
+    live = embedded_live_sets(graph)
     claimed = {name: claim["widths"] for name, claim in claims.items() if "widths" in claim}
     macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
     multiplied: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.identifiers import FORM_KEY, GATED_DOMAIN, SHAPES_KEY
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import ConfigError
-from onnx_cgmq.gating.live_sets import live_sets, note_live_sets
+from onnx_cgmq.gating.live_sets import embed_live_sets, live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.integer_types import ir_version, quantizer_opset
@@ -104,7 +104,7 @@ def write(
             del model.metadata_props[key]
     model.metadata_props[FORM_KEY] = form.value
     embed_plan(model, plan, tensors.specs, names)
-    note_live_sets(model, live)
+    embed_live_sets(model, live)
     return Written(model, kernels)
 
 

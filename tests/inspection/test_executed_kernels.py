@@ -85,15 +85,18 @@ def test_integer_kernels_of_a_written_model() -> None:
 
 def test_wide_tensors_are_the_reason() -> None:
     found = kernels(written({**WIDTHS, "w": 16}))
-    assert found["fc0"] == (Kernel.FLOAT, "weight 'w' has 16 bits, integer kernels take 8")
+    assert found["fc0"] == (
+        Kernel.FLOAT,
+        "weight 'w' has 16 bits, but integer kernels take at most 8",
+    )
     assert found["fc1"][0] is Kernel.INTEGER
 
 
 def test_a_float_model_is_float() -> None:
     reasons = {reason for kernel, reason in kernels(mlp()).values() if kernel is Kernel.FLOAT}
     assert reasons == {
-        "activation 'x' has 32 bits, integer kernels take 8",
-        "activation 'r' has 32 bits, integer kernels take 8",
+        "activation 'x' has 32 bits, but integer kernels take at most 8",
+        "activation 'r' has 32 bits, but integer kernels take at most 8",
     }
 
 
@@ -126,7 +129,7 @@ def test_16_bit_activations() -> None:
         v = DequantizeLinear(w8, s, zw) [m] h = MatMul(f, v) y = Add(h, a)"""
     kernel, reason = kernels(foreign(body))["m"]
     assert kernel is Kernel.FLOAT
-    assert reason.endswith("has 16 bits, integer kernels take 8")
+    assert reason.endswith("has 16 bits, but integer kernels take at most 8")
 
 
 def test_what_onnxruntime_cannot_load_is_said_and_no_error() -> None:
