@@ -160,9 +160,7 @@ def at_widths(proto, width, **settings):
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("width", [4, 8, 32])
 @pytest.mark.parametrize("name", MODELS)
-def test_written_models_equal_gated_models_in_output_and_cost(
-    name, width, granularity
-) -> None:
+def test_written_models_equal_gated_models_in_output_and_cost(name, width, granularity) -> None:
     proto = MODELS[name]()
     settings = {"granularity": granularity, "activation_granularity": "tensor"}
     gated, plan, written = at_widths(proto, width, **settings)
