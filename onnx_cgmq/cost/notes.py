@@ -1,4 +1,4 @@
-"""What a user should know about cost and kernels of a gated graph before it is learned."""
+"""Notes on cost and kernels of a gated model, which a user should read before training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SHOWN = 3
 
 
 def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
-    """Sentences on multiply-accumulates that stay float, and on sizes that are not known.
+    """Writes notes on MAC nodes that stay float, and on sizes that are not known.
 
     Args:
         gated: The gated model.
-        kernels: Say as well what onnxruntime will run in floats whatever widths are learned.
+        kernels: Whether to write a note, too, on the nodes that onnxruntime will run in floats
+            whatever widths are learned.
     """
     sizes = Sizes(gated)
     float_nodes, open_nodes = [], []
@@ -36,28 +37,40 @@ def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
     notes = []
     if float_nodes:
         notes.append(
-            f"stay float, with operands of 32 bits, since they are inside of a subgraph or have no "
-            f"quantized form: {_listing(map(_named, float_nodes))}"
+            "these nodes stay float, with operands of 32 bits, because they are inside a subgraph "
+            f"or have no quantized form: {_listing(map(_named, float_nodes))}"
         )
     reasons = _float_kernels(gated, float_nodes) if kernels else []
     if reasons:
-        notes.append(f"onnxruntime will run in floats at any widths: {_listing(reasons, '; ')}")
+        notes.append(
+            "onnxruntime will run these nodes in floats whatever widths are learned: "
+            f"{_listing(reasons, '; ')}"
+        )
     if open_nodes:
-        notes.append(f"sizes that the data decide count as 1: {_listing(map(_named, open_nodes))}")
+        notes.append(
+            "these nodes have sizes that only the data decide, which count as 1: "
+            f"{_listing(map(_named, open_nodes))}"
+        )
     return tuple(notes)
 
 
 def _float_kernels(gated: ir.Model, known: Sequence[ir.Node]) -> list[str]:
-    """MAC nodes that have float kernels whatever is learned, with the reason."""
+    """Lists the MAC nodes that have float kernels whatever is learned, with the reasons.
+
+    Args:
+        gated: The gated model.
+        known: Nodes that another note is about.
+    """
     choices = predict_kernels(gated, narrowest_widths(gated))
     return [
-        f"{_named(node)}, since {choice.reason}"
+        f"{_named(node)}, because {choice.reason}"
         for node, choice in choices.items()
         if choice.kernel is Kernel.FLOAT and mac_spec(node) is not None and node not in known
     ]
 
 
 def _is_quantized(value: ir.Value) -> bool:
+    """Says whether an operand comes from a gated quantizer, perhaps through Transpose nodes."""
     path = transposes_above(value)
     node = path[-1].inputs[0].producer() if path and path[-1].inputs[0] else value.producer()
     return node is not None and is_gated_quantizer(node)
@@ -68,6 +81,7 @@ def _named(node: ir.Node) -> str:
 
 
 def _listing(items: Iterable[str], separator: str = ", ") -> str:
+    """Joins the first items, and says how many more there are."""
     shown = list(items)
     more = len(shown) - _SHOWN
     text = separator.join(shown[:_SHOWN])
