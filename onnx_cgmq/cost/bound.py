@@ -174,6 +174,7 @@ def share_text(kind: CostKind, cost: Amount, float_cost: Amount) -> str:
 
 
 def _parse(bound: BoundLike, float_cost: FloatCost, unit: str) -> Bound:
+    """Reads one bound, as :func:`parse_bounds` does."""
     if isinstance(bound, Bound):
         return bound
     if isinstance(bound, (int, float)):

@@ -290,4 +290,5 @@ def contraction(a: Sequence[Axis], b: Sequence[Axis]) -> tuple[Side, Side]:
 
 
 def _broadcast(one: int, other: int) -> int:
+    """Returns the size that two sizes broadcast to."""
     return other if one == 1 else one

@@ -49,7 +49,7 @@ class Cost(Protocol):
         """
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """Counts, exactly, what each gate adds to the cost when it alone widens.
+        """Counts what each gate adds to the cost when it alone widens, exactly.
 
         Args:
             widths: Present widths by tensor name.

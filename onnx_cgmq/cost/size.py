@@ -145,6 +145,7 @@ class SizeCost:
     def _growth(
         self, name: str, widths: npt.NDArray[np.int64], wider: npt.NDArray[np.int64]
     ) -> Array:
+        """Counts the bytes that a weight grows by if one gate alone widens, for every gate."""
         widest = int(widths.max())
         growth = np.zeros(wider.shape)
         for width in np.unique(wider[wider > widest]):

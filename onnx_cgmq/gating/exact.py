@@ -65,6 +65,7 @@ def exact_ranges(
 
 
 def _widths_of_ranges(spec: QuantizerSpec) -> tuple[int, ...]:
+    """Returns the width whose step decides each range, in the order of the ranges."""
     quantized = spec.ladder.quantized
     if spec.granularity is not Granularity.ELEMENT:
         return quantized

@@ -137,6 +137,7 @@ class _FunctionText:
         self.lines: list[str] = []
 
     def text(self, name: str, opset: int) -> str:
+        """Writes the whole function."""
         self._constant("zero", 0.0)
         for width in self.ladder.quantized:
             self._select_range(width)
@@ -230,6 +231,7 @@ class _FunctionText:
         self._add("y", f"Identity ({selected})")
 
     def _value(self, width: int) -> str:
+        """Names the value of ``x`` at a width."""
         return {0: "zero", FLOAT_BITS: "x"}.get(width, f"y_{width}")
 
     def _select_step(self) -> None:

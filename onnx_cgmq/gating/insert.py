@@ -70,8 +70,9 @@ def insert_gates(
     reads get a carried quantizer (:mod:`~onnx_cgmq.gating.integer_path`).
 
     Every gate starts at the widest width, so the result equals the float model exactly if 32 bits
-    are allowed. The bias of a node with an integer kernel is rounded, after its quantizer, to the
-    INT32 codes that the kernel adds; this has an effect once both operands have at most 8 bits.
+    are allowed and no quantizer is carried (these have 8 bits). The bias of a node with an integer
+    kernel is rounded, after its quantizer, to the INT32 codes that the kernel adds; this has an
+    effect once both operands have at most 8 bits.
 
     Nodes inside subgraphs (``If``, ``Loop``, ``Scan``) stay float.
 
@@ -120,30 +121,11 @@ def insert_gates(
 
 
 class _Inserter:
-    """Inserts quantizers into one model, at most one for every tensor.
-
-    Attributes:
-        model: The model.
-        graph: Its graph.
-        config: The settings.
-        quantized: Each quantized tensor with its quantizer node and spec, so far.
-        axes: Channel axis of every weight, or ``None``.
-        nonnegative: Values that can't be negative.
-        choices: The user's choices for single tensors.
-        transposed: Each transposed weight with its quantized counterpart, so far.
-    """
+    """Inserts quantizers into one model, at most one for every tensor."""
 
     def __init__(
         self, model: ir.Model, config: Config, nodes: list[tuple[ir.Node, OpSpec]]
     ) -> None:
-        """Prepares the insertion.
-
-        Args:
-            model: The prepared model, which is changed.
-            config: The settings.
-            nodes: The nodes whose operands get quantizers, with their entries in the table of
-                operators.
-        """
         self.model = model
         self.graph = model.graph
         self.config = config
@@ -183,15 +165,9 @@ class _Inserter:
     def _quantizer_of(
         self, value: ir.Value, node: ir.Node, op: OpSpec
     ) -> tuple[ir.Node, QuantizerSpec] | None:
-        """Returns the quantizer of an operand, and inserts it if it is not there yet.
+        """Returns the quantizer of an operand, and inserts it first if it is not there yet.
 
-        Args:
-            value: The operand, or the constant of which it is a transpose.
-            node: The node that reads it.
-            op: Entry of the node in the table of operators.
-
-        Returns:
-            Quantizer node and spec, or ``None`` if the user keeps the node float.
+        Returns ``None`` if the user keeps the node that reads the operand float.
         """
         name, weight = str(value.name), value.const_value is not None
         if not weight and self.choices.reads_float(node, name):
@@ -210,9 +186,7 @@ class _Inserter:
         return self.quantized[value]
 
     def _chosen_ladder(self, tensor: str, *, activation: bool) -> Ladder | None:
-        """Finds the widths that the user chose for a tensor, if any.
-
-        The width 32 (float) alone is allowed whatever the target says.
+        """Finds the widths that the user chose for a tensor; float is allowed on any target.
 
         Raises:
             ConfigError: The target does not have one of the widths.
@@ -233,16 +207,9 @@ class _Inserter:
     def _transpose_quantized(
         self, value: ir.Value, path: tuple[ir.Node, ...], quantized: ir.Value, before: ir.Node
     ) -> ir.Value:
-        """Transposes a quantized weight, as the graph transposes the float weight.
+        """Transposes a quantized weight, by copies of the nodes that transpose the float weight.
 
-        Args:
-            value: The transposed float weight.
-            path: The Transpose nodes that make it, the last one first.
-            quantized: The quantized weight.
-            before: The node that reads the result; new nodes go before it.
-
-        Returns:
-            The transposed quantized weight; the same one for every reader of ``value``.
+        The copies go before a node that reads ``value``; all its readers share them.
         """
         if value not in self.transposed:
             for mover in reversed(path):
@@ -261,15 +228,7 @@ class _Inserter:
         return self.transposed[value]
 
     def insert_carried(self, value: ir.Value, before: ir.Node) -> ir.Node:
-        """Inserts a carried quantizer.
-
-        Args:
-            value: An activation between integer kernels.
-            before: A node that reads it.
-
-        Returns:
-            The quantizer node.
-        """
+        """Inserts the carried quantizer of an activation before a node, and returns its node."""
         chosen = self._chosen_ladder(str(value.name), activation=True)
         spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
         why = (
@@ -280,13 +239,7 @@ class _Inserter:
         return self.quantized[value][0]
 
     def _insert_quantizer(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
-        """Inserts the quantizer of a tensor.
-
-        Args:
-            value: The tensor.
-            spec: What the quantizer is.
-            before: The node that it is inserted before.
-        """
+        """Inserts the quantizer of a tensor before a node."""
         name = spec.tensor
         high = _initial_high(value, spec)
         inputs: list[ir.Value] = [value]
@@ -318,17 +271,9 @@ class _Inserter:
         source: ir.Value,
         operands: list[tuple[ir.Node, QuantizerSpec]],
     ) -> ir.Value:
-        """Inserts a node that rounds a bias to the INT32 codes that an integer kernel adds.
+        """Inserts a node that rounds a quantized bias to the INT32 codes that a MAC node adds.
 
-        Args:
-            node: The MAC node that adds the bias. Every such node has its own rounding, because the
-                step of the accumulator depends on its operands.
-            bias: The float bias.
-            source: The bias behind its quantizer.
-            operands: The quantizers of both operands.
-
-        Returns:
-            The rounded bias.
+        Every MAC node needs its own, because the unit of its accumulator depends on its operands.
         """
         steps = [quantizer.outputs[1] for quantizer, _ in operands]
         accumulator = ir.Node(
@@ -363,11 +308,7 @@ def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
 
 
 def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> bool:
-    """Says whether a kernel can accumulate with one step, ``step_x * step_w``, per output channel.
-
-    That takes an activation with one gate, and as the other operand a weight or an activation with
-    one gate.
-    """
+    """Says whether ``step_x * step_w`` is one number, or one for each output channel."""
     if len(operands) != 2:
         return False
     (_, a), (_, b) = operands
@@ -376,10 +317,9 @@ def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> 
 
 
 def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float32]:
-    """Returns the ends of the ranges that a tensor starts with.
+    """Returns the first ends of ranges: the largest magnitude of a constant, 1 for an activation.
 
-    A constant starts with its largest magnitude, for each range. An activation starts with 1 and
-    gets its ranges by calibration.
+    Calibration then fits the ranges of activations.
     """
     if value.const_value is None:
         return np.ones(spec.range_shape, dtype=np.float32)

@@ -188,6 +188,7 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
 
 
 def _is_quantized(value: ir.Value) -> bool:
+    """Says whether a value is the output of a gated quantizer."""
     node = value.producer()
     return node is not None and is_gated_quantizer(node)
 

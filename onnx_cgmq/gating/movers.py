@@ -75,6 +75,7 @@ def movers_above(x: ir.Value) -> list[Mover]:
 
 
 def _has_other_outputs(node: ir.Node, value: ir.Value) -> bool:
+    """Says whether anything reads an output of a node other than ``value``."""
     others = [output for output in node.outputs if output is not value]
     return any(output.uses() or output.is_graph_output() for output in others)
 

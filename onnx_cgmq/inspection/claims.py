@@ -75,7 +75,7 @@ def _narrowest_widths(largest: IntArray, claim: Claim) -> IntArray:
 
 
 def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
-    """Returns, for each element, the narrowest width whose grid has the element's value.
+    """Returns the narrowest width whose grid has the value of an element, for every element.
 
     All grids are nested in the widest one, which the codes are on.
 

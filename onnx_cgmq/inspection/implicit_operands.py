@@ -49,11 +49,13 @@ def _eight_bits(node: ir.Node) -> ImplicitOperand:
 
 
 def _packed_matrix(node: ir.Node) -> ImplicitOperand:
+    """Describes the weight of MatMulNBits, which is packed in blocks."""
     shape = (int_attribute(node, "N", 0), int_attribute(node, "K", 0))
     return ImplicitOperand(int_attribute(node, "bits", 4), shape)
 
 
 def _rounded_in_blocks(node: ir.Node) -> ImplicitOperand | None:
+    """Describes the activation of MatMulNBits, which some accuracy levels round to 8 bits."""
     return (
         ImplicitOperand(8) if int_attribute(node, "accuracy_level", 0) == _INT8_ACCURACY else None
     )

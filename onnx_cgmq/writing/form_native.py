@@ -43,6 +43,7 @@ def write_native(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
 
 
 def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes a weight as packed codes and DequantizeLinear, or as floats."""
     grid = tensor.codes()
     if grid is None:
         return tensor.float_value(emit)
@@ -58,6 +59,7 @@ def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
 
 
 def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes an activation as QuantizeLinear and DequantizeLinear, or in float nodes."""
     plan, x = tensor.plan, tensor.source
     if plan.is_float or not plan.is_uniform:
         return write_float_activation(emit, plan, x)

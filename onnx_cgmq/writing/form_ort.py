@@ -88,12 +88,14 @@ class _Writer:
     def _write_bias(
         self, emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
     ) -> ir.Value:
+        """Writes a bias as INT32 if only integer kernels read it, and as floats otherwise."""
         readers = [use.node for use in emit.anchor.outputs[0].uses()]
         if step is None or self._integer_nodes.issuperset(readers):
             return write_bias(emit, plan, values, step)
         return write_float_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
+        """Writes a weight once for its integer kernels, and once for its float kernels."""
         spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
         uses = tuple(tensor.node.outputs[0].uses())
         integer = [use for use in uses if use.node in self._integer_nodes]
@@ -112,6 +114,7 @@ class _Writer:
         self._tensors.graph.remove(tensor.node, safe=True)
 
     def _write_activation(self, tensor: GatedTensor) -> None:
+        """Writes the codes of an activation, and its values for integer and for float kernels."""
         node, plan = tensor.node, tensor.plan
         emit = NodeWriter(node, tensor.name)
         if not has_codes(tensor.spec, plan.grid_width):

@@ -47,6 +47,7 @@ def write_qonnx(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
 
 
 def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes a weight as values on its grid and a ``Quant``, or as floats."""
     grid = tensor.codes()
     if grid is None:
         return tensor.float_value(emit)
@@ -56,6 +57,7 @@ def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
 
 
 def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes an activation as a ``Quant``, perhaps with a ``Clip``, or in float nodes."""
     plan, x = tensor.plan, tensor.source
     width, zero_point = plan.grid_width, plan.zero_point
     if plan.is_float or not plan.is_uniform:
