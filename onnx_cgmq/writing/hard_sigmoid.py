@@ -110,7 +110,7 @@ def _write_as_add(node: ir.Node, above: _Grid, below: _Grid) -> None:
 
 
 def _number_as_code(emit: NodeWriter, number: np.float32) -> ir.Value:
-    """Writes a number as the code 1 or -1 of a grid whose step is its magnitude, which is exact."""
+    """Writes a number exactly: as the code one above or below zero, at the step ``abs(number)``."""
     sign = 0 if number < 0 else 1
     inputs = [
         emit.constant("offset_code", np.uint8(sign)),
