@@ -28,8 +28,9 @@ LAYERS = (
 )
 """From the ground up: each may import what stands before it."""
 
-ENTRANCES = {"", "__main__"}
-"""What users start from: ``import onnx_cgmq`` and ``python -m onnx_cgmq``."""
+ENTRANCES = {"", "__main__", "examples"}
+"""What users start from: ``import onnx_cgmq``, ``python -m onnx_cgmq``, and example data, which use
+nothing of the package but its errors."""
 
 TORCH = {"mirror", "learn"}
 """Where torch may be imported; elsewhere only within a function, when a run starts."""
@@ -103,6 +104,12 @@ def test_files_import_nothing_from_a_higher_layer() -> None:
         if layer(name) in height and height[layer(other)] > height[layer(name)]
     ]
     assert not higher
+
+
+def test_examples_use_nothing_but_errors() -> None:
+    names = [name for name in FILES if layer(name) == "examples"]
+    assert names
+    assert {other for name in names for other in OWN[name]} <= {"examples", "errors"}
 
 
 def test_sub_folders_import_nothing_from_the_folder_above() -> None:

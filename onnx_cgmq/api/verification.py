@@ -22,8 +22,8 @@ from onnx_cgmq.cost.bound import (
     Bound,
     Bounds,
     CostKind,
+    bounds_text,
     parse_bounds,
-    text_of,
     unknown_cost,
 )
 from onnx_cgmq.cost.table import price_of
@@ -186,7 +186,7 @@ def verify(
         bops=report.bops,
         rbop=report.rbop,
         weight_bytes=report.weight_bytes,
-        bound=None if bounds is None else text_of(bounds),
+        bound=None if bounds is None else bounds_text(bounds),
         within_bound=None if bounds is None else True,
         peak_activation_bytes=report.peak_activation_bytes,
         table_cost=None if table is None else float(price_of(report.pairs, table)),

@@ -1,1 +1,4 @@
-"""What a plan costs: MACs, bit operations, bytes, and the bound; one formula for all uses."""
+"""Counts what widths cost: MACs, bit operations, bytes and table costs; and reads bounds on them.
+
+Learning, reports and the check of the written model all count with these formulas.
+"""

@@ -1,4 +1,4 @@
-"""Peak bytes of activations, as a cost of widths."""
+"""Counts the peak bytes of activations, as a cost of widths."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ _FLOAT = np.array(FLOAT_BITS, dtype=np.int64)
 
 
 def peak_bytes(sets: Sequence[LiveSet], widths: Widths) -> int:
-    """Bytes of the activations that are needed at the same time, at most, for one sample.
+    """Counts the bytes of the largest live set, for one sample.
 
-    Every tensor counts with its own bits, of its elements if these have widths of their own; the
-    bits of a set are rounded up to whole bytes together. Tensors without widths are float.
+    Every activation counts with its own width, or with those of its elements. The bits of a set are
+    added up and then rounded up to whole bytes.
+
+    Args:
+        sets: The live sets.
+        widths: Widths by tensor name. Activations without an entry are float.
     """
     return -(-max((_bits(item, widths) for item in sets), default=0) // 8)
 
 
 @dataclass(frozen=True)
 class ActivationCost:
-    """Peak bytes of activations.
+    """Peak bytes of activations, as a cost of widths.
 
     Attributes:
-        sets: What has to be held at the same time.
+        sets: The live sets.
     """
 
     kind: ClassVar[CostKind] = CostKind.ACTIVATIONS
@@ -41,21 +45,25 @@ class ActivationCost:
     sets: Sequence[LiveSet]
 
     @property
-    def whole(self) -> int:
-        """Peak bytes of the float model."""
+    def float_cost(self) -> int:
+        """The peak bytes of the float model."""
         return peak_bytes(self.sets, {})
 
     def total(self, widths: Widths) -> int:
-        """Peak bytes at some widths."""
+        """Counts the peak bytes at some widths."""
         return peak_bytes(self.sets, widths)
 
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Bytes that each gate takes off the largest set over the limit; without, off the peak."""
+        """Estimates how many bytes each gate saves, as :meth:`Cost.saving` says.
+
+        Only sets that are larger than the limit count, or the largest sets if none is. A gate saves
+        the most that it takes off one of them.
+        """
         bits = [_bits(item, widths) for item in self.sets]
         border = min(8 * int(limit) + 1, max(bits, default=0))
-        result = self._nothing(widths)
+        result = self._zeros(widths)
         for item, size in zip(self.sets, bits, strict=True):
             if size < border:
                 continue
@@ -66,10 +74,10 @@ class ActivationCost:
         return result
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """Bytes that each gate alone adds to the peak, exactly but for the rounding to bytes."""
+        """Counts the bytes that each gate alone adds to the peak, but for the rounding to bytes."""
         bits = [_bits(item, widths) for item in self.sets]
         peak = max(bits, default=0)
-        result = self._nothing(widths)
+        result = self._zeros(widths)
         for item, size in zip(self.sets, bits, strict=True):
             for name, elements in item.elements.items():
                 if name in widths:
@@ -78,7 +86,7 @@ class ActivationCost:
         return result
 
     def dominated_by(self, widths: Widths) -> str:
-        """The largest tensors of the largest set."""
+        """Names the largest activations of the largest live set."""
         largest = max(self.sets, key=lambda item: _bits(item, widths))
         alone = {name: LiveSet(0, {name: count}) for name, count in largest.elements.items()}
         shares = {name: _bits(item, widths) for name, item in alone.items()}
@@ -86,12 +94,13 @@ class ActivationCost:
             shares["without a quantizer"] = largest.fixed_bits
         return f"{listing('tensors', shares)}, which are needed at the same time"
 
-    def _nothing(self, widths: Widths) -> dict[str, Array]:
+    def _zeros(self, widths: Widths) -> dict[str, Array]:
         names = {name: None for item in self.sets for name in item.elements if name in widths}
         return {name: np.zeros(np.shape(widths[name])) for name in names}
 
 
 def _bits(item: LiveSet, widths: Widths) -> int:
+    """Counts the bits of a live set."""
     return item.fixed_bits + sum(
         -(-elements * int(bits.sum()) // bits.size)
         for name, elements in item.elements.items()
@@ -100,5 +109,5 @@ def _bits(item: LiveSet, widths: Widths) -> int:
 
 
 def _per_gate(elements: int, gates: npt.NDArray[np.int64]) -> float:
-    """Elements that one gate stands for."""
+    """Returns the number of elements that share one gate."""
     return elements / max(1, gates.size)

@@ -1,4 +1,8 @@
-"""Bit operations: the one formula for learning, for the bound and for reports."""
+"""Counts bit operations (BOPs): the one formula for learning, for bounds and for reports.
+
+The BOPs of a model are the sum over its multiply-accumulates of weight width times activation width
+(CGMQ, arXiv 2409.20138).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.macs import MacOp, Operand
 
 Widths = Mapping[str, npt.NDArray[np.int64]]
-"""Bits by tensor name; each array broadcasts to its tensor. Missing tensors are float (32)."""
+"""Widths by tensor name. Each array, int64, broadcasts to its tensor. Missing tensors are float."""
 
 FLOAT_BOPS_PER_MAC: Final = FLOAT_BITS * FLOAT_BITS
 """Bit operations of one multiply-accumulate of the float model."""
@@ -22,34 +26,42 @@ _FLOAT: Final[npt.NDArray[Any]] = np.array(FLOAT_BITS, dtype=np.int64)
 
 
 def bops(ops: Iterable[MacOp], widths: Widths) -> dict[str, int]:
-    """Bit operations of every product for one sample, by the name of its node.
+    """Counts the bit operations of every product, for one sample.
 
-    Each multiply-accumulate counts the product of the widths of its own two elements.
+    Each multiply-accumulate costs the product of the widths of its own two elements.
+
+    Returns:
+        The bit operations by :attr:`MacOp.node`.
     """
     return {op.node: op_bops(op, widths) for op in ops}
 
 
 def op_bops(op: MacOp, widths: Widths) -> int:
-    """Bit operations of one product for one sample."""
+    """Counts the bit operations of one product, for one sample."""
     return op.bops(_bits(widths, op.a), _bits(widths, op.b))
 
 
 def total_bops(ops: Iterable[MacOp], widths: Widths) -> int:
-    """Bit operations of the whole graph for one sample."""
+    """Counts the bit operations of all products, for one sample."""
     return sum(op_bops(op, widths) for op in ops)
 
 
 def total_macs(ops: Iterable[MacOp]) -> int:
-    """Multiply-accumulates of the whole graph for one sample."""
+    """Counts the multiply-accumulates of all products, for one sample."""
     return sum(op.macs for op in ops)
 
 
 def marginal_bops(ops: Iterable[MacOp], widths: Widths) -> dict[str, Array]:
-    """Bit operations that one bit more of a width costs, at the present widths.
+    """Counts the bit operations that each width costs if it grows by one bit.
+
+    The counts are exact, because the cost is linear in the widths of each tensor.
+
+    Args:
+        ops: The products.
+        widths: Present widths by tensor name.
 
     Returns:
-        By tensor name (those in ``widths`` that a MAC operator reads), float64, in the shape of
-        ``widths[name]``; exact, since the cost is linear in the widths of each tensor.
+        For every tensor in ``widths`` that a MAC node reads: float64, in the shape of its widths.
     """
     marginal: dict[str, Array] = {}
     for op in ops:
@@ -63,4 +75,5 @@ def marginal_bops(ops: Iterable[MacOp], widths: Widths) -> dict[str, Array]:
 
 
 def _bits(widths: Widths, operand: Operand) -> npt.NDArray[Any]:
+    """Returns the widths of an operand; 32 if it has none."""
     return widths.get(operand.name, _FLOAT)

@@ -1,4 +1,7 @@
-"""Several bounds as one: kept if all are, and how much each counts while gates move."""
+"""Keeps several bounds together, and decides how much each cost weighs while gates move.
+
+How costs are weighed (:meth:`Budget.prices`) is our choice; the CGMQ paper has one bound.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,34 @@ import numpy.typing as npt
 
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.cost.bops import Widths
-from onnx_cgmq.cost.bound import Amount, Bound, share_text, text_of
+from onnx_cgmq.cost.bound import Amount, Bound, bounds_text, share_text
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.protocol import Cost
 from onnx_cgmq.errors import BoundError
 
 Amounts = tuple[Amount, ...]
-"""A cost for every bound, in their order."""
+"""One cost for every bound, in the order of the bounds."""
 
 Prices = tuple[float, ...]
-"""What a unit of every cost is worth, in units of the first one that counts; 0: does not count."""
+"""The weight of one unit of every cost, relative to the first cost that counts; 0: not counted."""
 
 Mask = npt.NDArray[np.bool_]
 
-_LEAST_SPARE: Final = 1e-3  # of a limit: what is used up is dear, but not beyond measure
+_SMALLEST_SLACK: Final = 1e-3
+"""The least slack that a price is computed from, as a share of the limit.
+
+Without it, the price of a bound with nothing left would be infinite.
+"""
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A cost and its limit."""
+    """A bound, and the cost that it limits.
+
+    Attributes:
+        cost: The cost.
+        bound: The bound.
+    """
 
     cost: Cost
     bound: Bound
@@ -38,8 +50,8 @@ class Constraint:
 class Budget:
     """Bounds that are kept together.
 
-    All costs are monotone in the widths, hence so is keeping the bounds: the narrowest assignment
-    keeps all of them if any assignment does, and narrowing leads there from any state.
+    No cost grows when a width becomes narrower. So if any widths keep all bounds, the narrowest
+    widths do, and narrowing leads there from any state.
 
     Attributes:
         constraints: Each bound with the cost that it limits.
@@ -49,35 +61,41 @@ class Budget:
     def __init__(
         self, constraints: Iterable[Constraint], specs: Mapping[str, QuantizerSpec]
     ) -> None:
+        """Puts bounds together.
+
+        Args:
+            constraints: Each bound with the cost that it limits.
+            specs: The quantizers by tensor name.
+        """
         self.constraints = tuple(constraints)
         self.bounds: tuple[Bound, ...] = tuple(item.bound for item in self.constraints)
         self._specs = specs
 
     @property
     def text(self) -> str:
-        """The bounds as the user gave them, with commas."""
-        return text_of(self.bounds)
+        """The bounds as the user gave them, joined by commas."""
+        return bounds_text(self.bounds)
 
     def costs(self, widths: Widths) -> Amounts:
-        """The cost that each bound limits."""
+        """Counts the cost that each bound limits."""
         return tuple(item.cost.total(widths) for item in self.constraints)
 
     def keeps(self, costs: Amounts) -> bool:
-        """Whether all costs are within their limits."""
+        """Says whether costs keep all bounds."""
         return all(b.is_satisfied_by(cost) for b, cost in zip(self.bounds, costs, strict=True))
 
     def holds(self, widths: Widths) -> bool:
-        """Whether all bounds are kept; as soon as one is not, the others are not counted."""
+        """Says whether widths keep all bounds; stops counting at the first bound that is broken."""
         return all(item.bound.is_satisfied_by(item.cost.total(widths)) for item in self.constraints)
 
     def ratio(self, costs: Amounts) -> float:
-        """Cost over limit where it is largest: at most 1 if all bounds are kept."""
+        """Returns the largest ratio of a cost to its limit; at most 1 if all bounds are kept."""
         return max(
             float(c) / (float(b.limit) or 1.0) for b, c in zip(self.bounds, costs, strict=True)
         )
 
     def minimum(self) -> tuple[Amounts, dict[str, npt.NDArray[np.int64]]]:
-        """The smallest possible costs, and the widths that have all of them."""
+        """Returns the smallest possible costs, and the narrowest widths, which have all of them."""
         widths = {
             name: np.full(spec.gate_shape, spec.ladder.widths[0], dtype=np.int64)
             for name, spec in self._specs.items()
@@ -85,10 +103,11 @@ class Budget:
         return self.costs(widths), widths
 
     def check_feasible(self) -> None:
-        """Checks that some assignment keeps all bounds.
+        """Checks that the narrowest widths keep all bounds.
 
         Raises:
-            BoundError: None does; the message has the smallest possible cost and what dominates it.
+            BoundError: They do not. The message names the smallest possible cost, and the nodes or
+                tensors with most of it.
         """
         costs, widths = self.minimum()
         refused = []
@@ -96,7 +115,7 @@ class Budget:
             bound = item.bound
             if bound.is_satisfied_by(smallest):
                 continue
-            share = share_text(bound.kind, smallest, item.cost.whole)
+            share = share_text(bound.kind, smallest, item.cost.float_cost)
             refused.append(
                 f"bound {bound.text!r} is below what is possible: the smallest is "
                 f"{bound.describe(smallest)} ('{share}'), mostly by "
@@ -108,18 +127,26 @@ class Budget:
             )
 
     def prices(self, costs: Amounts) -> Prices:
-        """How much each cost counts now.
+        """Computes the weight of one unit of each cost, while gates move.
 
-        While bounds are violated only these count, each in shares of its limit: narrowing what
-        saves nothing there would be a loss for nothing. While all are kept each counts in shares of
-        what is left of it: the scarcer, the dearer, and a bound that is far away decides little.
+        While bounds are broken, ``price = 1 / limit`` for these, and 0 for all others: to narrow a
+        gate that saves nothing there would only lose accuracy.
+
+        While all bounds are kept, ``price = 1 / slack``, where the slack of a bound is its limit
+        less the cost. The less is left of a bound, the more a unit of its cost weighs.
+
+        Args:
+            costs: The present cost of every bound.
+
+        Returns:
+            The prices, divided by the first one that is not 0.
         """
         pairs = list(zip(self.bounds, costs, strict=True))
         over = [not bound.is_satisfied_by(cost) for bound, cost in pairs]
         if any(over):
             scales = [float(b.limit) if o else None for (b, _), o in zip(pairs, over, strict=True)]
         else:
-            scales = [max(float(b.limit - c), _LEAST_SPARE * float(b.limit)) for b, c in pairs]
+            scales = [max(float(b.limit - c), _SMALLEST_SLACK * float(b.limit)) for b, c in pairs]
         first = next(scale for scale in scales if scale is not None)
         return tuple(
             0.0 if scale is None else 1.0 if scale == first else first / (scale or 1.0)
@@ -129,36 +156,50 @@ class Budget:
     def saving(
         self, prices: Prices, widths: Widths, upper: Widths, lower: Widths
     ) -> dict[str, Array]:
-        """What narrowing each gate from one width to the next lower one is worth."""
-        worth: dict[str, Array] = {}
+        """Estimates what each gate saves when it narrows, summed over all costs at their prices.
+
+        Args:
+            prices: The price of every cost (:meth:`prices`).
+            widths: Present widths by tensor name.
+            upper: The width that each gate leaves.
+            lower: The width that it goes to, the next narrower one.
+
+        Returns:
+            By tensor name, float64, in the shape of the gates.
+        """
+        total: dict[str, Array] = {}
         for price, item in zip(prices, self.constraints, strict=True):
             if price:
-                _add(worth, price, item.cost.saving(widths, upper, lower, item.bound.limit))
-        return worth
+                _add(total, price, item.cost.saving(widths, upper, lower, item.bound.limit))
+        return total
 
     def growth(
         self, costs: Amounts, widths: Widths, wider: Widths
     ) -> tuple[dict[str, Array], dict[str, Mask]]:
-        """What widening each gate alone is worth, and whether it fits in what is left.
+        """Counts what each gate costs when it alone widens, and whether all bounds allow that.
 
         Args:
-            costs: Present costs, within the limits.
-            widths: Present bits.
-            wider: Bits to widen to.
+            costs: Present costs, which keep all bounds.
+            widths: Present widths by tensor name.
+            wider: The widths to widen to.
+
+        Returns:
+            The sum over all costs at their prices, and whether the cost that is added stays within
+            the slack of every bound; both by tensor name, in the shape of the gates.
         """
-        worth: dict[str, Array] = {}
+        total: dict[str, Array] = {}
         fits: dict[str, Mask] = {}
         for price, item, cost in zip(self.prices(costs), self.constraints, costs, strict=True):
             growth = item.cost.growth(widths, wider)
-            _add(worth, price, growth)
-            spare = float(item.bound.limit - cost)
+            _add(total, price, growth)
+            slack = float(item.bound.limit - cost)
             for name, added in growth.items():
-                fits[name] = np.asarray(fits.get(name, True) & (added <= spare))
-        return worth, fits
+                fits[name] = np.asarray(fits.get(name, True) & (added <= slack))
+        return total, fits
 
 
-def _add(worth: dict[str, Array], price: float, amounts: Mapping[str, Array]) -> None:
-    """Adds amounts at a price."""
+def _add(total: dict[str, Array], price: float, amounts: Mapping[str, Array]) -> None:
+    """Adds amounts of one cost, at its price, to a total."""
     for name, amount in amounts.items():
         priced = amount if price == 1.0 else price * amount
-        worth[name] = worth[name] + priced if name in worth else priced
+        total[name] = total[name] + priced if name in total else priced

@@ -1,9 +1,14 @@
-"""Multiply-accumulates as bilinear forms: which element of one operand meets which of the other.
+"""Counts products of widths over all multiply-accumulates of an operator, without listing these.
 
-Every MAC operator is ``sum over taps of taps_a * taps_b``: a tap is one index of the contraction
-(input channel and kernel offset of a convolution, ``K`` of a matrix product). Each operand maps
-linearly onto taps, axis by axis, so that widths of any granularity are counted exactly without ever
-listing the multiply-accumulates.
+A *tap* is one index over which an operator sums its products: input channel and offset in the
+filter for a convolution, ``K`` for a matrix product. All multiply-accumulates with one tap combine
+every element of operand ``a`` that this tap reads with every such element of operand ``b``. So::
+
+    sum over MACs of width_a * width_b
+        = sum over taps of (sum of width_a at the tap) * (sum of width_b at the tap)
+
+The sums at the taps depend linearly on the widths, axis by axis. Hence widths of any granularity
+are counted exactly, at the cost of a few small matrix products. (The method is ours.)
 """
 
 from __future__ import annotations
@@ -15,17 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
-"""Whole numbers below 2**53, in which float64 is exact and matrix products are fast."""
+"""Whole numbers below 2**53 as float64, which holds them exactly and multiplies matrices fast."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One axis of an operand, or a factor of one (groups of channels).
+    """One axis of an operand, or a factor of an axis (channels split into groups).
 
     Attributes:
-        size: Its length.
-        tap: Index of the tap axis that it maps to; ``None`` if it is summed.
-        window: ``[taps, size]``, how often a tap reads an element; ``None`` maps one to one.
+        size: Length of the part.
+        tap: Index of the tap axis that the part maps to, or ``None`` if widths are summed over it.
+        window: ``[taps, size]``: how often each tap reads each element. ``None`` if every tap reads
+            one element, and every element once.
     """
 
     size: int
@@ -35,11 +41,11 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """How one operand maps onto taps.
+    """How the elements of one operand map onto taps.
 
     Attributes:
-        axes: For every axis of the operand, its parts, outermost first.
-        tap_shape: Shape of all taps of the operator.
+        axes: The parts of every axis of the operand, the outermost part first.
+        tap_shape: Number of taps along every tap axis of the operator.
     """
 
     axes: tuple[tuple[Part, ...], ...]
@@ -47,17 +53,18 @@ class Side:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the operand."""
+        """The shape of the operand."""
         return tuple(int(np.prod([part.size for part in axis])) for axis in self.axes)
 
     def taps(self, widths: npt.NDArray[np.int64] | Array) -> Array:
-        """Sums widths over all that a tap meets.
+        """Sums the widths of all elements that each tap reads.
 
         Args:
-            widths: Broadcasts to the operand's shape.
+            widths: Widths, in a shape that broadcasts to the operand's.
 
         Returns:
-            Broadcasts to ``tap_shape``; an axis of length 1 stands for equal entries.
+            The sums, in a shape that broadcasts to ``tap_shape``: along an axis of length 1 all
+            entries are equal.
         """
         view, parts = self._view(np.asarray(widths, dtype=np.float64))
         result = view
@@ -84,14 +91,18 @@ class Side:
         return by_tap
 
     def spread(self, taps: Array, shape: tuple[int, ...]) -> Array:
-        """The transpose of :meth:`taps`: what each element meets, summed to a shape.
+        """Sums numbers at taps over all taps that read an element: the transpose of :meth:`taps`.
+
+        With the sums of the other operand's widths as ``taps``, the result is what one bit more of
+        each element costs.
 
         Args:
-            taps: Broadcasts to ``tap_shape``.
-            shape: Broadcasts to the operand's shape; axes that it lacks are summed.
+            taps: The numbers, in a shape that broadcasts to ``tap_shape``.
+            shape: Shape of the result, which broadcasts to the operand's. The result is summed over
+                the axes along which it has length 1.
 
         Returns:
-            Array of ``shape``.
+            The sums, in ``shape``.
         """
         target = (1,) * (len(self.axes) - len(shape)) + shape
         owned = {part.tap for axis in self.axes for part in axis}
@@ -112,11 +123,19 @@ class Side:
                     else:
                         result = np.repeat(result, part.size, axis=index)
                 else:
-                    result = self._back(result, index, part, reduced)
+                    result = self._spread_along(result, index, part, reduced)
                 index += 1
         return np.ascontiguousarray(result).reshape(shape)
 
-    def _back(self, result: Array, index: int, part: Part, reduced: bool) -> Array:
+    def _spread_along(self, result: Array, index: int, part: Part, reduced: bool) -> Array:
+        """Replaces a tap axis by the axis of the part that maps to it.
+
+        Args:
+            result: The numbers, with the tap axis at ``index``.
+            index: The axis.
+            part: The part.
+            reduced: Whether to sum over the part.
+        """
         assert part.tap is not None
         size = self.tap_shape[part.tap]
         if part.window is not None:
@@ -128,7 +147,7 @@ class Side:
         return np.repeat(result, size, axis=index) if result.shape[index] != size else result
 
     def _view(self, widths: Array) -> tuple[Array, list[Part]]:
-        """Widths with one axis for every part (length 1 where they are equal along it)."""
+        """Gives widths one axis for every part, of length 1 where they are equal along it."""
         widths = widths.reshape((1,) * (len(self.axes) - widths.ndim) + widths.shape)
         shape: list[int] = []
         sizes: tuple[int, ...] = widths.shape
@@ -138,13 +157,19 @@ class Side:
 
 
 def _sum_axis(array: Array, axis: int, size: int) -> Array:
-    """Sum over an axis of length ``size`` that may be held as a single entry."""
+    """Sums over an axis of length ``size``, which may be held as one entry for equal ones."""
     total: Array = array.sum(axis=axis, keepdims=True)
     return total if array.shape[axis] == size else total * size
 
 
 def tap_product(taps_a: Array, taps_b: Array, tap_shape: tuple[int, ...]) -> int:
-    """``sum(taps_a * taps_b)`` over all taps, exact."""
+    """Computes ``sum(taps_a * taps_b)`` over all taps, exactly.
+
+    Args:
+        taps_a: Sums of one operand at the taps, in a shape that broadcasts to ``tap_shape``.
+        taps_b: Sums of the other operand, likewise.
+        tap_shape: Number of taps along every tap axis.
+    """
     if 0 in tap_shape:
         return 0
     product = taps_a.astype(np.int64) * taps_b.astype(np.int64)
@@ -160,21 +185,38 @@ def convolution(
     pads: tuple[int, ...],
     group: int,
 ) -> tuple[Side, Side]:
-    """Conv: ``a`` is ``[1, C, spatial..]``, ``b`` is ``[M, C/group, kernel..]``.
+    """Maps both operands of a convolution onto taps.
 
-    A tap that falls into the padding counts with the width of the nearest element. The count is
-    thus linear in widths, and for equal widths it is the usual ``MACs x bits x bits``.
+    A multiply-accumulate that reads padding counts with the width of the nearest element (our
+    choice). So for equal widths the count is the usual ``MACs x width x width``.
+
+    Args:
+        a_shape: Shape of the input: ``[1, C, spatial..]``.
+        b_shape: Shape of the weight: ``[M, C/group, filter..]``.
+        strides: Strides of the spatial axes.
+        dilations: Dilations of the spatial axes.
+        pads: Pads: the beginnings of all spatial axes, then the ends.
+        group: Number of groups of channels.
+
+    Returns:
+        The sides of input and weight.
+
+    Raises:
+        ValueError: The groups do not divide the channels.
     """
-    spatial, kernel = a_shape[2:], b_shape[2:]
+    spatial, filter_shape = a_shape[2:], b_shape[2:]
     rank = len(spatial)
     per_group = b_shape[1]
     if a_shape[1] != group * per_group or b_shape[0] % group:
-        raise ValueError(f"{group} groups do not divide the channels")
+        raise ValueError(
+            f"{group} groups do not fit {a_shape[1]} input channels, {b_shape[0]} output channels "
+            f"and weights of {per_group} channels"
+        )
     windows = [
-        _window(spatial[i], kernel[i], strides[i], dilations[i], pads[i], pads[rank + i])
+        _window(spatial[i], filter_shape[i], strides[i], dilations[i], pads[i], pads[rank + i])
         for i in range(rank)
     ]
-    tap_shape = (group, per_group, *kernel)
+    tap_shape = (group, per_group, *filter_shape)
     a_axes = (
         (Part(a_shape[0], None),),
         (Part(group, 0), Part(per_group, 1)),
@@ -187,32 +229,47 @@ def convolution(
     return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
 
 
-def _window(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> Array:
-    """``[kernel, size]``: how many output positions read an element at a kernel offset."""
-    positions = (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
-    matrix = np.zeros((kernel, size))
-    for offset in range(kernel):
+def _window(size: int, filter_size: int, stride: int, dilation: int, begin: int, end: int) -> Array:
+    """Counts how many output positions read an element at an offset in the filter, along one axis.
+
+    Args:
+        size: Length of the input's axis.
+        filter_size: Length of the filter's axis.
+        stride: Stride.
+        dilation: Dilation.
+        begin: Padding at the beginning.
+        end: Padding at the end.
+
+    Returns:
+        Counts, ``[filter_size, size]``.
+    """
+    positions = (size + begin + end - dilation * (filter_size - 1) - 1) // stride + 1
+    matrix = np.zeros((filter_size, size))
+    for offset in range(filter_size):
         read = np.arange(max(0, positions)) * stride + offset * dilation - begin
         np.add.at(matrix[offset], np.clip(read, 0, size - 1), 1)
     return matrix
 
 
 Axis = tuple[tuple[str, int], ...]
-"""Labels and sizes of one axis, outermost first: more than one where an axis joins several."""
+"""Label and size of an axis; several pairs, outermost first, if the axis joins several."""
 
 
 def contraction(a: Sequence[Axis], b: Sequence[Axis]) -> tuple[Side, Side]:
-    """A sum of products over labelled axes, as einsum writes it.
+    """Maps the operands of a sum of products over labelled axes (as in einsum) onto taps.
 
-    A label that both operands have is a tap; a size of 1 is broadcast to the other's. All other
-    labels are summed by their own operand.
+    A label that both operands have is a tap axis. A size of 1 broadcasts to the other operand's
+    size. An operand is summed over all labels that only it has.
 
     Args:
         a: Axes of the first operand, each label once.
-        b: Axes of the second operand.
+        b: Axes of the second operand, likewise.
+
+    Returns:
+        The sides of both operands.
 
     Raises:
-        ValueError: The sizes of a label differ.
+        ValueError: A label has two sizes.
     """
     sizes_a, sizes_b = (dict(part for axis in axes for part in axis) for axes in (a, b))
     taps = [label for label in sizes_a if label in sizes_b]
@@ -233,4 +290,5 @@ def contraction(a: Sequence[Axis], b: Sequence[Axis]) -> tuple[Side, Side]:
 
 
 def _broadcast(one: int, other: int) -> int:
+    """Returns the size that two sizes broadcast to."""
     return other if one == 1 else one

@@ -1,4 +1,4 @@
-"""The multiply-accumulates of a graph: one :class:`MacOp` for every product of a MAC operator."""
+"""Finds the multiply-accumulates of a graph: one :class:`MacOp` for every product of a MAC node."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Operand:
     """One operand of a product.
 
     Attributes:
-        name: Name of the float tensor (of the value before its quantizer); empty for a value inside
-            of the operator, which is float.
-        shape: Its shape for one sample, or for the batch that the model fixes.
+        name: Name of the float tensor, before its quantizer. Empty for a value inside the operator,
+            which is float.
+        shape: Shape of the tensor for one sample, or for the batch that the model fixes.
     """
 
     name: str
@@ -37,19 +37,21 @@ class Operand:
 
 @dataclass(frozen=True, eq=False)
 class MacOp:
-    """The multiply-accumulates of one product, for one sample.
+    """One product of a MAC node.
 
-    ``BOPs = sum(taps_a(widths of a) * taps_b(widths of b)) / samples``.
+    ``BOPs = sum over taps of taps_a(widths of a) * taps_b(widths of b) / samples``
+    (:mod:`~onnx_cgmq.cost.geometry`).
 
     Attributes:
-        node: Name of the node; the products of one node have a suffix each (``lstm.state``).
-        op_type: Its operator.
-        a: First operand.
-        b: Second operand.
-        side_a: Map of ``a`` onto taps.
-        side_b: Map of ``b`` onto taps.
-        samples: Samples that the shapes hold.
-        output: Name of the node's first output.
+        node: Name of the node. If the node has several products, each has a suffix
+            (``lstm.state``).
+        op_type: Operator of the node.
+        a: The first operand.
+        b: The second operand.
+        side_a: How ``a`` maps onto taps.
+        side_b: How ``b`` maps onto taps.
+        samples: Number of samples in the shapes, by which counts are divided.
+        output: Name of the first output of the node.
     """
 
     node: str
@@ -63,43 +65,48 @@ class MacOp:
 
     @property
     def tap_shape(self) -> tuple[int, ...]:
-        """Shape of the contraction."""
+        """Number of taps along every tap axis."""
         return self.side_a.tap_shape
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one sample, those on padding included."""
+        """Number of multiply-accumulates for one sample, those on padding included."""
         return self.bops(np.int64(1), np.int64(1))
 
     def taps_a(self, widths: npt.ArrayLike) -> Array:
-        """Widths of ``a`` summed for every tap; broadcasts to ``tap_shape``."""
+        """Sums the widths of ``a`` at every tap; the result broadcasts to ``tap_shape``."""
         return self.side_a.taps(np.asarray(widths))
 
     def taps_b(self, widths: npt.ArrayLike) -> Array:
-        """Widths of ``b`` summed for every tap; broadcasts to ``tap_shape``."""
+        """Sums the widths of ``b`` at every tap; the result broadcasts to ``tap_shape``."""
         return self.side_b.taps(np.asarray(widths))
 
     def spread_a(self, taps: Array, shape: tuple[int, ...] | None = None) -> Array:
-        """Transpose of :meth:`taps_a`, summed to ``shape`` (default: the shape of ``a``)."""
+        """Transposes :meth:`taps_a`: sums numbers at taps to ``shape`` (default: that of ``a``)."""
         return self.side_a.spread(taps, self.a.shape if shape is None else shape)
 
     def spread_b(self, taps: Array, shape: tuple[int, ...] | None = None) -> Array:
-        """Transpose of :meth:`taps_b`, summed to ``shape`` (default: the shape of ``b``)."""
+        """Transposes :meth:`taps_b`: sums numbers at taps to ``shape`` (default: that of ``b``)."""
         return self.side_b.spread(taps, self.b.shape if shape is None else shape)
 
     def bops(self, widths_a: npt.ArrayLike, widths_b: npt.ArrayLike) -> int:
-        """Bit operations: sum over multiply-accumulates of the product of both widths."""
+        """Counts bit operations: the sum over multiply-accumulates of the product of both widths.
+
+        Args:
+            widths_a: Widths of ``a``, in a shape that broadcasts to its own.
+            widths_b: Widths of ``b``, likewise.
+        """
         taps_a, taps_b = self.taps_a(widths_a), self.taps_b(widths_b)
         return geometry.tap_product(taps_a, taps_b, self.tap_shape) // self.samples
 
 
 @dataclass(frozen=True)
 class Source:
-    """The tensor that an operand stands for.
+    """The tensor of the float model that an operand stands for.
 
     Attributes:
-        name: Its name in the float model.
-        path: Transpose nodes between it and the operand, nearest to the operand first.
+        name: Name of the tensor in the float model.
+        path: The Transpose nodes between the tensor and the operand, the last one first.
     """
 
     name: str
@@ -109,23 +116,24 @@ class Source:
 def mac_ops(
     model: ir.Model, source_of: Callable[[ir.Node, int], Source] | None = None
 ) -> tuple[MacOp, ...]:
-    """Finds the multiply-accumulates of a prepared, gated or written graph, in graph order.
+    """Finds the multiply-accumulates of a prepared, gated or written model.
 
-    Sizes that the model leaves open are those noted for its inputs (:mod:`~onnx_cgmq.ort.sizes`);
-    what depends on the data counts as 1. Subgraphs count once.
+    Sizes that the model leaves open are those stored for its inputs (:mod:`~onnx_cgmq.ort.sizes`).
+    Sizes that only the data decide count as 1. Subgraphs count as if they ran once.
 
     Args:
         model: The model.
-        source_of: Finds the float tensor that an operand (a node and the index of its input) stands
-            for; by default the input of its gated quantizer, if it has one.
+        source_of: Finds the float tensor that an operand stands for, given the node and the index
+            of its input. By default this is the input of the operand's gated quantizer, or the
+            operand itself.
 
     Returns:
-        One entry for every product of every MAC operator.
+        One entry for every product of every MAC node, in graph order.
 
     Raises:
-        ModelError: An operand has no known rank or a shape that its operator does not allow.
+        ModelError: The rank of an operand is unknown, or a shape does not fit its operator.
     """
-    sizes, source_of = Sizes(model), source_of or _before_gates(model)
+    sizes, source_of = Sizes(model), source_of or _sources_before_quantizers(model)
     found = []
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if mac_spec(node) is None:
@@ -144,6 +152,11 @@ def mac_ops(
 
 
 def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
+    """Finds the products of a MAC node.
+
+    Raises:
+        ModelError: The rank of an operand is unknown, or a shape does not fit the operator.
+    """
     spec = mac_spec(node)
     assert spec is not None
     shapes = [
@@ -153,7 +166,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     for index, value in spec.operand_values(node):
         if shapes[index] is None:
             raise ModelError(
-                f"node {name!r} ({node.op_type}): the rank of {value.name!r} is unknown; "
+                f"node {name!r} ({node.op_type}): the rank of its input {value.name!r} is unknown; "
                 "infer the model's shapes first, as prepare() does"
             )
     known = [
@@ -172,7 +185,17 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
 def _operand(
     node: ir.Node, index: int | None, side: Side, source_of: Callable[[ir.Node, int], Source]
 ) -> tuple[Operand, Side]:
-    """An operand, and its map onto taps, both in the layout of the tensor it stands for."""
+    """Describes an operand in the layout of the tensor that it stands for.
+
+    Args:
+        node: The MAC node.
+        index: Index of the input that is the operand; ``None`` for a value inside the operator.
+        side: How the input maps onto taps.
+        source_of: Finds the tensor that the operand stands for.
+
+    Returns:
+        The operand, and how the tensor maps onto taps.
+    """
     value = None if index is None else node.inputs[index]
     if index is None or value is None:
         return Operand("", side.shape), side
@@ -183,8 +206,12 @@ def _operand(
     return Operand(source.name, side.shape), side
 
 
-def _before_gates(model: ir.Model) -> Callable[[ir.Node, int], Source]:
-    """Operands by the tensor before their quantizer; who reads such a tensor as it is, is told."""
+def _sources_before_quantizers(model: ir.Model) -> Callable[[ir.Node, int], Source]:
+    """Returns a function that finds the tensor before the quantizer of an operand.
+
+    If a node reads a quantized tensor as float, the function gives the tensor another name
+    (:func:`float_name`), so that its widths do not count there.
+    """
     sources = {node.outputs[0]: node.inputs[0] for node in model.graph if is_gated_quantizer(node)}
     gated = set(sources.values())
 
@@ -202,5 +229,5 @@ def _before_gates(model: ir.Model) -> Callable[[ir.Node, int], Source]:
 
 
 def float_name(tensor: str) -> str:
-    """What a quantized tensor is called where an operator reads its float values."""
+    """Returns the name that a quantized tensor has where a node reads its float values."""
     return f"{tensor} (float)"

@@ -1,4 +1,4 @@
-"""Products of matrices: MatMul, Gemm, Einsum and their relatives."""
+"""Finds the products of operators on matrices: MatMul, Gemm, Einsum and their relatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx_cgmq.graph.nodes import int_attribute
 
 
 def matmul(a: int, b: int) -> Build:
-    """MatMul of two inputs."""
+    """Returns the builder for a MatMul of the inputs with the indices ``a`` and ``b``."""
 
     def build(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
         return (Product(a, b, matrix_product(shape_of(shapes, a), shape_of(shapes, b))),)
@@ -22,7 +22,7 @@ def matmul(a: int, b: int) -> Build:
 
 
 def gemm(a: int, b: int) -> Build:
-    """Gemm of two inputs."""
+    """Returns the builder for a Gemm of the inputs with the indices ``a`` and ``b``."""
 
     def build(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
         transposed = (bool(int_attribute(node, name, 0)) for name in ("transA", "transB"))
@@ -34,18 +34,25 @@ def gemm(a: int, b: int) -> Build:
 
 
 def fused_matmul(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """com.microsoft.FusedMatMul: ``transBatch`` says that the rows come before the batch axes."""
+    """Finds the product of com.microsoft.FusedMatMul.
+
+    Its attributes ``transBatchA`` and ``transBatchB`` say that the rows of an operand come before
+    its batch axes.
+    """
     sides = []
     for index, (name, labels) in enumerate((("A", ("m", "k")), ("B", ("k", "n")))):
-        turned = int_attribute(node, f"trans{name}", 0)
+        transposed = int_attribute(node, f"trans{name}", 0)
         rows_first = bool(int_attribute(node, f"transBatch{name}", 0))
-        matrix = labels[::-1] if turned else labels
+        matrix = labels[::-1] if transposed else labels
         sides.append(_matrix_axes(shape_of(shapes, index), matrix, rows_first))
     return (Product(0, 1, contraction(*sides)),)
 
 
 def matmul_of_n_bits(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """com.microsoft.MatMulNBits: ``[.., M, K] x [N, K]``, the second one packed in blocks."""
+    """Finds the product of com.microsoft.MatMulNBits: ``[.., M, K] x [N, K]``.
+
+    The file holds the second operand packed in blocks, so its shape comes from attributes.
+    """
     weight = (int_attribute(node, "N", 0), int_attribute(node, "K", 0))
     return (Product(0, 1, matrix_product(shape_of(shapes, 0), weight, transpose_b=True)),)
 
@@ -53,14 +60,32 @@ def matmul_of_n_bits(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
 def matrix_product(
     a: Shape, b: Shape, transpose_a: bool = False, transpose_b: bool = False
 ) -> tuple[Side, Side]:
-    """``[.., M, K] x [.., K, N]``; leading axes broadcast, a vector is contracted whole."""
+    """Maps the operands of ``[.., M, K] x [.., K, N]`` onto taps.
+
+    Leading axes broadcast. The only axis of a vector is ``K``.
+
+    Args:
+        a: Shape of the first operand.
+        b: Shape of the second operand.
+        transpose_a: Whether the first operand is ``[.., K, M]``.
+        transpose_b: Whether the second operand is ``[.., N, K]``.
+
+    Raises:
+        ValueError: The shapes do not fit.
+    """
     a_axes = _matrix_axes(a, ("k", "m") if transpose_a else ("m", "k"))
     b_axes = _matrix_axes(b, ("n", "k") if transpose_b else ("k", "n"))
     return contraction(a_axes, b_axes)
 
 
 def _matrix_axes(shape: Shape, matrix: tuple[str, str], rows_first: bool = False) -> list[Axis]:
-    """Axes of a stack of matrices: those of the stack first, or behind the rows."""
+    """Labels the axes of a stack of matrices.
+
+    Args:
+        shape: Shape of the stack, or of a vector.
+        matrix: Labels of the last two axes.
+        rows_first: Whether the axes of the stack come behind the rows instead of before them.
+    """
     if len(shape) < 2:
         return axes_of(["k"], shape)
     lead = [f"lead{i}" for i in range(len(shape) - 2, 0, -1)]  # counted from the right
@@ -69,7 +94,11 @@ def _matrix_axes(shape: Shape, matrix: tuple[str, str], rows_first: bool = False
 
 
 def einsum(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """Two operands multiply where their labels meet; any other form counts as float."""
+    """Finds the product of an Einsum.
+
+    Two operands with distinct labels multiply where their labels are equal. An Einsum of any other
+    form counts as float: one product of two values inside the operator.
+    """
     terms = einsum_terms(node)
     labelled = [
         axes_of(einsum_labels(term, len(shape_of(shapes, index))), shape_of(shapes, index))
@@ -82,5 +111,5 @@ def einsum(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
         for ((label, size),) in axes:
             sizes[label] = max(size, sizes.get(label, 1))
     count = (len(terms) - 1) * math.prod(sizes.values())
-    whole: list[Axis] = [(("all", count),)]
-    return (Product(None, None, contraction(whole, whole)),) if count else ()
+    products: list[Axis] = [(("all", count),)]
+    return (Product(None, None, contraction(products, products)),) if count else ()

@@ -1,4 +1,4 @@
-"""All costs of one gated graph."""
+"""CostModel: all costs of one gated graph."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from onnx_cgmq.settings.cost_table import CostTable
 
 
 class CostModel:
-    """What the widths of one gated graph cost.
+    """Counts what the widths of one gated graph cost.
 
     Attributes:
-        ops: The MAC operators.
-        specs: The gated tensors by name.
-        macs: Multiply-accumulates for one sample.
+        ops: The products of its MAC nodes.
+        specs: The quantizers by tensor name.
+        macs: Number of multiply-accumulates for one sample.
         table: Cost table of the target, if it has one.
     """
 
@@ -43,14 +43,14 @@ class CostModel:
         table: CostTable | None = None,
         live: Callable[[], Sequence[LiveSet]] = tuple,
     ) -> None:
-        """Takes the parts.
+        """Makes a cost model of its parts.
 
         Args:
-            ops: The MAC operators.
-            specs: The gated tensors by name.
+            ops: The products of the MAC nodes.
+            specs: The quantizers by tensor name.
             storage: What decides the size besides the widths.
             table: Cost table of the target.
-            live: Finds the activations that are needed at the same time; called once, if at all.
+            live: Finds the live sets. It is called when they are first needed, and only once.
         """
         self.ops = tuple(ops)
         self.specs = dict(specs)
@@ -61,13 +61,21 @@ class CostModel:
 
     @classmethod
     def of(cls, gated: ir.Model, table: CostTable | None = None) -> CostModel:
-        """That of a gated graph."""
+        """Makes the cost model of a gated model.
+
+        Args:
+            gated: The gated model.
+            table: Cost table of the target, if it has one.
+
+        Raises:
+            ModelError: A shape that a cost needs is unknown or does not fit.
+        """
         specs = {name: spec for name, (_, spec) in quantizer_nodes(gated).items()}
         ops, storage = mac_ops(gated), Storage.of(gated)
         return cls(ops, specs, storage=storage, table=table, live=lambda: live_sets(gated))
 
     def cost(self, kind: CostKind) -> Cost | None:
-        """One kind of cost; ``None`` if there is no table for it."""
+        """Returns the cost of a kind; ``None`` for the table cost without a table."""
         if kind is CostKind.BOPS:
             return BopsCost(self.ops)
         if kind is CostKind.SIZE:
@@ -81,25 +89,25 @@ class CostModel:
         return TableCost(self.ops, self.table, ladders, frozenset(weights))
 
     def budget(self, bounds: Bounds) -> Budget:
-        """Bounds on costs of this graph.
+        """Makes a budget of bounds on costs of this graph.
 
         Raises:
-            BoundError: A bound can't be parsed, or needs a table that there is not.
+            BoundError: A bound can't be read, or needs a cost table and the target has none.
         """
         unit = "" if self.table is None else self.table.unit
         constraints = []
-        for bound in parse_bounds(bounds, self._whole, unit):
+        for bound in parse_bounds(bounds, self._float_cost, unit):
             cost = self.cost(bound.kind)
             assert cost is not None  # parsing has refused it
             constraints.append(Constraint(cost, bound))
         return Budget(constraints, self.specs)
 
     def plan_cost(self, widths: Widths, *, peak: bool = False) -> PlanCost:
-        """The figures of a plan's cost.
+        """Counts the figures of a plan's cost.
 
         Args:
-            widths: Bits by tensor name.
-            peak: Count the peak bytes of activations too.
+            widths: Widths by tensor name.
+            peak: Whether to count the peak bytes of activations too.
         """
         by_node = bops(self.ops, widths)
         total = sum(by_node.values())
@@ -119,6 +127,6 @@ class CostModel:
     def _activations(self) -> ActivationCost:
         return ActivationCost(self._find_live())
 
-    def _whole(self, kind: CostKind) -> Amount | None:
+    def _float_cost(self, kind: CostKind) -> Amount | None:
         cost = self.cost(kind)
-        return None if cost is None else cost.whole
+        return None if cost is None else cost.float_cost

@@ -1,4 +1,4 @@
-"""What a user should know about cost and kernels of a gated graph before it is learned."""
+"""Notes on cost and kernels of a gated model, which a user should read before training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _SHOWN = 3
 
 
 def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
-    """Sentences on multiply-accumulates that stay float, and on sizes that are not known.
+    """Writes notes on MAC nodes that stay float, and on sizes that are not known.
 
     Args:
         gated: The gated model.
-        kernels: Say as well what onnxruntime will run in floats whatever widths are learned.
+        kernels: Whether to write a note, too, on the nodes that onnxruntime will run in floats
+            whatever widths are learned.
     """
     sizes = Sizes(gated)
     float_nodes, open_nodes = [], []
@@ -54,7 +55,12 @@ def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
 
 
 def _float_kernels(gated: ir.Model, known: Sequence[ir.Node]) -> list[str]:
-    """MAC nodes that have float kernels whatever is learned, with the reason."""
+    """Lists the MAC nodes that have float kernels whatever is learned, with the reasons.
+
+    Args:
+        gated: The gated model.
+        known: Nodes that another note is about.
+    """
     choices = predict_kernels(gated, narrowest_widths(gated))
     return [
         f"{_named(node)}, because {choice.reason}"
@@ -64,6 +70,7 @@ def _float_kernels(gated: ir.Model, known: Sequence[ir.Node]) -> list[str]:
 
 
 def _is_quantized(value: ir.Value) -> bool:
+    """Says whether an operand comes from a gated quantizer, perhaps through Transpose nodes."""
     path = transposes_above(value)
     node = path[-1].inputs[0].producer() if path and path[-1].inputs[0] else value.producer()
     return node is not None and is_gated_quantizer(node)
@@ -74,6 +81,7 @@ def _named(node: ir.Node) -> str:
 
 
 def _listing(items: Iterable[str], separator: str = ", ") -> str:
+    """Joins the first items, and says how many more there are."""
     shown = list(items)
     more = len(shown) - _SHOWN
     text = separator.join(shown[:_SHOWN])

@@ -1,4 +1,4 @@
-"""Bit operations as a cost of widths."""
+"""BopsCost: bit operations as a cost of widths."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from onnx_cgmq.cost.protocol import listing
 
 @dataclass(frozen=True)
 class BopsCost:
-    """Bit operations for one sample, linear in the widths of each tensor.
+    """Bit operations for one sample. They are linear in the widths of each tensor.
 
     Attributes:
-        ops: The products.
+        ops: The products of the MAC nodes.
     """
 
     kind: ClassVar[CostKind] = CostKind.BOPS
@@ -33,32 +33,32 @@ class BopsCost:
     ops: Sequence[MacOp]
 
     @property
-    def whole(self) -> int:
-        """Bit operations of the float model."""
+    def float_cost(self) -> int:
+        """The bit operations of the float model."""
         return FLOAT_BOPS_PER_MAC * total_macs(self.ops)
 
     def total(self, widths: Widths) -> int:
-        """Bit operations at some widths."""
+        """Counts the bit operations at some widths."""
         return total_bops(self.ops, widths)
 
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Bit operations that each gate saves alone, exactly."""
+        """Counts the bit operations that each gate alone saves, exactly (:meth:`Cost.saving`)."""
         return {
             name: slope * (upper[name] - lower[name])
             for name, slope in marginal_bops(self.ops, widths).items()
         }
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """Bit operations that each gate adds alone, exactly."""
+        """Counts the bit operations that each gate alone adds, exactly."""
         return self.saving(widths, wider, widths, 0)
 
     def dominated_by(self, widths: Widths) -> str:
-        """The nodes with the most bit operations."""
+        """Names the nodes with the most bit operations."""
         return listing("nodes", bops(self.ops, widths), operands(self.ops))
 
 
 def operands(ops: Sequence[MacOp]) -> dict[str, str]:
-    """What each product multiplies, by the name of its node."""
+    """Names the operands of each product, by :attr:`MacOp.node`: ``: x x w``."""
     return {op.node: f": {op.a.name or 'inside'} x {op.b.name or 'inside'}" for op in ops}

@@ -1,4 +1,4 @@
-"""The products of every MAC operator: which of its inputs multiply, and how they meet."""
+"""Finds the products of every MAC operator: which of its inputs multiply, and over which taps."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from onnx_cgmq.cost.product import (
 )
 from onnx_cgmq.cost.sequences import (
     attention,
-    attention_of_rows,
-    attention_with_weights,
+    attention_with_projection,
     dynamic_lstm,
+    multi_head_attention,
     recurrent,
 )
 from onnx_cgmq.graph.nodes import int_attribute, operator_key
 
 
 def products(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """The products of a MAC operator.
+    """Finds the products of a MAC node.
 
     Args:
-        node: A node that :func:`~onnx_cgmq.graph.operators.mac_spec` has an entry for.
-        shapes: Shapes of all its inputs.
+        node: A MAC node: :func:`~onnx_cgmq.graph.operators.mac_spec` has an entry for it.
+        shapes: Shapes of all inputs of the node.
 
     Raises:
         ValueError: The shapes don't fit the operator.
@@ -43,7 +43,12 @@ def products(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
 
 
 def _conv(a: int | None, b: int) -> Build:
-    """A convolution of input 0, or (``a`` is None) of what is computed from it."""
+    """Returns the builder for a convolution.
+
+    Args:
+        a: Index of the first operand; ``None`` if the operator computes it from input 0.
+        b: Index of the weight.
+    """
 
     def build(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
         return (Product(a, b, _convolution(node, shape_of(shapes, 0), shape_of(shapes, b))),)
@@ -52,6 +57,13 @@ def _conv(a: int | None, b: int) -> Build:
 
 
 def _convolution(node: ir.Node, a: Shape, b: Shape) -> tuple[Side, Side]:
+    """Maps the operands of a convolution onto taps, as the attributes of the node say.
+
+    Args:
+        node: The node.
+        a: Shape of the input.
+        b: Shape of the weight.
+    """
     rank = len(a) - 2
     ones = (1,) * rank
     strides = attribute_ints(node, "strides", ones)
@@ -67,11 +79,23 @@ def _convolution(node: ir.Node, a: Shape, b: Shape) -> tuple[Side, Side]:
 
 
 def _same_pads(
-    spatial: Shape, kernel: Shape, strides: Shape, dilations: Shape, upper: bool
+    spatial: Shape, filter_shape: Shape, strides: Shape, dilations: Shape, upper: bool
 ) -> Shape:
-    """Explicit pads of ``SAME_UPPER`` and ``SAME_LOWER``: ``ceil(size / stride)`` positions."""
+    """Computes the pads for which there are ``ceil(size / stride)`` output positions.
+
+    Args:
+        spatial: Sizes of the spatial axes.
+        filter_shape: Sizes of the filter along them.
+        strides: Strides.
+        dilations: Dilations.
+        upper: Whether the end gets the larger pad (``SAME_UPPER``) or the beginning
+            (``SAME_LOWER``).
+
+    Returns:
+        The beginnings of all axes, then the ends.
+    """
     small, large = [], []
-    for size, k, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
+    for size, k, stride, dilation in zip(spatial, filter_shape, strides, dilations, strict=True):
         total = max(0, (-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size)
         small.append(total // 2)
         large.append(total - total // 2)
@@ -79,11 +103,14 @@ def _same_pads(
 
 
 def _conv_transpose(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """Every input element meets every weight of its channel; those cropped away count too."""
+    """Finds the product of ConvTranspose: every input element meets every weight of its channel.
+
+    Products that the pads crop away count too.
+    """
     a, b = shape_of(shapes, 0), shape_of(shapes, 1)
     spatial = [f"x{i}" for i in range(len(a) - 2)]
-    kernel = [f"k{i}" for i in range(len(b) - 2)]
-    sides = contraction(axes_of(["n", "c", *spatial], a), axes_of(["c", "m", *kernel], b))
+    offsets = [f"k{i}" for i in range(len(b) - 2)]
+    sides = contraction(axes_of(["n", "c", *spatial], a), axes_of(["c", "m", *offsets], b))
     return (Product(0, 1, sides),)
 
 
@@ -92,7 +119,7 @@ _PRODUCTS: Final[dict[str, Build]] = {
     "Conv": _conv(0, 1),
     "ConvInteger": _conv(0, 1),
     "ConvTranspose": _conv_transpose,
-    # The input is read between its elements: what the weights meet is interpolated, so float.
+    # The weights meet values that are interpolated between elements of the input, which are float.
     "DeformConv": _conv(None, 1),
     "Einsum": einsum,
     "GRU": recurrent,
@@ -103,17 +130,17 @@ _PRODUCTS: Final[dict[str, Build]] = {
     "QLinearConv": _conv(0, 3),
     "QLinearMatMul": matmul(0, 3),
     "RNN": recurrent,
-    "com.microsoft.Attention": attention_with_weights,
+    "com.microsoft.Attention": attention_with_projection,
     "com.microsoft.DynamicQuantizeLSTM": dynamic_lstm,
     "com.microsoft.DynamicQuantizeMatMul": matmul(0, 1),
     "com.microsoft.FusedConv": _conv(0, 1),
     "com.microsoft.FusedGemm": gemm(0, 1),
     "com.microsoft.FusedMatMul": fused_matmul,
-    "com.microsoft.GroupQueryAttention": attention_of_rows,
+    "com.microsoft.GroupQueryAttention": multi_head_attention,
     "com.microsoft.MatMulIntegerToFloat": matmul(0, 1),
     "com.microsoft.MatMulNBits": matmul_of_n_bits,
-    "com.microsoft.MultiHeadAttention": attention_of_rows,
-    "com.microsoft.QAttention": attention_with_weights,
+    "com.microsoft.MultiHeadAttention": multi_head_attention,
+    "com.microsoft.QAttention": attention_with_projection,
     "com.microsoft.QGemm": gemm(0, 3),
     "com.microsoft.TransposeMatMul": fused_matmul,
 }

@@ -1,4 +1,4 @@
-"""What every cost can be asked, so that bounds on any of them are kept in the same way."""
+"""Cost: the methods that every kind of cost has, so that bounds on all kinds are kept alike."""
 
 from __future__ import annotations
 
@@ -13,52 +13,66 @@ _SHOWN = 3
 
 
 class Cost(Protocol):
-    """A cost of an assignment of widths, which never falls when a width grows.
+    """A cost of widths, which never falls when a width grows.
 
-    That is what the guarantee rests on: the narrowest widths have the smallest cost, of every kind
-    at once, and narrowing leads there from any state.
+    The guarantee rests on this: the narrowest widths have the smallest cost of every kind, and
+    narrowing leads there from any state.
     """
 
     @property
     def kind(self) -> CostKind:
-        """What is counted."""
+        """The kind of the cost."""
 
     @property
-    def whole(self) -> Amount:
+    def float_cost(self) -> Amount:
         """The cost of the float model."""
 
     def total(self, widths: Widths) -> Amount:
-        """The cost, exactly."""
+        """Counts the cost of widths, exactly."""
 
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """What narrowing each gate from one width to the next lower one does for a limit.
+        """Estimates how much of the cost each gate saves when it narrows by one width.
 
-        An estimate, for the order in which gates move. Above the smallest possible cost and above
-        the limit it is positive for some gate that can still fall.
+        The estimate decides the order in which gates move. While the cost is above the limit and
+        above the smallest possible cost, it is positive for some gate that can still narrow.
 
         Args:
-            widths: Present bits, by tensor name.
-            upper: Wider of the two widths of every gate.
-            lower: Narrower of the two.
-            limit: Largest cost allowed.
+            widths: Present widths by tensor name.
+            upper: The width that each gate leaves.
+            lower: The width that it goes to, the next narrower one.
+            limit: The largest cost that is allowed.
 
         Returns:
-            By name of the tensors that have a cost, float64, in the shape of their gates.
+            By tensor name, float64, in the shape of the gates; only tensors that have a cost.
         """
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """What widening each gate alone costs, exactly; tensors without cost are missing."""
+        """Counts what each gate adds to the cost when it alone widens, exactly.
+
+        Args:
+            widths: Present widths by tensor name.
+            wider: The widths to widen to.
+
+        Returns:
+            By tensor name, float64, in the shape of the gates; only tensors that have a cost.
+        """
 
     def dominated_by(self, widths: Widths) -> str:
-        """What has most of the cost, in words."""
+        """Names the nodes or tensors with most of the cost, in words."""
 
 
 def listing(
     what: str, shares: Mapping[str, Amount], details: Mapping[str, str] | None = None
 ) -> str:
-    """The largest of some shares, by name: ``the nodes fc1 (75%: x x w1), fc2 (25%: h x w2)``."""
+    """Lists the largest shares: ``the nodes fc1 (75%: x x w1), fc2 (25%: h x w2)``.
+
+    Args:
+        what: What has the shares: nodes or tensors.
+        shares: The shares by name.
+        details: Text behind a share, by name.
+    """
     total = sum(shares.values())
     largest: Sequence[tuple[str, Amount]] = sorted(shares.items(), key=lambda item: -item[1])
     names = (

@@ -1,4 +1,4 @@
-"""Operators over sequences, with several products each: recurrent networks and attention."""
+"""Finds the products of operators on sequences: recurrent networks and attention."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from onnx_cgmq.graph.nodes import int_attribute
 
 
 def recurrent(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """RNN, GRU, LSTM: the input meets its weights, the state inside its recurrent weights.
+    """Finds the products of RNN, GRU and LSTM.
 
-    ``X [steps, n, i]`` (layout 1: ``[n, steps, i]``), ``W [directions, gates, i]``,
-    ``R [directions, gates, h]``.
+    The input ``X [steps, n, i]`` (layout 1: ``[n, steps, i]``) is multiplied with the weights
+    ``W [directions, gates, i]``. The state inside the operator, which is float, is multiplied with
+    the recurrent weights ``R [directions, gates, h]``.
     """
     x, w, r = (shape_of(shapes, index) for index in range(3))
     state = axes_of(["d", "steps", "n", "h"], [r[0], x[0], x[1], r[2]])
@@ -35,22 +36,26 @@ def recurrent(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
 
 
 def dynamic_lstm(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """com.microsoft.DynamicQuantizeLSTM: an LSTM whose weights lie transposed."""
+    """Finds the products of com.microsoft.DynamicQuantizeLSTM, whose weights are transposed."""
     w, r = ((shape[0], shape[2], shape[1]) for shape in (shape_of(shapes, 1), shape_of(shapes, 2)))
-    straight = recurrent(node, (shape_of(shapes, 0), w, r))
-    turned = []
-    for product in straight:
+    usual = recurrent(node, (shape_of(shapes, 0), w, r))
+    transposed = []
+    for product in usual:
         directions, gates, inputs = product.sides[1].axes
         side = Side((directions, inputs, gates), product.sides[1].tap_shape)
-        turned.append(Product(product.a, product.b, (product.sides[0], side), product.label))
-    return tuple(turned)
+        transposed.append(Product(product.a, product.b, (product.sides[0], side), product.label))
+    return tuple(transposed)
 
 
 def attention(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """Scores are Q K^T, the output is probabilities times V; masked entries count too.
+    """Finds the products of Attention.
 
-    Several query heads may share one of K and V. Keys and values of the past, if given, are met by
-    the same queries. ``Q [n, heads, q, d]`` or ``[n, q, heads d]``.
+    The scores are ``Q K^T``, and the output is the probabilities times ``V``. The probabilities are
+    float. Entries that are masked count too. Keys and values of the past, if given, have products
+    of their own.
+
+    ``Q`` is ``[n, heads, q, d]`` or ``[n, q, heads d]``; ``K`` and ``V`` have one of these layouts
+    too. Several heads of ``Q`` may share one head of ``K`` and ``V``.
     """
     q, k, v = (shape_of(shapes, index) for index in range(3))
     heads = int_attribute(node, "q_num_heads", 0) if len(q) == 3 else q[1]
@@ -80,28 +85,40 @@ def attention(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
 
 
 def _heads(shape: Shape, head: Axis, length: str, depth: str) -> list[Axis]:
-    """Axes of ``[n, heads, length, depth]`` or ``[n, length, heads depth]``."""
+    """Labels the axes of ``[n, heads, length, depth]`` or ``[n, length, heads depth]``.
+
+    Args:
+        shape: The shape, with four or three axes.
+        head: Labels and sizes of the heads.
+        length: Label of the positions in the sequence.
+        depth: Label of the last axis.
+    """
     if len(shape) == 4:
         return [(("n", shape[0]),), head, ((length, shape[2]),), ((depth, shape[3]),)]
     size = shape[2] // math.prod(part for _, part in head)
     return [(("n", shape[0]),), ((length, shape[1]),), (*head, (depth, size))]
 
 
-def attention_with_weights(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """com.microsoft.Attention, QAttention: ``x [n, q, i]``, ``w [i, queries keys values]``."""
+def attention_with_projection(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
+    """Finds the products of com.microsoft.Attention and QAttention.
+
+    These multiply ``x [n, q, i]`` with a weight ``[i, queries keys values]`` first. Queries, keys
+    and values are then values inside the operator, which are float.
+    """
     past = optional_shape(shapes, 8 if node.op_type == "QAttention" else 4)
     x, w = shape_of(shapes, 0), shape_of(shapes, 1)
     given = attribute_ints(node, "qkv_hidden_sizes", (w[1] // 3,) * 3)
-    before = past[3] if past is not None else 0  # [keys and values, n, heads, past, d]
-    inside = _attention_inside(x[0], x[1], x[1] + before, given[0] + given[2])
+    past_length = past[3] if past is not None else 0  # [keys and values, n, heads, past, d]
+    inside = _float_products(x[0], x[1], x[1] + past_length, given[0] + given[2])
     return (Product(0, 1, matrix_product(x, w)), *inside)
 
 
-def attention_of_rows(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
-    """com.microsoft.MultiHeadAttention and GroupQueryAttention: products inside are float.
+def multi_head_attention(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
+    """Finds the products of com.microsoft.MultiHeadAttention and GroupQueryAttention.
 
-    Queries are ``[n, q, width]``, or ``[n, q, heads, 3, d]`` with keys and values in them; keys are
-    ``[n, k, width]``, ``[n, k, heads, 2, d]`` or ``[n, heads, k, d]``. The past comes first.
+    They count as float. Queries are ``[n, q, width]``, or ``[n, q, heads, 3, d]`` with keys and
+    values in the same tensor. Keys are ``[n, k, width]``, ``[n, k, heads, 2, d]`` or
+    ``[n, heads, k, d]``. Keys of the past come before these.
     """
     q, k = shape_of(shapes, 0), optional_shape(shapes, 1)
     grouped = node.op_type == "GroupQueryAttention"
@@ -114,11 +131,19 @@ def attention_of_rows(node: ir.Node, shapes: Shapes) -> tuple[Product, ...]:
         width = width * heads // (heads + 2 * int_attribute(node, "kv_num_heads", heads))
     else:
         width //= 3
-    before = past[2] if past is not None else 0
-    return _attention_inside(q[0], q[1], keys + before, 2 * width)
+    past_length = past[2] if past is not None else 0
+    return _float_products(q[0], q[1], keys + past_length, 2 * width)
 
 
-def _attention_inside(batch: int, queries: int, keys: int, width: int) -> tuple[Product, ...]:
-    """Scores and values, ``width`` in all over the heads of both."""
+def _float_products(batch: int, queries: int, keys: int, width: int) -> tuple[Product, ...]:
+    """Makes one float product that counts as many MACs as all products inside an attention.
+
+    Args:
+        batch: Size of the batch.
+        queries: Number of queries.
+        keys: Number of keys.
+        width: MACs for each pair of query and key: the depths of keys and of values, summed over
+            the heads.
+    """
     count: list[Axis] = [(("all", batch * queries * keys * width),)]
     return (Product(None, None, contraction(count, count), "inside"),)

@@ -1,4 +1,4 @@
-"""Size: the bytes that weights, biases and tables take in the written file."""
+"""Counts the size: the bytes of weights, biases and embedding tables in the written file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Storage:
     """What decides the size of a written model besides the widths.
 
     Attributes:
-        types: Types of weights: not all opsets and versions of onnxruntime have INT2 and INT4.
-        ungated: Bytes of weights, biases and tables that have no quantizer.
+        types: The types in which weights may be stored. Not all opsets and versions of onnxruntime
+            have INT2 and INT4.
+        ungated: Bytes of weights, biases and embedding tables that have no quantizer.
     """
 
     types: WeightTypes = field(default_factory=WeightTypes)
@@ -35,17 +36,21 @@ class Storage:
 
     @classmethod
     def of(cls, model: ir.Model) -> Storage:
-        """That of a gated model."""
+        """Finds what decides the size of a gated model."""
         tensors = (value.const_value for value in constants_read(model))
         sizes = (_whole_bytes(t.size * int(t.dtype.bitwidth)) for t in tensors if t is not None)
         return cls(WeightTypes.of(model), sum(sizes))
 
     def stored_bits(self, spec: QuantizerSpec, widths: npt.NDArray[np.int64]) -> int:
-        """Bits that a weight or bias takes; 0 for activations.
+        """Counts the bits that a tensor takes in the file; 0 for activations.
 
-        A weight is one integer tensor on the grid of its widest entry; pruned weights take the
-        narrowest type; types that onnxruntime can't load are not written. A bias is
-        INT32 or float: its codes have the step of the accumulator, whatever its width.
+        A weight is stored as one integer tensor, in the narrowest type that holds its widest grid
+        and that onnxruntime loads. A weight that is pruned as a whole takes the narrowest type. A
+        bias has 32 bits whatever its width is: it is float, or INT32 in units of the accumulator.
+
+        Args:
+            spec: The quantizer of the tensor.
+            widths: The widths of the tensor.
         """
         if spec.role is Role.ACTIVATION:
             return 0
@@ -55,7 +60,12 @@ class Storage:
         return int(np.prod(spec.shape, dtype=np.int64)) * width
 
     def tensor_bytes(self, specs: Mapping[str, QuantizerSpec], widths: Widths) -> dict[str, int]:
-        """Bytes of every weight and bias with a quantizer; those without widths are float."""
+        """Counts the bytes of every weight and bias with a quantizer, by its name.
+
+        Args:
+            specs: The quantizers by tensor name.
+            widths: Widths by tensor name. Tensors without an entry are float.
+        """
         full = np.array(FLOAT_BITS, dtype=np.int64)
         return {
             name: _whole_bytes(self.stored_bits(spec, widths.get(name, full)))
@@ -64,19 +74,25 @@ class Storage:
         }
 
     def total_bytes(self, specs: Mapping[str, QuantizerSpec], widths: Widths) -> int:
-        """Bytes of all weights, biases and tables."""
+        """Counts the bytes of all weights, biases and embedding tables.
+
+        Args:
+            specs: The quantizers by tensor name.
+            widths: Widths by tensor name. Tensors without an entry are float.
+        """
         return sum(self.tensor_bytes(specs, widths).values()) + self.ungated
 
 
 @dataclass(frozen=True)
 class SizeCost:
-    """Bytes of stored weights, biases and tables, as a cost of widths.
+    """Bytes of stored weights, biases and embedding tables, as a cost of widths.
 
-    A tensor with many gates is stored at its widest one: widening any other is free.
+    A tensor with many gates is stored at the widest of their widths, so that widening the others
+    costs nothing.
 
     Attributes:
         storage: What decides the size besides the widths.
-        specs: The gated tensors by name.
+        specs: The quantizers by tensor name.
     """
 
     kind: ClassVar[CostKind] = CostKind.SIZE
@@ -85,37 +101,43 @@ class SizeCost:
     specs: Mapping[str, QuantizerSpec]
 
     @property
-    def whole(self) -> int:
-        """Bytes of the float model."""
+    def float_cost(self) -> int:
+        """The bytes of the float model."""
         return self.storage.total_bytes(self.specs, {})
 
     def total(self, widths: Widths) -> int:
-        """Bytes at some widths."""
+        """Counts the bytes at some widths."""
         return self.storage.total_bytes(self.specs, widths)
 
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Bytes, shared evenly among the gates of a tensor, so that each has a reason to fall."""
+        """Estimates the bytes that each gate saves, as :meth:`Cost.saving` says.
+
+        Bytes fall only when the last of the widest gates of a tensor narrows. The estimate shares
+        them evenly among all gates of the tensor, so that each has a reason to fall.
+        """
         return {
             name: self._per_gate(name, widths) * (upper[name] - lower[name])
             for name in self._weights(widths)
         }
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """Bytes that a tensor grows by if one gate widens, for every gate."""
+        """Counts the bytes that a tensor grows by if one gate alone widens, for every gate."""
         return {
             name: self._growth(name, widths[name], wider[name]) for name in self._weights(widths)
         }
 
     def dominated_by(self, widths: Widths) -> str:
-        """The largest tensors."""
+        """Names the largest tensors."""
         return listing("tensors", self.storage.tensor_bytes(self.specs, widths))
 
     def _weights(self, widths: Widths) -> list[str]:
+        """Lists the weights that have widths; the size of biases does not depend on theirs."""
         return [n for n, spec in self.specs.items() if spec.role is Role.WEIGHT and n in widths]
 
     def _per_gate(self, name: str, widths: Widths) -> Array:
+        """Returns the bytes that one bit takes, shared among the gates of a weight."""
         gates = widths[name]
         share = math.prod(self.specs[name].shape) / 8 / max(1, np.size(gates))
         return np.full(np.shape(gates), share)
@@ -123,6 +145,7 @@ class SizeCost:
     def _growth(
         self, name: str, widths: npt.NDArray[np.int64], wider: npt.NDArray[np.int64]
     ) -> Array:
+        """Counts the bytes that a weight grows by if one gate alone widens, for every gate."""
         widest = int(widths.max())
         growth = np.zeros(wider.shape)
         for width in np.unique(wider[wider > widest]):

@@ -1,4 +1,4 @@
-"""What multiply-accumulates cost by the table of a target, as a cost of widths."""
+"""Counts what multiply-accumulates cost by the cost table of a target."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from onnx_cgmq.cost.protocol import listing
 from onnx_cgmq.settings.cost_table import CostTable
 
 Pairs = Mapping[tuple[int, int], int]
-"""Multiply-accumulates by the bits of their weight and of their activation."""
+"""Number of multiply-accumulates by their pair of widths: of the weight, of the activation."""
 
 _FLOAT = np.array(FLOAT_BITS, dtype=np.int64)
 
 
 def macs_by_pair(ops: Iterable[MacOp], widths: Widths, weights: Collection[str]) -> Pairs:
-    """Counts the multiply-accumulates for one sample by the widths of their two elements.
+    """Counts the multiply-accumulates for one sample by the pair of widths of their two elements.
 
-    Each counts with its own pair: a product is bilinear in the widths of its operands, so that one
-    of "has i bits" and "has j bits" counts exactly those where both hold.
+    The counts are exact, because a product is bilinear: with 1 for elements of i bits and 0 for the
+    others in the first operand, and likewise for j bits in the second, its value is the number of
+    multiply-accumulates with the pair (i, j).
 
     Args:
-        ops: The products.
-        widths: Bits by tensor name.
-        weights: Names of the weights. Of two activations the second counts as the weight.
+        ops: The products of the MAC nodes.
+        widths: Widths by tensor name.
+        weights: Names of the weights. If both operands are activations, the second one counts as
+            the weight.
     """
     total: Counter[tuple[int, int]] = Counter()
     for op in ops:
@@ -44,19 +46,24 @@ def macs_by_pair(ops: Iterable[MacOp], widths: Widths, weights: Collection[str])
 
 
 def price_of(pairs: Pairs, table: CostTable) -> Amount:
-    """What multiply-accumulates cost, exactly, in the unit of the table."""
+    """Computes what multiply-accumulates cost, exactly, in the unit of the table.
+
+    Args:
+        pairs: Number of multiply-accumulates by their pair of widths.
+        table: The cost table.
+    """
     total = sum((table.price(*pair) * count for pair, count in pairs.items()), Fraction(0))
     return int(total) if total.denominator == 1 else total
 
 
 @dataclass(frozen=True)
 class TableCost:
-    """The sum over multiply-accumulates of what the table says for their widths.
+    """The sum of what a cost table says for the pair of widths of every multiply-accumulate.
 
     Attributes:
-        ops: The products.
-        table: The table.
-        ladders: Widths that gates may choose, by tensor name.
+        ops: The products of the MAC nodes.
+        table: The cost table.
+        ladders: The ladder of every tensor by its name.
         weights: Names of the weights.
     """
 
@@ -68,21 +75,22 @@ class TableCost:
     weights: frozenset[str]
 
     @property
-    def whole(self) -> Amount:
-        """Cost of the float model."""
+    def float_cost(self) -> Amount:
+        """The cost of the float model."""
         return price_of({(FLOAT_BITS, FLOAT_BITS): total_macs(self.ops)}, self.table)
 
     def total(self, widths: Widths) -> Amount:
-        """Cost at some widths."""
+        """Counts the cost at some widths."""
         return price_of(macs_by_pair(self.ops, widths, self.weights), self.table)
 
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """What each gate saves alone, at the best average of this step and those below it.
+        """Estimates what each gate saves, as :meth:`Cost.saving` says.
 
-        A table may be flat where a kernel unpacks narrow codes: the step from 8 to 4 bits then has
-        no gain of its own, but leads to one.
+        The estimate is the largest saving per width, over going down one, two or more widths. For a
+        cost table may have equal costs for neighbouring widths (where a kernel unpacks narrow
+        codes): to go from 8 to 4 bits then saves nothing, but is on the way to 2 bits.
         """
         result = {}
         for name, levels in self._levels(widths).items():
@@ -95,7 +103,7 @@ class TableCost:
         return result
 
     def growth(self, widths: Widths, wider: Widths) -> dict[str, Array]:
-        """What each gate adds alone, exactly."""
+        """Counts what each gate alone adds, exactly."""
         return {
             name: _at(levels, self._index(name, wider[name]))
             - _at(levels, self._index(name, widths[name]))
@@ -103,16 +111,21 @@ class TableCost:
         }
 
     def dominated_by(self, widths: Widths) -> str:
-        """The most expensive nodes."""
+        """Names the most expensive nodes."""
         pairs = {op.node: _pairs(op, widths, self.weights) for op in self.ops}
         shares = {node: price_of(counts, self.table) for node, counts in pairs.items()}
         return listing("nodes", shares, operands(self.ops))
 
     def _index(self, name: str, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns the index of widths on the ladder of a tensor."""
         return np.searchsorted(np.array(self.ladders[name].widths), widths)
 
     def _levels(self, widths: Widths) -> dict[str, Array]:
-        """Cost of the products of every gate at each width of its ladder: ``[widths, *gates]``."""
+        """Counts what every gate would cost at each width of its ladder, all others as they are.
+
+        Returns:
+            By tensor name, ``[widths of the ladder, *shape of the gates]``.
+        """
         levels: dict[str, Array] = {}
         for op in self.ops:
             a_is_weight = _a_is_weight(op, self.weights)
@@ -135,6 +148,7 @@ class TableCost:
 
 
 def _pairs(op: MacOp, widths: Widths, weights: Collection[str]) -> Pairs:
+    """Counts the multiply-accumulates of one product by their pair of widths."""
     bits_a, bits_b = widths.get(op.a.name, _FLOAT), widths.get(op.b.name, _FLOAT)
     a_is_weight = _a_is_weight(op, weights)
     taps_b = {int(j): op.taps_b(bits_b == j) for j in np.unique(bits_b)}
@@ -153,14 +167,16 @@ def _a_is_weight(op: MacOp, weights: Collection[str]) -> bool:
 
 
 def _met_by_a(op: MacOp, partner: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> Array:
+    """Counts the selected elements of ``b`` that the elements of each gate of ``a`` meet."""
     return op.spread_a(op.taps_b(partner), shape)
 
 
 def _met_by_b(op: MacOp, partner: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> Array:
+    """Counts the selected elements of ``a`` that the elements of each gate of ``b`` meet."""
     return op.spread_b(op.taps_a(partner), shape)
 
 
 def _at(levels: Array, index: npt.NDArray[np.int64]) -> Array:
-    """The entry of every gate at its own index on axis 0."""
+    """Selects the entry of every gate, at its own index on axis 0."""
     entries: Array = np.take_along_axis(levels, index[np.newaxis], axis=0)[0]
     return entries

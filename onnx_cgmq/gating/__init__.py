@@ -1,1 +1,1 @@
-"""Gated quantizers: what they are, where they go, and the pass that puts them there."""
+"""Gated quantizers: what they compute, which tensors get one, and the pass that inserts them."""

@@ -1,4 +1,4 @@
-"""The user's choices for single tensors, nodes and operator types: which one a tensor gets."""
+"""Finds the widths that the user chose for a tensor, by its name, its node or an operator type."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _WILDCARDS = "*?["
 
 @dataclass(frozen=True, order=True)
 class _Rank:
-    """How closely a pattern names something; the smallest wins."""
+    """How closely a pattern names a tensor; the smallest rank wins."""
 
     level: int
-    """0: exact name of the tensor, 1: of a node, 2: pattern, 3: operator type."""
+    """0: exact name of the tensor, 1: exact name of a node, 2: pattern, 3: operator type."""
     wildness: int
-    """Among patterns, those with more literal characters go first."""
+    """Minus the number of literal characters of a pattern, so that more literal patterns win."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class Choices:
 
     Attributes:
         given: Patterns and their widths (:attr:`onnx_cgmq.settings.config.Config.choices`).
-        readers: The nodes that get quantizers for a tensor, by tensor name.
-        biases: Names of biases, which only their exact names choose: they cost nothing.
+        readers: By tensor name, the nodes that read the tensor quantized.
+        biases: Names of the biases. Only the exact name of a bias chooses its widths: a pattern is
+            meant for what costs bit operations.
     """
 
     given: Sequence[tuple[str, tuple[int, ...]]]
@@ -40,10 +41,18 @@ class Choices:
     biases: Collection[str]
 
     def ladder(self, tensor: str, *, activation: bool) -> Ladder | None:
-        """The widths chosen for a tensor, or ``None``.
+        """Finds the widths that the user chose for a tensor.
+
+        Args:
+            tensor: Name of the tensor.
+            activation: Whether the tensor is an activation. Nodes that read it as float then do not
+                count.
+
+        Returns:
+            The widths, or ``None`` if the user chose none.
 
         Raises:
-            ConfigError: Two choices that are equally close disagree.
+            ConfigError: Two choices that name the tensor equally closely disagree.
         """
         nodes = self.readers.get(tensor, ())
         if activation:
@@ -51,13 +60,17 @@ class Choices:
         return self._closest(f"tensor '{tensor}'", tensor, nodes)
 
     def reads_float(self, node: ir.Node, activation: str) -> bool:
-        """Whether a node stays float and so reads an activation as it is.
+        """Says whether the user keeps a node float, so that it reads an activation as float.
 
-        The other readers of the activation may still read it quantized. A choice for the activation
-        itself, by its exact name, goes first.
+        Other nodes may still read the activation quantized. If the user chose widths for the
+        activation by its exact name, these count instead.
+
+        Args:
+            node: The node.
+            activation: Name of the activation that it reads.
 
         Raises:
-            ConfigError: Two choices that are equally close disagree.
+            ConfigError: Two choices that name the node equally closely disagree.
         """
         if any(pattern == activation for pattern, _ in self.given):
             return False
@@ -65,10 +78,10 @@ class Choices:
         return chosen is not None and chosen.widths == (FLOAT_BITS,)
 
     def check_used(self) -> None:
-        """Checks that every pattern was of use.
+        """Checks that every pattern matches something.
 
         Raises:
-            ConfigError: Some match nothing; the message has similar names.
+            ConfigError: A pattern matches nothing. The message lists similar names.
         """
         nodes = [node for readers in self.readers.values() for node in readers]
         known = {*self.readers, *self.biases, *(str(node.name) for node in nodes)}
@@ -77,12 +90,20 @@ class Choices:
             if pattern in known or any(_matches(pattern, name) for name in known - {*self.biases}):
                 continue
             similar = difflib.get_close_matches(pattern, sorted(known), n=3, cutoff=0.5)
-            hint = f"did you mean {', '.join(similar)}?" if similar else "see the names in a report"
+            names = "onnx-cgmq inspect MODEL --why '*' lists the names"
+            hint = f"did you mean {', '.join(similar)}?" if similar else names
             raise ConfigError(
                 f"'{pattern}' matches no tensor, node or operator that is quantized; {hint}"
             )
 
     def _closest(self, what: str, tensor: str | None, nodes: Sequence[ir.Node]) -> Ladder | None:
+        """Returns the widths of the pattern that names a tensor or its nodes most closely.
+
+        Args:
+            what: What is chosen for, as the error names it.
+            tensor: Name of the tensor, or ``None`` if only its nodes count.
+            nodes: The nodes that read it.
+        """
         ranked = [
             (rank, pattern, widths)
             for pattern, widths in self.given
@@ -101,6 +122,7 @@ class Choices:
 
 
 def _rank(pattern: str, tensor: str | None, nodes: Sequence[ir.Node]) -> _Rank | None:
+    """Ranks how closely a pattern names a tensor or its nodes; ``None`` if it names neither."""
     if pattern == tensor:
         return _Rank(0, 0)
     if any(pattern == node.name for node in nodes):

@@ -1,4 +1,8 @@
-"""Where the quantizer of an activation is written: as near to its producer as codes can flow."""
+"""Finds the place where the QuantizeLinear of an activation is written.
+
+It is written as far up as codes can take the place of floats, so that the nodes in between run on
+integers.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,15 @@ from onnx_cgmq.graph.uses import has_one_reader
 
 @dataclass(frozen=True)
 class CodePath:
-    """What lies between an activation and where its QuantizeLinear is written.
+    """The nodes between an activation and the value that its QuantizeLinear reads.
+
+    From top to bottom: source, clamps, movers, activation.
 
     Attributes:
         source: The value that QuantizeLinear reads.
-        clamps: Relu and Clip nodes behind it that become limits of the codes, nearest to the
-            activation first.
-        movers: Operators behind these that move codes in place of floats, nearest first.
+        clamps: The clamps that read it, which become limits of the codes; the last one is first.
+        movers: The movers behind the clamps, which read codes instead of floats; the last one,
+            which makes the activation, is first.
     """
 
     source: ir.Value
@@ -29,12 +35,15 @@ class CodePath:
 
     @property
     def factor(self) -> float:
-        """What the movers multiply by together."""
+        """The product of all factors by which the movers multiply."""
         return math.prod(1 if mover.factor is None else mover.factor for mover in self.movers)
 
     @classmethod
     def above(cls, x: ir.Value) -> CodePath:
-        """The path of an activation's codes; each node on it serves nothing but this quantizer."""
+        """Finds the path above an activation ``x``.
+
+        Every node on the path has one reader, so nothing else needs its float values.
+        """
         movers = movers_above(x)
         value = movers[-1].source if movers else x
         clamps = []

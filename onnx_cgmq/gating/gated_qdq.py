@@ -1,14 +1,18 @@
 """The gated QuantizeLinear/DequantizeLinear as model-local ONNX functions of standard nodes.
 
-For every width ``b`` of the ladder (float32, in this order; ``low = -high`` if symmetric)::
+A quantizer first rounds the tensor ``x`` to the grid of every width ``b`` of its ladder. The grid
+covers the range ``[low_b, high_b]``, where ``low_b = -high_b`` if the grid is symmetric. All
+operations are in float32 and in this order::
 
     step_b = (high_b - low_b) / (2**b - 1)
-    code   = clip(round_half_even(x / step_b) + zero_point_b, code range)
+    code   = clip(round_half_even(x / step_b) + zero_point_b, smallest code, largest code)
     y_b    = (code - zero_point_b) * step_b
 
-and the gate selects ``y_b`` per tensor, channel or element; ``x`` itself at 32 bits, 0 at width 0.
-Grids narrower than their integer type have their input clipped to the grid first: QuantizeLinear
-saturates to the type only.
+The gate of the tensor, channel or element then selects one ``y_b``, or ``x`` itself at 32 bits, or
+0 at width 0. Gates are those of CGMQ (arXiv 2409.20138).
+
+A grid may have fewer codes than its integer type. QuantizeLinear saturates only at the ends of the
+type, so ``x`` is clipped to the ends of such a grid first.
 """
 
 from __future__ import annotations
@@ -32,16 +36,16 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 
 GATED_VERSION: Final = 1
-"""Version of :data:`GATED_DOMAIN`."""
+"""Opset version of the domain :data:`GATED_DOMAIN`."""
 
 GATED_PREFIX: Final = "GatedQDQ_"
-"""How the operator types of gated quantizers begin."""
+"""Prefix of the operator types of gated quantizers."""
 
 ACCUMULATOR_OP: Final = "AccumulatorQDQ"
-"""Operator type that rounds a bias to the INT32 codes of an integer kernel."""
+"""Operator type of the function that rounds a bias to whole units of an INT32 accumulator."""
 
 INT32_LIMIT: Final = 2**31 - 128
-"""Largest float32 below ``2**31``: a bias with a larger code has no integer kernel."""
+"""The largest float32 below ``2**31``. A bias with a larger code has no integer kernel."""
 
 _LAYOUTS: Final = {
     Granularity.ELEMENT: "shared",
@@ -51,39 +55,47 @@ _LAYOUTS: Final = {
 
 
 def function_name(spec: QuantizerSpec) -> str:
-    """Operator type of a quantizer, such as ``GatedQDQ_symmetric_channel_2_4_8_16_32``."""
+    """Returns the operator type of a quantizer: ``GatedQDQ_symmetric_channel_2_4_8_16_32``."""
     widths = "_".join(map(str, spec.ladder.widths))
     layout = "channel_ranges" if spec.channel_ranges else _LAYOUTS[spec.granularity]
     return f"{GATED_PREFIX}{spec.form.value}_{layout}_{widths}"
 
 
 def is_gated_quantizer(node: ir.Node) -> bool:
-    """Whether a node is a gated quantizer."""
+    """Says whether a node is a gated quantizer."""
     return node.domain == GATED_DOMAIN and node.op_type.startswith(GATED_PREFIX)
 
 
 def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
-    """Builds the function that quantizes as a spec says.
+    """Builds the function that quantizes a tensor as a spec says.
 
-    Its signature is ``(x, [low,] high, gate) -> (y, step)``, with ``low`` for affine grids only and
-    an attribute ``axis`` where channels have ranges of their own. Shapes are those of
-    :class:`QuantizerSpec`.
-    ``step`` has shape ``spec.range_item_shape``: the step of the integer tensor that holds the
-    codes (``element``: of the widest selected grid), 0 everywhere if any gate selects more than 8
-    bits; a pruned channel or tensor has the step of the narrowest width.
+    The signature of the function is ``(x, [low,] high, gate) -> (y, step)``. Only affine grids have
+    ``low``. An attribute ``axis`` names the channel axis where channels have ranges of their own.
+    ``low``, ``high`` and ``gate`` have the shapes that :class:`QuantizerSpec` gives, and ``y`` is
+    the quantized value in the shape of ``x``.
+
+    ``step`` has the shape ``spec.range_item_shape``. It is the step of the integer tensor that
+    holds the codes (with ``element`` gates: the step of the widest selected grid). A pruned channel
+    or tensor has the step of the narrowest width. If any gate selects more than 8 bits, ``step`` is
+    0 everywhere, because no integer kernel can read the tensor.
 
     Args:
-        spec: Form, granularity and ladder; its other fields don't matter.
+        spec: Grid, granularity and ladder of the quantizer; its other fields do not matter.
         opset: Version of the standard operators, at least 21.
+
+    Returns:
+        The function, of the domain :data:`GATED_DOMAIN`.
     """
-    return _parse(_Body(spec).text(function_name(spec), opset))
+    return _parse(_FunctionText(spec).text(function_name(spec), opset))
 
 
 def accumulator_qdq(opset: int) -> ir.Function:
     """Builds ``AccumulatorQDQ(bias, step_x, step_w) -> y``.
 
-    With ``s = step_x * reshape(step_w, [-1])``, ``y = round(bias / s) * s``: exactly the bias that
-    an integer kernel adds. ``y = bias`` where ``s = 0``, and if any code would leave INT32.
+    ``y = round(bias / s) * s`` is exactly the bias that an integer kernel adds, where
+    ``s = step_x * reshape(step_w, [-1])`` is one unit of its accumulator: the step of the
+    activation times the step of the weight, one for each output channel. ``y = bias`` where
+    ``s = 0`` (no integer kernel reads the operands), and everywhere if any code would leave INT32.
 
     Args:
         opset: Version of the standard operators.
@@ -114,8 +126,8 @@ def _parse(text: str) -> ir.Function:
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))
 
 
-class _Body:
-    """Writes the function's nodes, in ONNX's text form."""
+class _FunctionText:
+    """Writes the nodes of one quantizer's function, in the text format of ONNX."""
 
     def __init__(self, spec: QuantizerSpec) -> None:
         self.form = spec.form
@@ -125,6 +137,7 @@ class _Body:
         self.lines: list[str] = []
 
     def text(self, name: str, opset: int) -> str:
+        """Writes the whole function."""
         self._constant("zero", 0.0)
         for width in self.ladder.quantized:
             self._select_range(width)
@@ -146,7 +159,7 @@ class _Body:
         self._add(name, f"Constant <value_float: float = {value:.1f}> ()")
 
     def _select_range(self, width: int) -> None:
-        """``high_b``, ``low_b`` and ``step_b``, of ``range_item_shape``."""
+        """Adds ``high_b``, ``low_b`` and ``step_b``, in the shape ``range_item_shape``."""
         index = self.spec.range_index(width)
         self._add(f"i_{width}", f"Constant <value_int: int = {index}> ()")
         self._add(f"high_{width}", f"Gather <axis: int = 0> (high, i_{width})")
@@ -162,9 +175,9 @@ class _Body:
         self._add(f"step_{width}", f"Div ({span}, n_{width})")
 
     def _quantize(self, width: int) -> None:
-        """``y_b``: one QuantizeLinear/DequantizeLinear pair."""
+        """Adds ``y_b``: one QuantizeLinear followed by one DequantizeLinear."""
         self._zero_point(width)
-        bits = max(width, 4)  # 2-bit types came with opset 25; 4-bit ones hold the clipped codes
+        bits = max(width, 4)  # 2-bit types need opset 25; 4-bit types hold the clipped codes too
         signed = self.form.is_symmetric
         dtype = ir.DataType[f"{'INT' if signed else 'UINT'}{bits}"]
         scale, offset = f"step_{width}", f"offset_{width}"
@@ -183,7 +196,7 @@ class _Body:
         self._add(f"y_{width}", f"DequantizeLinear {axis}{grid.format(f'code_{width}')}")
 
     def _zero_point(self, width: int) -> None:
-        """``offset_b``: the zero point in float32, of the shape of ``step_b``."""
+        """Adds ``offset_b``: the zero point in float32, in the shape of ``step_b``."""
         if self.form is not GridForm.AFFINE:
             self._add(f"offset_{width}", f"Mul (step_{width}, zero)")
             return
@@ -193,7 +206,7 @@ class _Body:
         self._add(f"offset_{width}", f"Clip (rounded_{width}, zero, n_{width})")
 
     def _clipped(self, width: int) -> str:
-        """``x`` clipped to the values of the smallest and largest code."""
+        """Adds ``x`` clipped to the values of the smallest and the largest code; names it."""
         smallest, largest = code_range(width, self.form)
         for end, code in (("least", smallest), ("most", largest)):
             self._constant(f"{end}_code_{width}", code)
@@ -207,7 +220,7 @@ class _Body:
         return f"in_{width}"
 
     def _select_value(self) -> None:
-        """``y`` from the widest down: the narrowest width whose threshold the gate keeps wins."""
+        """Adds ``y``: the value at the narrowest width whose threshold the gate does not exceed."""
         *narrower, widest = self.ladder.widths
         selected = self._value(widest)
         for width in reversed(narrower):
@@ -218,13 +231,15 @@ class _Body:
         self._add("y", f"Identity ({selected})")
 
     def _value(self, width: int) -> str:
+        """Names the value of ``x`` at a width."""
         return {0: "zero", FLOAT_BITS: "x"}.get(width, f"y_{width}")
 
     def _select_step(self) -> None:
+        """Adds ``step``, as :func:`gated_qdq` describes it."""
         kernel = [width for width in self.ladder.widths if width <= INTEGER_KERNEL_BITS]
         quantized = self.ladder.quantized
         if not kernel or not quantized:
-            # Nothing that an integer kernel could run: 0, in the shape of one range.
+            # No width of the ladder has an integer kernel: the step is 0, in the shape of a range.
             self._add("i_first", "Constant <value_int: int = 0> ()")
             self._add("first", "Gather <axis: int = 0> (high, i_first)")
             self._add("step", "Mul (first, zero)")

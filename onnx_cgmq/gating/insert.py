@@ -1,4 +1,4 @@
-"""The pass that puts gated quantizers on weights, biases and activations."""
+"""insert_gates(): puts gated quantizers on weights, biases and activations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from onnx_cgmq.gating.gated_qdq import (
     gated_qdq,
     is_gated_quantizer,
 )
-from onnx_cgmq.gating.integer_path import stay_in_integers
+from onnx_cgmq.gating.integer_path import add_carried_quantizers
 from onnx_cgmq.gating.placement import (
     activation_spec,
     bias_spec,
@@ -55,40 +55,47 @@ from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
 from onnx_cgmq.settings.config import Config, Settings
 
-_SMALLEST_RANGE: Final = 1e-6  # of a tensor that is all zero: the step must not be 0
+_SMALLEST_RANGE: Final = 1e-6
+"""End of the range of a tensor whose elements are all 0: its step must not be 0."""
 
 
 def insert_gates(
     model: ModelLike, config: Config | None = None, **settings: Unpack[Settings]
 ) -> ir.Model:
-    """Puts a gated quantizer on every tensor that multiply-accumulates read.
+    """Puts a gated quantizer on every tensor that a MAC node reads.
 
-    These are the constant weights (those of lookups too), the activations (on the value that the
-    operator reads) and the constant biases. A tensor has one quantizer however many such operators
-    read it; all others go on reading the float value. Every gate starts at the widest width, so
-    that the result equals the float model exactly if 32 bits are allowed. A bias of an operator
-    with an integer kernel is then rounded to the INT32 codes which that kernel adds.
+    These tensors are the constant weights, the activations and the constant biases of the MAC
+    nodes, and embedding tables. A tensor has one quantizer however many MAC nodes read it. All
+    other nodes go on reading the float value. Between integer kernels, activations that no MAC node
+    reads get a carried quantizer (:mod:`~onnx_cgmq.gating.integer_path`).
 
-    Operators inside of subgraphs (``If``, ``Loop``, ``Scan``) stay float.
+    Every gate starts at the widest width, so the result equals the float model exactly if 32 bits
+    are allowed and no quantizer is carried (these have 8 bits). The bias of a node with an integer
+    kernel is rounded, after its quantizer, to the INT32 codes that the kernel adds; this has an
+    effect once both operands have at most 8 bits.
+
+    Nodes inside subgraphs (``If``, ``Loop``, ``Scan``) stay float.
 
     Args:
-        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; prepared (:func:`prepare`) if it is
-            not yet. It is not changed.
-        config: Granularities, widths, input width; or give them by name as ``settings``.
-        **settings: Fields of :class:`Config`.
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``. It is not changed. A model that is
+            not prepared is prepared first (:func:`~onnx_cgmq.preparation.prepare.prepare`).
+        config: The settings as one object.
+        **settings: The settings by name: fields of :class:`Config`. Give these or ``config``.
 
     Returns:
         A valid ONNX model with quantizers as model-local functions (domain ``onnx_cgmq``). The
-        quantized value of ``v`` is ``v.quantized``; ``v.low``, ``v.high`` and ``v.gate`` are its
-        initializers.
+        quantized value of ``v`` is ``v.quantized``; ``v.low``, ``v.high`` and ``v.gate`` are the
+        initializers of its quantizer.
 
     Raises:
-        ModelError: The model can't be read or prepared, has nothing to quantize or has gates
+        ModelError: The model can't be read or prepared, has nothing to quantize, or has gates
             already; or a size that a ``channel`` or ``element`` gate needs is not fixed.
         ConfigError: A setting is invalid, or names a tensor, node or operator that isn't there.
     """
     if config is not None and settings:
-        raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
+        raise ConfigError(
+            f"give config or settings, not both: put {', '.join(settings)} into the config"
+        )
     config = config or Config.create(**settings)
     gated = load_model(model)
     if not is_prepared(gated):
@@ -100,21 +107,21 @@ def insert_gates(
     nodes = quantized_nodes(gated.graph)
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:
-        inserter.visit(node, spec)
+        inserter.quantize_operands(node, spec)
     if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
-        stay_in_integers(gated, inserter.carry)
+        add_carried_quantizers(gated, inserter.insert_carried)
     if config.exact_steps:
         round_slopes(gated.graph)
     if not inserter.quantized:
         raise ModelError(
-            f"nothing to quantize: none of {', '.join(MAC_OP_TYPES)} on float32 tensors outside "
-            "of subgraphs (If, Loop, Scan)"
+            f"nothing to quantize: the model has none of {', '.join(MAC_OP_TYPES)} on float32 "
+            "tensors outside of subgraphs (If, Loop, Scan)"
         )
     return gated
 
 
 class _Inserter:
-    """Quantizers inserted so far, one for every tensor."""
+    """Inserts quantizers into one model, at most one for every tensor."""
 
     def __init__(
         self, model: ir.Model, config: Config, nodes: list[tuple[ir.Node, OpSpec]]
@@ -129,16 +136,17 @@ class _Inserter:
         self.transposed: dict[ir.Value, ir.Value] = {}
         model.opset_imports[GATED_DOMAIN] = GATED_VERSION
 
-    def visit(self, node: ir.Node, op: OpSpec) -> None:
+    def quantize_operands(self, node: ir.Node, op: OpSpec) -> None:
+        """Makes a node read quantized operands, and a quantized bias if its bias is constant."""
         operands = []
         for index, value in op.operand_values(node):
             source, path = stored_weight(value)
-            quantizer = self._quantizer(source, node, op)
+            quantizer = self._quantizer_of(source, node, op)
             if quantizer is None:
                 continue
             quantized = quantizer[0].outputs[0]
             if path:
-                quantized = self._transposed(value, path, quantized, node)
+                quantized = self._transpose_quantized(value, path, quantized, node)
             else:
                 operands.append(quantizer)
             node.replace_input_with(index, quantized)
@@ -148,22 +156,25 @@ class _Inserter:
         if bias not in self.quantized:
             chosen = self.choices.ladder(str(bias.name), activation=False)
             decide(bias.name, Verdict.QUANTIZED, f"{node.op_type} '{node.name}' adds it")
-            self._quantize(bias, bias_spec(self.config, bias, chosen), node)
+            self._insert_quantizer(bias, bias_spec(self.config, bias, chosen), node)
         source = self.quantized[bias][0].outputs[0]
         if op.integer_kernel(node) and _has_one_accumulator_step(operands):
-            source = self._accumulator(node, bias, source, operands)
+            source = self._insert_accumulator(node, bias, source, operands)
         node.replace_input_with(op.bias, source)
 
-    def _quantizer(
+    def _quantizer_of(
         self, value: ir.Value, node: ir.Node, op: OpSpec
     ) -> tuple[ir.Node, QuantizerSpec] | None:
-        """The quantizer of an operand, made if there is none; ``None`` if the node stays float."""
+        """Returns the quantizer of an operand, and inserts it first if it is not there yet.
+
+        Returns ``None`` if the user keeps the node that reads the operand float.
+        """
         name, weight = str(value.name), value.const_value is not None
         if not weight and self.choices.reads_float(node, name):
             decide(node.name, Verdict.FLOAT, "the settings keep it float")
             return None
         if value not in self.quantized:
-            chosen = self._chosen(name, activation=not weight)
+            chosen = self._chosen_ladder(name, activation=not weight)
             if weight:
                 spec = weight_spec(self.config, value, self.axes[value], chosen)
             else:
@@ -171,14 +182,14 @@ class _Inserter:
                 spec = activation_spec(self.config, node, op, value, chosen, nonnegative)
             does = "looks rows up in" if mac_spec(node) is None else "multiplies"
             decide(name, Verdict.QUANTIZED, f"{node.op_type} '{node.name}' {does} it")
-            self._quantize(value, spec, node)
+            self._insert_quantizer(value, spec, node)
         return self.quantized[value]
 
-    def _chosen(self, tensor: str, *, activation: bool) -> Ladder | None:
-        """The widths that the user chose for a tensor, if any; float is allowed on any target.
+    def _chosen_ladder(self, tensor: str, *, activation: bool) -> Ladder | None:
+        """Finds the widths that the user chose for a tensor; float is allowed on any target.
 
         Raises:
-            ConfigError: The target lacks one of them.
+            ConfigError: The target does not have one of the widths.
         """
         chosen = self.choices.ladder(tensor, activation=activation)
         if chosen is None or chosen.widths == (FLOAT_BITS,):
@@ -193,10 +204,13 @@ class _Inserter:
             raise ConfigError(f"widths of '{tensor}': {error}") from error
         return chosen
 
-    def _transposed(
+    def _transpose_quantized(
         self, value: ir.Value, path: tuple[ir.Node, ...], quantized: ir.Value, before: ir.Node
     ) -> ir.Value:
-        """What Transpose nodes make of a quantized weight, in place of what they made of it."""
+        """Transposes a quantized weight, by copies of the nodes that transpose the float weight.
+
+        The copies go before a node that reads ``value``; all its readers share them.
+        """
         if value not in self.transposed:
             for mover in reversed(path):
                 name = f"{mover.outputs[0].name}.quantized"
@@ -213,19 +227,19 @@ class _Inserter:
             self.transposed[value] = quantized
         return self.transposed[value]
 
-    def carry(self, value: ir.Value, before: ir.Node) -> ir.Node:
-        """Inserts the quantizer of a value between integer kernels."""
-        chosen = self._chosen(str(value.name), activation=True)
+    def insert_carried(self, value: ir.Value, before: ir.Node) -> ir.Node:
+        """Inserts the carried quantizer of an activation before a node, and returns its node."""
+        chosen = self._chosen_ladder(str(value.name), activation=True)
         spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
         why = (
             f"the kernels around it, at {before.op_type} '{before.name}', run in integers on codes"
         )
         decide(value.name, Verdict.QUANTIZED, why)
-        self._quantize(value, spec, before)
+        self._insert_quantizer(value, spec, before)
         return self.quantized[value][0]
 
-    def _quantize(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
-        """Inserts the quantizer of a value before a node."""
+    def _insert_quantizer(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
+        """Inserts the quantizer of a tensor before a node."""
         name = spec.tensor
         high = _initial_high(value, spec)
         inputs: list[ir.Value] = [value]
@@ -250,14 +264,17 @@ class _Inserter:
         add_function(self.model, node.op_type, partial(gated_qdq, spec))
         self.quantized[value] = (node, spec)
 
-    def _accumulator(
+    def _insert_accumulator(
         self,
         node: ir.Node,
         bias: ir.Value,
         source: ir.Value,
         operands: list[tuple[ir.Node, QuantizerSpec]],
     ) -> ir.Value:
-        """Inserts the rounding of a bias to INT32 codes; one for each node that reads it."""
+        """Inserts a node that rounds a quantized bias to the INT32 codes that a MAC node adds.
+
+        Every MAC node needs its own, because the unit of its accumulator depends on its operands.
+        """
         steps = [quantizer.outputs[1] for quantizer, _ in operands]
         accumulator = ir.Node(
             GATED_DOMAIN,
@@ -272,10 +289,10 @@ class _Inserter:
 
 
 def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
-    """The user's choices, checked to name what there is.
+    """Makes the user's choices for single tensors, and checks that each names something.
 
     Raises:
-        ConfigError: One names nothing.
+        ConfigError: A choice names nothing that is quantized.
     """
     readers: dict[str, list[ir.Node]] = {}
     biases = set()
@@ -291,7 +308,7 @@ def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
 
 
 def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> bool:
-    """Whether a kernel can accumulate at ``step_x * step_w``, one per output channel."""
+    """Says whether ``step_x * step_w`` is one number, or one for each output channel."""
     if len(operands) != 2:
         return False
     (_, a), (_, b) = operands
@@ -300,7 +317,10 @@ def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> 
 
 
 def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float32]:
-    """Largest magnitude of a constant for each range; 1 for activations, before calibration."""
+    """Returns the first ends of ranges: the largest magnitude of a constant, 1 for an activation.
+
+    Calibration then fits the ranges of activations.
+    """
     if value.const_value is None:
         return np.ones(spec.range_shape, dtype=np.float32)
     with reading(value.const_value) as array:

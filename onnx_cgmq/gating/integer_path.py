@@ -1,9 +1,9 @@
-"""Keeps what flows between integer kernels on grids, so that onnxruntime never leaves the integers.
+"""Adds carried quantizers, so that onnxruntime stays in integers between integer kernels.
 
-A Conv runs in integers only if its output is quantized too, and so do Add, Mul, Concat and pooling
-if all that they read and write is. Between two quantized convolutions that takes quantizers which
-no multiply-accumulate asks for: on the way into a residual Add, say. They have 8 bits and cost no
-bit operations.
+onnxruntime runs a Conv in integers only if its output is quantized too. It runs Add, Mul, Concat
+and average pooling in integers only if all that they read and write is quantized. So activations
+between two quantized convolutions need quantizers that no multiply-accumulate asks for, for example
+on the way into a residual Add. These carried quantizers have 8 bits and cost no bit operations.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs
 from onnx_cgmq.graph.uses import only_reader
 
 
-def stay_in_integers(
+def add_carried_quantizers(
     model: ir.Model, quantize: Callable[[ir.Value, ir.Node], ir.Node]
 ) -> tuple[ir.Value, ...]:
-    """Adds the quantizers that keep a gated graph in integers, in place.
+    """Adds carried quantizers to a gated graph, in place.
 
-    What an integer kernel makes then has one reader, its quantizer, and all others read the
-    quantized value.
+    Afterwards the result of an integer kernel has one reader, its quantizer. All nodes that read
+    the result before read the quantized value instead.
 
     Args:
-        model: A gated model; those of its operands with one gate for each activation count.
-        quantize: Makes the 8-bit quantizer of a value, before a node that reads it.
+        model: The gated model. Activations with more than one gate count as float, because no
+            integer kernel reads them.
+        quantize: Inserts the quantizer of a value before a node that reads the value, and returns
+            the quantizer node.
 
     Returns:
-        The values that got one.
+        The values that got a quantizer.
     """
     path = _IntegerPath.of(model)
     added = []
-    for value, before in list(path.open_ends()):
+    for value, before in list(path.values_to_quantize()):
         path.quantizers[value] = quantize(value, before)
         added.append(value)
     for value, quantizer in path.quantizers.items():
         for reader, index in list(value.uses()):
             if is_gated_quantizer(reader):
                 continue
-            if needs_quantized_output(path.ends.get(value)) or path.leads_to_integers(reader):
+            if needs_quantized_output(path.results.get(value)) or path.leads_to_integers(reader):
                 reader.replace_input_with(index, quantizer.outputs[0])
     model.graph.sort()
     return tuple(added)
@@ -53,22 +55,28 @@ def stay_in_integers(
 
 @dataclass
 class _IntegerPath:
-    """What runs in integers, and what it takes.
+    """The nodes that are to run in integers, and the values that need quantizers for it.
 
     Attributes:
         graph: The gated graph.
-        quantizers: Quantizer node of every activation that has one with a single gate.
-        chosen: Operators without MACs that are to run in integers.
-        ends: Values that integer kernels make, behind their clamps, and by which node.
+        quantizers: Each activation that has a quantizer with one gate, with that quantizer node.
+        integer_nodes: The nodes without MACs that are to run in integers.
+        results: Each result of an integer kernel, taken behind its clamps, with the node that makes
+            it.
     """
 
     graph: ir.Graph
     quantizers: dict[ir.Value, ir.Node]
-    chosen: frozenset[ir.Node]
-    ends: dict[ir.Value, ir.Node]
+    integer_nodes: frozenset[ir.Node]
+    results: dict[ir.Value, ir.Node]
 
     @classmethod
     def of(cls, model: ir.Model) -> _IntegerPath:
+        """Finds the nodes of a gated model that are to run in integers.
+
+        It starts with all nodes that could, and leaves out those that can't or need not, until
+        nothing changes: a node that is left out may be what another one depended on.
+        """
         activations, operands = {}, set()
         for node, spec in quantizer_nodes(model).values():
             value = node.inputs[0]
@@ -77,53 +85,58 @@ class _IntegerPath:
                 activations[value] = node
             if spec.role is Role.WEIGHT or value in activations:
                 operands.add(node.outputs[0])
-        chosen = frozenset(node for node in model.graph if _could_run_in_integers(node))
+        integer_nodes = frozenset(node for node in model.graph if _could_run_in_integers(node))
         while True:
-            path = cls(model.graph, activations, chosen, {})
-            path._find_ends(operands)
-            kept = path._worthwhile()
-            if kept == chosen:
+            path = cls(model.graph, activations, integer_nodes, {})
+            path._find_results(operands)
+            kept = path._nodes_that_go_on_in_integers()
+            if kept == integer_nodes:
                 return path
-            chosen = kept
+            integer_nodes = kept
 
-    def open_ends(self) -> Iterator[tuple[ir.Value, ir.Node]]:
-        """Values that need a quantizer and have none, each with its first reader."""
+    def values_to_quantize(self) -> Iterator[tuple[ir.Value, ir.Node]]:
+        """Finds the values that need a quantizer and have none, each with its first reader."""
         read = [
             code_root(value)
             for node in self.graph
-            if node in self.chosen
+            if node in self.integer_nodes
             for value in node.inputs
             if value is not None
         ]
         made = [
-            end
-            for end, node in self.ends.items()
-            if needs_quantized_output(node) and not self._is_covered(end)
+            result
+            for result, node in self.results.items()
+            if needs_quantized_output(node) and not self._needs_no_quantizer(result)
         ]
         for value in dict.fromkeys([*made, *read]):
             if value not in self.quantizers:
                 yield value, next(iter(value.uses())).node
 
     def leads_to_integers(self, node: ir.Node) -> bool:
-        """Whether a node runs in integers, or moves codes to one that does."""
-        if node in self.chosen:
+        """Says whether a node runs in integers, or moves codes to a node that does."""
+        if node in self.integer_nodes:
             return True
         return moves_codes_fast(node) and any(
             self.leads_to_integers(use.node) for output in node.outputs for use in output.uses()
         )
 
-    def _find_ends(self, operands: set[ir.Value]) -> None:
+    def _find_results(self, operands: set[ir.Value]) -> None:
+        """Fills :attr:`results`; ``operands`` are the quantized values that MAC nodes read."""
         for node in self.graph:
-            if node in self.chosen:
+            if node in self.integer_nodes:
                 runs = all(self._is_on_grid(value) for value in node.inputs)
             else:
                 runs = _is_integer_mac(node, operands)
             if runs:
-                self.ends[_behind_clamps(node.outputs[0])] = node
+                self.results[_behind_clamps(node.outputs[0])] = node
 
-    def _worthwhile(self) -> frozenset[ir.Node]:
-        """Those of the chosen that can run in integers, and whose result goes on in integers."""
-        kept = set(self.chosen) & set(self.ends.values())
+    def _nodes_that_go_on_in_integers(self) -> frozenset[ir.Node]:
+        """Selects those of :attr:`integer_nodes` that can run in integers and are of use so.
+
+        A node is of use in integers if its result goes on to a quantizer or an integer kernel. If
+        only float nodes read it, a quantizer would cost accuracy and win no time.
+        """
+        kept = set(self.integer_nodes) & set(self.results.values())
         wanted: set[ir.Value] = set()
         for node in reversed(self.graph):
             passes = moves_codes_fast(node) or is_clamp(node)
@@ -136,12 +149,16 @@ class _IntegerPath:
         return frozenset(kept)
 
     def _is_on_grid(self, value: ir.Value | None) -> bool:
+        """Says whether a value is quantized, or the result of an integer kernel, perhaps moved."""
         return value is not None and (
-            code_root(value) in self.quantizers or code_root(value) in self.ends
+            code_root(value) in self.quantizers or code_root(value) in self.results
         )
 
-    def _is_covered(self, value: ir.Value) -> bool:
-        """Whether a quantizer stands behind a value, or an output of the graph."""
+    def _needs_no_quantizer(self, value: ir.Value) -> bool:
+        """Says whether the result of an integer kernel does without a quantizer of its own.
+
+        It does if, behind movers, it has one already, is an output of the graph, or has no reader.
+        """
         while value not in self.quantizers:
             uses = tuple(value.uses())
             if value.is_graph_output() or not uses:
@@ -156,6 +173,7 @@ class _IntegerPath:
 
 
 def _could_run_in_integers(node: ir.Node) -> bool:
+    """Says whether a node without MACs has an integer kernel, and reads float activations only."""
     if not runs_on_codes(node):
         return False
     return all(
@@ -165,7 +183,7 @@ def _could_run_in_integers(node: ir.Node) -> bool:
 
 
 def _is_integer_mac(node: ir.Node, operands: set[ir.Value]) -> bool:
-    """Whether a node has an integer kernel, and what it multiplies is on grids for it."""
+    """Says whether a MAC node has an integer kernel and quantized operands."""
     op = mac_spec(node)
     if op is None or not op.integer_kernel(node):
         return False
@@ -173,12 +191,12 @@ def _is_integer_mac(node: ir.Node, operands: set[ir.Value]) -> bool:
 
 
 def needs_quantized_output(node: ir.Node | None) -> bool:
-    """Whether an integer kernel can't give floats, as those of matrix products can."""
+    """Says whether the integer kernel of a node can't give floats; those of Gemm and MatMul can."""
     return node is not None and (mac_spec(node) is None or standard_op(node) == "Conv")
 
 
 def code_root(value: ir.Value) -> ir.Value:
-    """The value whose codes operators moved to make a value."""
+    """Returns the value above all movers that make a value: its elements are the same."""
     node = value.producer()
     while node is not None and moves_codes_fast(node):
         assert node.inputs[0] is not None
@@ -188,7 +206,7 @@ def code_root(value: ir.Value) -> ir.Value:
 
 
 def _behind_clamps(value: ir.Value) -> ir.Value:
-    """The value behind the clamps that alone read a value."""
+    """Returns the value behind the clamps that read a value, if each is the only reader."""
     reader = only_reader(value)
     while reader is not None and is_clamp(reader):
         value = reader.outputs[0]

@@ -1,4 +1,7 @@
-"""Which activations are needed at the same time: the order of the graph decides, widths do not."""
+"""Live sets: the activations that are in memory at the same time.
+
+The order of the nodes decides which activations these are. Widths only decide how large they are.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,12 @@ from onnx_cgmq.ort.sizes import Sizes
 
 @dataclass(frozen=True)
 class LiveSet:
-    """What has to be held while one node runs, for one sample.
+    """The activations that are in memory while one node runs, for one sample.
 
     Attributes:
-        fixed_bits: Bits of all that has no quantizer.
-        elements: Elements by the tensor whose quantizer sets their width.
+        fixed_bits: Bits of all activations that have no quantizer.
+        elements: Number of elements of the other activations, by the name of the tensor whose
+            quantizer sets their width.
     """
 
     fixed_bits: int
@@ -36,7 +40,17 @@ class LiveSet:
 
 @dataclass
 class _Buffer:
-    """Room for one activation; a quantizer and the clamps before it work in place."""
+    """Memory for one activation.
+
+    A quantizer and the clamps before it work in place, so they share one buffer.
+
+    Attributes:
+        elements: Number of elements, for one sample.
+        bits: Bits of an element, if no quantizer sets its width.
+        tensor: Name of the tensor whose quantizer sets the width; empty if none does.
+        first: Position of the node that makes the activation; 0 for inputs of the graph.
+        last: Position of the last node that reads it.
+    """
 
     elements: int
     bits: int
@@ -46,30 +60,34 @@ class _Buffer:
 
 
 def live_sets(gated: ir.Model) -> tuple[LiveSet, ...]:
-    """The live sets of a gated model, in graph order.
+    """Finds the live sets of a gated model.
 
-    The nodes run in the order of the graph. A tensor is held from the node that makes it to the
-    last one that reads it, inputs of the graph from the start and outputs to the end; a node holds
-    what it reads and what it makes. Constants don't count. Apart from quantizers, and from Relu and
-    Clip which a quantizer makes limits of its codes, no node is assumed to work in place. An
-    activation has the width of its quantizer, unless something also reads it as floats; what only
-    moves values up to a quantizer, or behind one, moves its codes. All else has the bits of its
-    type. Values inside of subgraphs are not counted, sizes that the data decide count as 1.
+    * The nodes run in the order of the graph. An activation is live from the node that makes it to
+      the last node that reads it; an input of the graph from the start, an output to the end. While
+      a node runs, all that it reads and makes is live.
+    * Only quantizers work in place, and the clamps whose work a quantizer does. All other nodes
+      need memory for their results.
+    * An activation has the width of its quantizer, unless something also reads it as floats. Movers
+      before or behind a quantizer move its codes, so what they read and make has that width too.
+      All other activations have the bits of their type.
+    * Constants and values inside subgraphs do not count. A size that only the data decide counts
+      as 1.
 
     Returns:
-        Without sets that are part of the one before or after.
+        The sets in graph order, without those that are contained in their neighbour.
     """
     made: dict[int, list[_Buffer]] = {}
     for buffer in _buffers(gated):
         made.setdefault(buffer.first, []).append(buffer)
     found, live = [], list[_Buffer]()
-    for position in sorted(made):  # a set is largest where something is made
+    for position in sorted(made):  # where nothing is made, the set is contained in the one before
         live = [buffer for buffer in live if buffer.last >= position] + made[position]
         found.append(_live_set(live))
     return tuple(_maximal(found))
 
 
 def _live_set(live: Sequence[_Buffer]) -> LiveSet:
+    """Adds up buffers that are live at the same time."""
     elements: Counter[str] = Counter()
     for buffer in live:
         if buffer.tensor:
@@ -78,19 +96,23 @@ def _live_set(live: Sequence[_Buffer]) -> LiveSet:
     return LiveSet(fixed, dict(elements))
 
 
-def note_live_sets(model: ir.Model, sets: Sequence[LiveSet]) -> None:
-    """Notes live sets, if there are any, in a written model, whose graph has other nodes."""
+def embed_live_sets(model: ir.Model, sets: Sequence[LiveSet]) -> None:
+    """Stores live sets in the metadata of a written model, if there are any.
+
+    They can't be found in the written model again, because its graph has other nodes than the
+    gated one.
+    """
     if not sets:
         return
     fields = [[item.fixed_bits, item.elements] for item in sets]
     model.metadata_props[LIVE_KEY] = json.dumps(fields, separators=(",", ":"))
 
 
-def noted_live_sets(model: ir.Model) -> tuple[LiveSet, ...]:
-    """The live sets that :func:`note_live_sets` noted; none without.
+def embedded_live_sets(model: ir.Model) -> tuple[LiveSet, ...]:
+    """Reads the live sets that :func:`embed_live_sets` stored; empty if there are none.
 
     Raises:
-        ModelError: They are damaged.
+        ModelError: The text in the metadata is damaged.
     """
     text = model.metadata_props.get(LIVE_KEY)
     if text is None:
@@ -101,46 +123,50 @@ def noted_live_sets(model: ir.Model) -> tuple[LiveSet, ...]:
             for fixed, elements in json.loads(text)
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"the live sets in the model's metadata are damaged: {error}") from error
+        raise ModelError(
+            f"the live sets in the model's metadata are damaged: {error}; write the model again, "
+            f"or remove '{LIVE_KEY}' from its metadata"
+        ) from error
 
 
 def _buffers(gated: ir.Model) -> list[_Buffer]:
+    """Finds the buffers of a gated model, as :func:`live_sets` counts them."""
     sizes, graph = Sizes(gated), gated.graph
     owners = _owners(gated)
     buffers: list[_Buffer] = []
-    of: dict[ir.Value, _Buffer] = {}
+    buffer_of: dict[ir.Value, _Buffer] = {}
 
-    def hold(value: ir.Value, position: int) -> None:
+    def add_buffer(value: ir.Value, position: int) -> None:
         shape = sizes.shape(value) or ()
         elements = -(-math.prod(1 if n is None else n for n in shape) // sizes.samples)
         bits = FLOAT_BITS if value.dtype is None else int(value.dtype.bitwidth)
-        of[value] = _Buffer(elements, bits, owners.get(value, ""), position, position)
-        buffers.append(of[value])
+        buffer_of[value] = _Buffer(elements, bits, owners.get(value, ""), position, position)
+        buffers.append(buffer_of[value])
 
     for value in graph.inputs:
         if value.name not in graph.initializers:
-            hold(value, 0)
+            add_buffer(value, 0)
     for position, node in enumerate(graph, 1):
         for read in values_read(node):
-            if read in of:
-                of[read].last = position
+            if read in buffer_of:
+                buffer_of[read].last = position
         if is_gated_quantizer(node) or _is_absorbed(node, owners):
             source = node.inputs[0]
-            if source in of:
-                of[node.outputs[0]] = of[source]
+            if source in buffer_of:
+                buffer_of[node.outputs[0]] = buffer_of[source]
         elif node.domain != GATED_DOMAIN and node.op_type != "Constant":
             for output in node.outputs:
                 if output.name:
-                    hold(output, position)
+                    add_buffer(output, position)
     end = len(graph) + 1
     for output in graph.outputs:
-        if output in of:
-            of[output].last = end
+        if output in buffer_of:
+            buffer_of[output].last = end
     return buffers
 
 
 def _owners(gated: ir.Model) -> dict[ir.Value, str]:
-    """By value, the tensor whose quantizer sets its width."""
+    """Maps every value to the name of the tensor whose quantizer sets its width, if one does."""
     owners: dict[ir.Value, str] = {}
     for name, (node, spec) in quantizer_nodes(gated).items():
         value = node.inputs[0]
@@ -162,12 +188,17 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
 
 
 def _is_quantized(value: ir.Value) -> bool:
+    """Says whether a value is the output of a gated quantizer."""
     node = value.producer()
     return node is not None and is_gated_quantizer(node)
 
 
 def _moved_up(value: ir.Value) -> Iterator[ir.Value]:
-    """Values above a quantizer that hold its codes once it moves up, as it is written."""
+    """Lists the values above a quantizer that will be codes.
+
+    The writer puts QuantizeLinear above movers and clamps with one reader
+    (:mod:`~onnx_cgmq.gating.code_path`).
+    """
     node = value.producer()
     while node is not None and moves_codes_fast(node):
         source = node.inputs[0]
@@ -180,7 +211,7 @@ def _moved_up(value: ir.Value) -> Iterator[ir.Value]:
 
 
 def _clamped(value: ir.Value) -> Iterator[ir.Value]:
-    """Values above the clamps that make a value for one reader alone."""
+    """Lists the values above the clamps that make a value, while each has one reader."""
     node = value.producer()
     while node is not None and is_clamp(node):
         source = node.inputs[0]
@@ -191,7 +222,7 @@ def _clamped(value: ir.Value) -> Iterator[ir.Value]:
 
 
 def _is_absorbed(node: ir.Node, owners: dict[ir.Value, str]) -> bool:
-    """Whether a quantizer behind a clamp does its work."""
+    """Says whether a node is a clamp whose work the quantizer behind it does."""
     source = node.inputs[0] if node.inputs else None
     if not is_clamp(node) or source is None:
         return False
@@ -199,16 +230,18 @@ def _is_absorbed(node: ir.Node, owners: dict[ir.Value, str]) -> bool:
 
 
 def _maximal(sets: Sequence[LiveSet]) -> list[LiveSet]:
+    """Leaves out sets that are contained in the one before or after."""
     kept: list[LiveSet] = []
     for item in sets:
-        while kept and _is_part(kept[-1], item):
+        while kept and _is_contained(kept[-1], item):
             kept.pop()
-        if not kept or not _is_part(item, kept[-1]):
+        if not kept or not _is_contained(item, kept[-1]):
             kept.append(item)
     return kept
 
 
-def _is_part(one: LiveSet, other: LiveSet) -> bool:
+def _is_contained(one: LiveSet, other: LiveSet) -> bool:
+    """Says whether one set needs no more of anything than another."""
     return one.fixed_bits <= other.fixed_bits and all(
         count <= other.elements.get(name, 0) for name, count in one.elements.items()
     )

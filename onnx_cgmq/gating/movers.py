@@ -1,7 +1,7 @@
-"""Operators that only move values, reading integer codes instead of floats.
+"""Movers: operators that only move or select values, so that they can read codes instead of floats.
 
-One that multiplies by a number (the scaling of attention) counts as well: codes stay what they are,
-on another scale.
+An operator that multiplies by one positive number (the scaling of attention) counts as a mover too:
+the codes stay the same, and their step is multiplied.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from onnx_cgmq.graph.uses import has_one_reader
 
 @dataclass(frozen=True)
 class Mover:
-    """An operator on the way of codes.
+    """A node that can read codes instead of floats.
 
     Attributes:
-        node: It.
-        source: What it moves.
-        output: That output of it which the codes take.
-        factor: What it multiplies by, ``None`` if it moves values only.
+        node: The node itself.
+        source: The value that the node moves.
+        output: The output of the node that is to be quantized.
+        factor: The number by which the node multiplies, or ``None`` if it only moves values.
     """
 
     node: ir.Node
@@ -35,7 +35,7 @@ class Mover:
 
     @classmethod
     def of(cls, node: ir.Node, output: ir.Value) -> Mover | None:
-        """A node on the way to one of its outputs, ``None`` if it does anything else."""
+        """Describes a node as a mover; returns ``None`` if it does more than move or scale."""
         if moves_codes_fast(node):
             assert node.inputs[0] is not None
             return cls(node, node.inputs[0], output)
@@ -49,10 +49,14 @@ class Mover:
 
 
 def movers_above(x: ir.Value) -> list[Mover]:
-    """Operators above ``x``, nearest first, that may move its codes in its stead.
+    """Finds the movers above ``x`` that can read the codes of ``x`` instead of floats.
 
-    Each must serve nothing but this quantizer: whoever else reads it wants the float value. One
-    that selects a part of what others read too is left out, since less is quantized behind it.
+    The value that each of them makes must have one reader, because any other reader would need the
+    float value. If the topmost movers select parts of a value that others read too (Slice), they
+    are left out: fewer elements are quantized behind them than above them.
+
+    Returns:
+        The movers, the nearest to ``x`` first.
     """
     path: list[Mover] = []
     value = x
@@ -71,12 +75,21 @@ def movers_above(x: ir.Value) -> list[Mover]:
 
 
 def _has_other_outputs(node: ir.Node, value: ir.Value) -> bool:
+    """Says whether anything reads an output of a node other than ``value``."""
     others = [output for output in node.outputs if output is not value]
     return any(output.uses() or output.is_graph_output() for output in others)
 
 
 def read_codes(mover: ir.Node, codes: ir.Value, zero_point: ir.Value) -> None:
-    """Lets a mover read codes, and give them: what Pad fills in is their zero point then."""
+    """Makes a mover read codes instead of floats, in place.
+
+    Its outputs get the type of the codes. Pad fills in the zero point instead of 0.
+
+    Args:
+        mover: The node.
+        codes: The codes that it is to read.
+        zero_point: The zero point of the codes.
+    """
     mover.replace_input_with(0, codes)
     if standard_op(mover) == "Pad":
         mover.resize_inputs(max(3, len(mover.inputs)))

@@ -1,4 +1,8 @@
-"""What the quantizer of each tensor is: role, form, granularity, ladder, shape, channel axis."""
+"""Decides which nodes read quantized operands, and what the quantizer of each tensor is.
+
+A quantizer is described by a spec: role, form of the grid, granularity, ladder, shape, channel axis
+(:class:`~onnx_cgmq.contract.quantizer_spec.QuantizerSpec`).
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,16 @@ from onnx_cgmq.settings.config import Config
 
 
 def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
-    """The nodes of a graph whose operands get quantizers, in order.
+    """Finds the nodes of a graph whose operands get quantizers.
 
-    These multiply and accumulate float32 tensors, or look up rows for one that does: tables behind
-    the last of them belong to post-processing.
+    These are the MAC nodes on float32 tensors, and the lookups in embedding tables whose rows reach
+    such a MAC node. A table behind the last MAC node belongs to post-processing and stays as it is.
+
+    Returns:
+        The nodes with their entries in the table of operators, in graph order.
 
     Raises:
-        ModelError: A node multiplies another float type.
+        ModelError: A MAC node multiplies another float type than float32.
     """
     found: list[tuple[ir.Node, OpSpec]] = []
     wanted: set[ir.Value] = set()
@@ -42,7 +49,7 @@ def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
 
 
 def values_read(node: ir.Node) -> Iterator[ir.Value | None]:
-    """Inputs of a node, and of all nodes inside of it."""
+    """Lists the inputs of a node and of all nodes in its subgraphs."""
     yield from node.inputs
     for attribute in node.attributes.values():
         if attribute.type is ir.AttributeType.GRAPH:
@@ -51,10 +58,10 @@ def values_read(node: ir.Node) -> Iterator[ir.Value | None]:
 
 
 def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
-    """Whether a node multiplies float32 tensors: integer arithmetic is not quantized.
+    """Says whether a node multiplies float32 tensors; ``False`` if it computes on integers.
 
     Raises:
-        ModelError: It multiplies another float type.
+        ModelError: The node multiplies another float type.
     """
     for _, value in op.operand_values(node):
         dtype = value.dtype if value.const_value is None else value.const_value.dtype
@@ -76,10 +83,10 @@ def weight_spec(
     """Describes the quantizer of a weight.
 
     Args:
-        config: Granularity, widths.
-        weight: The constant.
-        axis: Its channel axis; ``None`` gives it one range.
-        chosen: The widths that the user chose for it, if any.
+        config: The settings.
+        weight: The weight, a constant.
+        axis: The channel axis of the weight, or ``None`` to give the weight one range.
+        chosen: The widths that the user chose for this weight, if any.
     """
     assert weight.const_value is not None
     granularity = config.granularity
@@ -101,19 +108,26 @@ def weight_spec(
 
 
 def _weight_form(config: Config, granularity: Granularity) -> GridForm:
-    # The grids of element gates must be nested, and reduced ones are not.
+    # With a gate per element the grids must be nested, which reduced grids are not.
     reduced = config.reduced_range and granularity is not Granularity.ELEMENT
     return GridForm.REDUCED if reduced else GridForm.SYMMETRIC
 
 
 def _weight_ladder(config: Config, granularity: Granularity) -> Ladder:
-    # A gate for the whole tensor must not prune the layer, not even where channels are asked.
+    # One gate for the whole tensor must not prune the layer, not even if the user asked for
+    # channels and the weight has no channel axis.
     pruned = granularity is not Granularity.TENSOR
     return config.weight_ladder if pruned else config.ladder
 
 
 def bias_spec(config: Config, bias: ir.Value, chosen: Ladder | None) -> QuantizerSpec:
-    """Describes the quantizer of a constant bias."""
+    """Describes the quantizer of a bias.
+
+    Args:
+        config: The settings.
+        bias: The bias, a constant.
+        chosen: The widths that the user chose for this bias, if any.
+    """
     assert bias.const_value is not None
     shape = tuple(bias.const_value.shape.numpy())
     granularity = config.granularity if shape else Granularity.TENSOR
@@ -139,15 +153,15 @@ def activation_spec(
     """Describes the quantizer of an activation.
 
     Args:
-        config: Granularity, widths, input width.
-        node: The node that reads it.
-        op: Registry entry of the node.
+        config: The settings.
+        node: The node that reads the activation.
+        op: Entry of the node in the table of operators.
         value: The activation.
-        chosen: The widths that the user chose for it, if any.
-        nonnegative: Whether it is never negative.
+        chosen: The widths that the user chose for this activation, if any.
+        nonnegative: Whether the activation can't be negative.
 
     Raises:
-        ModelError: Its rank is unknown, or a size that a gate needs is not fixed.
+        ModelError: The rank of the activation is unknown, or a size that a gate needs is not fixed.
     """
     if value.shape is None:
         raise ModelError(
@@ -174,9 +188,15 @@ def activation_spec(
 
 
 def channel_axes(nodes: list[tuple[ir.Node, OpSpec]]) -> dict[ir.Value, int | None]:
-    """Channel axis of every weight; ``None`` if it has none, or if its readers disagree on it.
+    """Finds the channel axis of every weight.
 
-    They do where ``X @ W`` and ``Y @ W.T`` share a weight.
+    Args:
+        nodes: The nodes whose operands get quantizers, with their entries in the table of
+            operators.
+
+    Returns:
+        The axis by weight. It is ``None`` if the weight has no channels, or if its readers disagree
+        on the axis, as ``X @ W`` and ``Y @ W.T`` do.
     """
     axes: dict[ir.Value, set[int | None]] = {}
     for node, op in nodes:
@@ -192,7 +212,7 @@ def channel_axes(nodes: list[tuple[ir.Node, OpSpec]]) -> dict[ir.Value, int | No
 
 
 def _comes_from_input(value: ir.Value) -> bool:
-    """Whether a value is a graph input, or one with its elements moved."""
+    """Says whether a value is an input of the graph, perhaps with its elements moved."""
     while True:
         node = value.producer()
         if node is None:
@@ -205,7 +225,19 @@ def _comes_from_input(value: ir.Value) -> bool:
 def _sample_shape(
     node: ir.Node, value: ir.Value, granularity: Granularity, axis: int | None
 ) -> tuple[int, ...]:
-    """Shape for a batch of one; sizes that are not fixed are 1 where no gate needs them."""
+    """Returns the shape of an activation for one sample.
+
+    Sizes that are not fixed are 1 where no gate needs them.
+
+    Args:
+        node: The node that reads the activation.
+        value: The activation.
+        granularity: How many gates it gets.
+        axis: Its channel axis, or ``None``.
+
+    Raises:
+        ModelError: A size that a gate needs is not fixed.
+    """
     assert value.shape is not None
     batches = {v.shape[0] for v in node.graph.inputs if v.shape} if node.graph is not None else ()
     shape = []
@@ -231,13 +263,13 @@ def _sample_shape(
 def carried_spec(
     config: Config, value: ir.Value, chosen: Ladder | None, nonnegative: bool
 ) -> QuantizerSpec:
-    """Describes the quantizer of an activation between integer kernels that no MAC reads.
+    """Describes a carried quantizer: of an activation between integer kernels that no MAC reads.
 
     Args:
-        config: Whether steps are exact.
+        config: The settings.
         value: The activation.
-        chosen: The widths that the user chose for it, if any; 8 bits otherwise.
-        nonnegative: Whether it is never negative.
+        chosen: The widths that the user chose for this activation, if any. Otherwise it has 8 bits.
+        nonnegative: Whether the activation can't be negative.
     """
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in value.shape or ())
     return QuantizerSpec(

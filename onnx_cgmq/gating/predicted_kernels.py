@@ -1,8 +1,8 @@
-"""Which nodes onnxruntime's CPU provider will run in integers: known before anything is written.
+"""Predicts which nodes onnxruntime's CPU provider will run in integers, before a file is written.
 
-The form ``ort`` writes by this very answer, so that prediction and file can't disagree. It follows
-from what onnxruntime fuses: a node whose operands come from 8-bit codes, and whose output goes into
-one quantizer (Gemm and MatMul: or into none at all).
+onnxruntime fuses a node into an integer kernel if its operands come from codes of at most 8 bits,
+and if one quantizer alone reads its output. The output of Gemm and MatMul may also have no
+quantizer at all. The form ``ort`` follows the prediction, so the file can't disagree with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from onnx_cgmq.graph.uses import has_one_reader
 
 
 class Kernel(str, Enum):
-    """Arithmetic of the kernel that runs a node."""
+    """The arithmetic of the kernel that runs a node."""
 
     INTEGER = "integer"
     FLOAT = "float"
@@ -36,11 +36,11 @@ class Kernel(str, Enum):
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """Which kernel runs a node.
+    """The kernel that runs a node, and the reason for it.
 
     Attributes:
-        kernel: Its arithmetic, or ``None`` if it can't be told.
-        reason: Why it is float or can't be told; empty for an integer kernel.
+        kernel: Arithmetic of the kernel, or ``None`` if it is unknown.
+        reason: Why the kernel is float or unknown; empty for an integer kernel.
     """
 
     kernel: Kernel | None
@@ -48,32 +48,31 @@ class KernelChoice:
 
 
 def narrowest_widths(gated: ir.Model) -> dict[str, int]:
-    """The narrowest width above 0 that each tensor may get: before anything is learned."""
+    """Returns the narrowest width above 0 on the ladder of every gated tensor, by its name."""
     return {name: spec.ladder.nonzero[0] for name, (_, spec) in quantizer_nodes(gated).items()}
 
 
 def predict_kernels(
     gated: ir.Model, widths: Mapping[str, int], overflowing: Collection[ir.Node] = ()
 ) -> dict[ir.Node, KernelChoice]:
-    """Says which kernel onnxruntime will run for each node of a gated graph.
+    """Predicts the kernel that onnxruntime will run for each node of a gated graph.
 
     Args:
         gated: The gated model.
-        widths: Bits of the widest entry of every gated tensor, by name. With
-            :func:`narrowest_widths`, what is float is so whatever is learned.
-        overflowing: Accumulators whose bias does not fit into INT32.
+        widths: The widest width of every gated tensor, by its name. With
+            :func:`narrowest_widths`, nodes that are predicted float stay float whatever is learned.
+        overflowing: The nodes of the gated graph that round a bias which does not fit into INT32.
 
     Returns:
-        The choice for every node that multiplies and accumulates (in subgraphs too), and for every
-        other node that could run in integers, in graph order; for none whose factor becomes part of
-        a scale.
+        The choice for every MAC node (in subgraphs too) and for every other node that could run in
+        integers, in graph order. Nodes whose factor becomes part of a scale have no entry.
     """
     predictor = _Predictor(gated, widths, overflowing)
     choices = {}
     for node in ir.traversal.RecursiveGraphIterator(gated.graph):
         if node in predictor.absorbed:
             continue
-        if mac_spec(node) is not None or _is_float_operator(node):
+        if mac_spec(node) is not None or _could_run_on_codes(node):
             reason = predictor.why_float(node)
             choices[node] = KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
             decide(node.name, Verdict.FLOAT if reason else Verdict.INTEGER, reason)
@@ -81,17 +80,22 @@ def predict_kernels(
 
 
 def has_codes(spec: QuantizerSpec, width: int) -> bool:
-    """Whether a tensor is written as 8-bit codes that integer kernels take.
+    """Says whether a tensor is written as codes of at most 8 bits, which integer kernels read.
 
     Args:
-        spec: Its quantizer.
-        width: Bits of its widest entry.
+        spec: The quantizer of the tensor.
+        width: The widest width in the tensor.
     """
     uniform = spec.role is not Role.ACTIVATION or spec.granularity is Granularity.TENSOR
     return uniform and width <= INTEGER_KERNEL_BITS
 
 
 class _Predictor:
+    """Finds the reasons why nodes of one gated graph run in floats.
+
+    The arguments are those of :func:`predict_kernels`.
+    """
+
     def __init__(
         self, gated: ir.Model, widths: Mapping[str, int], overflowing: Collection[ir.Node]
     ) -> None:
@@ -100,9 +104,9 @@ class _Predictor:
         self._overflowing = overflowing
         self._specs = dict(quantizer_nodes(gated).values())
         self._quantized_at: dict[ir.Value, int] = {}
-        """How many quantizers are written right behind a value."""
+        """The number of QuantizeLinear nodes that will read each value."""
         self.absorbed: set[ir.Node] = set()
-        """Nodes whose factor becomes part of a scale."""
+        """Nodes whose factor becomes part of a scale, so that they are not written."""
         for node, spec in self._specs.items():
             value = node.inputs[0]
             if spec.role is Role.ACTIVATION and self._has_codes(spec) and value is not None:
@@ -111,19 +115,22 @@ class _Predictor:
                 self._quantized_at[path.source] = self._quantized_at.get(path.source, 0) + 1
 
     def why_float(self, node: ir.Node) -> str:
-        """Why a node runs in floats; empty if it runs in integers."""
+        """Says why a node runs in floats; empty if it runs in integers."""
         if node.graph is not self._graph:
-            return "inside of a subgraph, which has no quantizers"
+            return "it is inside a subgraph, which has no quantizers"
         operator = mac_spec(node)
         if operator is None:
-            return self._why_float_between(node)
+            return self._why_float_without_macs(node)
         if not operator.integer_kernel(node):
-            return no_integer_kernel(node)
-        reasons = [self._operand(node, i, value) for i, value in operator.operand_values(node)]
-        reasons += [self._bias(node, operator), self._output(node)]
+            return no_kernel_reason(node)
+        reasons = [
+            self._operand_reason(node, i, value) for i, value in operator.operand_values(node)
+        ]
+        reasons += [self._bias_reason(node, operator), self._output_reason(node)]
         return next(filter(None, reasons), "")
 
-    def _why_float_between(self, node: ir.Node) -> str:
+    def _why_float_without_macs(self, node: ir.Node) -> str:
+        """Says why a node that is no MAC node runs in floats; empty if it runs in integers."""
         for value in node.inputs:
             if value is None:
                 continue
@@ -131,12 +138,19 @@ class _Predictor:
             spec = self._specs.get(producer) if producer is not None else None
             if spec is None or not self._has_codes(spec):
                 return f"its input '{value.name}' is not quantized"
-        return self._output(node)
+        return self._output_reason(node)
 
     def _has_codes(self, spec: QuantizerSpec) -> bool:
         return has_codes(spec, self._widths[spec.tensor])
 
-    def _operand(self, node: ir.Node, index: int, value: ir.Value) -> str:
+    def _operand_reason(self, node: ir.Node, index: int, value: ir.Value) -> str:
+        """Says why an operand keeps a MAC node from running in integers; empty if it doesn't.
+
+        Args:
+            node: The MAC node.
+            index: Index of the input that is the operand.
+            value: The operand.
+        """
         producer = value.producer()
         spec = self._specs.get(producer) if producer is not None else None
         if spec is None:
@@ -147,28 +161,32 @@ class _Predictor:
         width = self._widths[spec.tensor]
         what = f"{spec.role.value} '{spec.tensor}'"
         if width > INTEGER_KERNEL_BITS:
-            return f"{what} has {width} bits, integer kernels take {INTEGER_KERNEL_BITS}"
+            return (
+                f"{what} has {width} bits, but integer kernels take at most {INTEGER_KERNEL_BITS}"
+            )
         if not self._has_codes(spec):
-            return f"{what} has a width for each {spec.granularity.value}"
+            return f"{what} has a width for each {spec.granularity.value}, not one width"
         if spec.role is Role.WEIGHT and standard_op(node) != "Conv":
-            # The matrix kernels take signed codes and steps of columns in a second factor alone.
+            # Kernels of matrix products read signed codes, and a step for each column, only as
+            # their second factor.
             if index == 0:
-                return f"{what} is the first factor"
+                return f"{what} is the first factor, but integer kernels take it as the second"
             if spec.has_channels and len(spec.shape) != 2:
-                return f"{what} has a step for each channel and {len(spec.shape)} dimensions"
+                return f"{what} has a step for each channel and {len(spec.shape)} dimensions, not 2"
         return ""
 
-    def _bias(self, node: ir.Node, operator: OpSpec) -> str:
+    def _bias_reason(self, node: ir.Node, operator: OpSpec) -> str:
+        """Says why its bias keeps a MAC node from running in integers; empty if it doesn't."""
         bias = operator.bias_value(node)
         producer = bias.producer() if bias is not None else None
         if producer is not None and producer in self._overflowing:
-            return "its bias does not fit into INT32 at the step of its products"
+            return "its bias does not fit into the INT32 accumulator"
         if bias is None or (producer is not None and producer.op_type == ACCUMULATOR_OP):
             return ""
         return f"bias '{bias.name}' is not constant"
 
-    def _output(self, node: ir.Node) -> str:
-        """What stands in the way behind a node."""
+    def _output_reason(self, node: ir.Node) -> str:
+        """Says why its output keeps a node from running in integers; empty if it doesn't."""
         output = node.outputs[0]
         quantizers = self._quantized_at.get(output, 0)
         if quantizers and has_one_reader(output):
@@ -180,7 +198,7 @@ class _Predictor:
         return f"its output '{output.name}' is {'also ' if quantizers else ''}{read}"
 
     def _float_readers(self, value: ir.Value) -> Iterator[str]:
-        """Nodes that read a value as it is, what is written of quantizers left out."""
+        """Lists the nodes of the written file that read a value as float, except QuantizeLinear."""
         for use in value.uses():
             node = use.node
             if not is_gated_quantizer(node):
@@ -189,11 +207,12 @@ class _Predictor:
                 yield from (f"{u.node.op_type} '{u.node.name}'" for u in node.outputs[0].uses())
 
 
-def _is_float_operator(node: ir.Node) -> bool:
+def _could_run_on_codes(node: ir.Node) -> bool:
+    """Says whether a node without MACs computes on floats and has an integer kernel."""
     return runs_on_codes(node) and node.outputs[0].dtype is ir.DataType.FLOAT
 
 
-def no_integer_kernel(node: ir.Node) -> str:
-    """Says that there is no integer kernel for a node whatever its operands are."""
+def no_kernel_reason(node: ir.Node) -> str:
+    """Returns the reason of a node that has no integer kernel, whatever its operands are."""
     what = "Gemm with alpha or beta" if standard_op(node) == "Gemm" else operator_key(node)
     return f"onnxruntime's CPU provider has no integer kernel for {what}"

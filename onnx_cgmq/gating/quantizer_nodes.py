@@ -1,4 +1,4 @@
-"""Gated quantizers in a graph: find them, add what they need."""
+"""Finds the gated quantizers of a graph, and adds the initializers and functions they need."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 
 
 def quantizer_nodes(model: ir.Model) -> dict[str, tuple[ir.Node, QuantizerSpec]]:
-    """Quantizer nodes and their specs by the name of the quantized tensor, in graph order.
+    """Finds the gated quantizers of a model.
+
+    Returns:
+        Each quantizer node with its spec, by the name of the quantized tensor, in graph order.
 
     Raises:
-        ModelError: A quantizer has lost its description.
+        ModelError: A quantizer has no spec in its metadata.
     """
     found = {}
     for node in model.graph:
@@ -36,10 +39,18 @@ def quantizer_nodes(model: ir.Model) -> dict[str, tuple[ir.Node, QuantizerSpec]]
 
 
 def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.float32]) -> ir.Value:
-    """Registers a float32 initializer.
+    """Adds a float32 initializer to a graph.
+
+    Args:
+        graph: The graph.
+        name: Name of the initializer.
+        array: Its value.
+
+    Returns:
+        The initializer.
 
     Raises:
-        ModelError: The name is taken.
+        ModelError: Another initializer has the name.
     """
     if name in graph.initializers:
         raise ModelError(f"the model already has a tensor named '{name}'; rename it")
@@ -51,12 +62,12 @@ def add_initializer(graph: ir.Graph, name: str, array: npt.NDArray[np.float32]) 
 
 
 def add_function(model: ir.Model, name: str, build: Callable[[int], ir.Function]) -> None:
-    """Adds a function of the gated domain, unless the model has it.
+    """Adds a function of the gated domain to a model, unless the model has it already.
 
     Args:
         model: The model.
-        name: Operator type.
-        build: Builds it for a version of the standard operators.
+        name: Operator type of the function.
+        build: Builds the function for an opset of the standard operators.
     """
     identifier = (GATED_DOMAIN, name, "")
     if identifier not in model.functions:

@@ -1,4 +1,4 @@
-"""Reads widths and cost from a quantized ONNX file."""
+"""Reads widths and cost of a quantized model from its file."""
 
 from onnx_cgmq.inspection.inspect_model import inspect
 from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport

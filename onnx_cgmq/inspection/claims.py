@@ -1,6 +1,7 @@
-"""Widths below those of a type: only where an embedded plan says so, and the codes agree.
+"""Finds widths that are narrower than a type, where the embedded plan claims them and codes agree.
 
-A file of another tool has no plan: an INT8 weight is 8 bits wide there, whatever its codes are.
+What the embedded plan says is called a claim, because a file may be changed after it was written.
+The file of another tool has no plan: an INT8 weight has 8 bits there, whatever its codes are.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ _WIDTHS: Final = (2, 4, 8, 16)
 
 
 def claimed_granularity(claim: Claim) -> Granularity:
-    """How the widths of a tensor vary."""
+    """Returns the granularity that a claim gives to the widths of a tensor."""
     return Granularity(claim.get("granularity", Granularity.TENSOR))
 
 
-def narrowed(codes: IntArray, claim: Claim) -> IntArray:
-    """Widths that a plan gives to a weight, as far as its codes allow.
+def claimed_weight_widths(codes: IntArray, claim: Claim) -> IntArray:
+    """Returns the widths that a claim gives to a weight, as far as its codes allow.
 
     Args:
-        codes: Codes of a symmetric grid, less the zero point.
-        claim: The weight's entry in the plan.
+        codes: The codes on a symmetric grid, less the zero point, int64.
+        claim: The entry of the weight in the embedded plan.
     """
     granularity = claimed_granularity(claim)
     if granularity is Granularity.ELEMENT:
@@ -39,20 +40,30 @@ def narrowed(codes: IntArray, claim: Claim) -> IntArray:
     axis = claim.get("axis")
     if granularity is Granularity.CHANNEL and axis is not None and codes.ndim:
         others = tuple(i for i in range(codes.ndim) if i != axis % codes.ndim)
-        return _needed(magnitudes.max(axis=others, keepdims=True), claim)
-    return _needed(np.asarray(magnitudes.max(initial=0)), claim)
+        return _narrowest_widths(magnitudes.max(axis=others, keepdims=True), claim)
+    return _narrowest_widths(np.asarray(magnitudes.max(initial=0)), claim)
 
 
-def widened(widths: IntArray, claim: Claim) -> IntArray:
-    """Widths of an activation: those of the file, or what a plan claims where that is wider."""
+def claimed_activation_widths(widths: IntArray, claim: Claim) -> IntArray:
+    """Returns the widths of an activation: those of the file, or those of a claim if wider.
+
+    Args:
+        widths: The widths that the graph shows.
+        claim: The entry of the activation in the embedded plan.
+    """
     claimed = np.asarray(claim.get("widths", 0), dtype=np.int64)
     if claimed.ndim and claimed.shape != widths.shape:
         return widths
     return np.maximum(widths, claimed)
 
 
-def _needed(largest: IntArray, claim: Claim) -> IntArray:
-    """Narrowest symmetric grids that hold the largest magnitudes, or what is claimed if wider."""
+def _narrowest_widths(largest: IntArray, claim: Claim) -> IntArray:
+    """Returns the widths of the narrowest symmetric grids for codes, or the claimed ones if wider.
+
+    Args:
+        largest: The largest magnitude of a code, for the tensor or for each channel.
+        claim: The entry of the weight in the embedded plan.
+    """
     widths = np.full(np.shape(largest), FLOAT_BITS, dtype=np.int64)
     for width in reversed(_WIDTHS):
         widths[largest <= code_range(width, GridForm.SYMMETRIC)[1]] = width
@@ -64,7 +75,14 @@ def _needed(largest: IntArray, claim: Claim) -> IntArray:
 
 
 def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
-    """Narrowest grid of the ladder that has each element's value, on the nested grids."""
+    """Returns the narrowest width whose grid has the value of an element, for every element.
+
+    All grids are nested in the widest one, which the codes are on.
+
+    Args:
+        codes: The codes on the widest grid.
+        claim: The entry of the weight in the embedded plan.
+    """
     largest = int(np.abs(codes).max(initial=0))
     fitting = (w for w in _WIDTHS if largest <= code_range(w, GridForm.SYMMETRIC)[1])
     grid = next(fitting, FLOAT_BITS)
@@ -81,8 +99,16 @@ def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
     return widths
 
 
-def claimed_on_grid(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
-    """Widths of a float initializer: 32, but for entries that do lie on the grid they claim."""
+def claimed_float_widths(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
+    """Returns the widths of a float initializer.
+
+    An element has the width of its claim if its value lies on the grid of that width, and 32 bits
+    otherwise. With one width per channel, all values must lie on their grids.
+
+    Args:
+        claim: The entry of the tensor in the embedded plan.
+        values: The values of the initializer.
+    """
     float_bits = np.array(FLOAT_BITS, dtype=np.int64)
     if not {"step", "widths"} <= set(claim):
         return float_bits

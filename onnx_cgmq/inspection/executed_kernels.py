@@ -1,4 +1,4 @@
-"""Which kernel onnxruntime runs for each MAC node of a file, and why it is a float one."""
+"""Looks up which kernel onnxruntime runs for each MAC node of a file, and why it is float."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.integer_path import needs_quantized_output
-from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_integer_kernel
+from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_kernel_reason
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nodes import node_key, standard_op
@@ -23,25 +23,27 @@ from onnx_cgmq.inspection.patterns.codes import is_quantize
 from onnx_cgmq.ort.executed import executed_operators
 
 _UNLOADED: Final = "onnxruntime can't load the model"
-_GONE: Final = "not in the graph that onnxruntime runs: folded, or fused into another operator"
+_GONE: Final = (
+    "it is not in the graph that onnxruntime runs: it was folded, or fused into another node"
+)
 _BYTES: Final = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
 def executed_kernels(
     model: ModelLike, graph: ir.Model, operands: Operands, names: Mapping[str, str]
 ) -> tuple[dict[str, KernelChoice], str]:
-    """Looks up in onnxruntime's optimized graph what runs each MAC node.
+    """Looks up the kernel of each MAC node in onnxruntime's optimized graph.
 
     Args:
         model: The model, as the user gave it.
-        graph: The same in memory.
-        operands: What it says about its operands.
-        names: Names of values in it by those in the file, where they differ.
+        graph: The same model in memory, with the former names of its values.
+        operands: The operands of the model.
+        names: Former names of values by their names in the file, where they differ.
 
     Returns:
-        Kernels by the name of the node's first output, ``None`` for one that can't be told; and a
-        sentence on why none of them can, or nothing. No kernels for files in the forms of other
-        flows that onnxruntime does not load: ``qonnx``, and ``native`` below 8 bits.
+        The kernels by the name of the node's first output; and a note if onnxruntime can't load the
+        model, else an empty text. There are no kernels for the forms that are not for onnxruntime:
+        ``qonnx``, and ``native`` if onnxruntime can't load it.
     """
     nodes = [node for node in graph.graph.all_nodes() if mac_spec(node) is not None]
     if any(is_quant(node) for node in graph.graph.all_nodes()):
@@ -58,6 +60,13 @@ def executed_kernels(
 
 
 def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice:
+    """Says which kernel runs a node, and why.
+
+    Args:
+        node: The MAC node.
+        runs: The operator that onnxruntime runs in its place, or ``None`` if there is none.
+        operands: The operands of the model.
+    """
     if runs is None:
         return KernelChoice(None, _GONE)
     if computes_on_codes(runs):
@@ -66,20 +75,27 @@ def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice
 
 
 def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
-    """The first thing in the file that keeps a node from running in integers."""
+    """Names the first thing in the file that keeps a MAC node from running in integers.
+
+    Args:
+        node: The MAC node.
+        runs: The operator that onnxruntime runs in its place.
+        operands: The operands of the model.
+    """
     spec = mac_spec(node)
     assert spec is not None
     if runs == "MatMulNBits":
         return "MatMulNBits dequantizes its weight and multiplies floats"
-    reasons = [*_operands(node, spec, operands)]
+    reasons = [*_operand_reasons(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
-        reasons.append(no_integer_kernel(node))
-    reasons += _output(node)
-    reasons += _bias(node, spec)
-    return next(iter(reasons), f"onnxruntime runs {runs}; the file does not tell why")
+        reasons.append(no_kernel_reason(node))
+    reasons += _output_reasons(node)
+    reasons += _bias_reasons(node, spec)
+    return next(iter(reasons), f"onnxruntime runs {runs}, and nothing in the file shows why")
 
 
-def _operands(node: ir.Node, spec: OpSpec, operands: Operands) -> Iterator[str]:
+def _operand_reasons(node: ir.Node, spec: OpSpec, operands: Operands) -> Iterator[str]:
+    """Lists what is wrong with the operands of a node for an integer kernel."""
     for index, value in spec.operand_values(node):
         reading = operands.readings.get(operands.source(node, index).name)
         if reading is None:
@@ -87,22 +103,23 @@ def _operands(node: ir.Node, spec: OpSpec, operands: Operands) -> Iterator[str]:
             continue
         what, widest = f"{reading.role.value} '{reading.name}'", int(np.max(reading.widths))
         if widest > INTEGER_KERNEL_BITS:
-            yield f"{what} has {widest} bits, integer kernels take {INTEGER_KERNEL_BITS}"
+            limit = f"but integer kernels take at most {INTEGER_KERNEL_BITS}"
+            yield f"{what} has {widest} bits, {limit}"
         elif reading.role is Role.ACTIVATION:
             if reading.widths.ndim:
-                yield f"{what} has a width for each {reading.granularity.value}"
+                yield f"{what} has a width for each {reading.granularity.value}, not one width"
             elif reading.stored not in _BYTES:
-                yield f"{what} is {reading.stored.name}, integer kernels take INT8 and UINT8"
+                yield f"{what} is {reading.stored.name}, but integer kernels take INT8 and UINT8"
         else:
             dtype = _dequantized_type(value)
             if dtype is not None and dtype not in _BYTES:
-                yield f"{what} is {dtype.name}, which a Cast to INT8 has to make known first"
+                yield f"{what} is {dtype.name}, which integer kernels take only behind Cast to INT8"
             elif index == 0 and standard_op(node) in ("Gemm", "MatMul"):
-                yield f"{what} is the first factor"
+                yield f"{what} is the first factor, but integer kernels take it as the second"
 
 
 def _dequantized_type(value: ir.Value) -> ir.DataType | None:
-    """Type of the codes that DequantizeLinear makes a value of."""
+    """Returns the type of the codes of which a DequantizeLinear makes a value, if one does."""
     node = value.producer()
     if node is None or standard_op(node) != "DequantizeLinear" or node.inputs[0] is None:
         return None
@@ -110,7 +127,8 @@ def _dequantized_type(value: ir.Value) -> ir.DataType | None:
     return codes.dtype if codes.const_value is None else codes.const_value.dtype
 
 
-def _output(node: ir.Node) -> Iterator[str]:
+def _output_reasons(node: ir.Node) -> Iterator[str]:
+    """Lists what is wrong with the output of a node for an integer kernel."""
     output = node.outputs[0]
     readers = [use.node for use in output.uses()]
     floats = [reader for reader in readers if not is_quantize(reader)]
@@ -122,8 +140,9 @@ def _output(node: ir.Node) -> Iterator[str]:
         yield f"its output '{output.name}' is {also}read as float by {reader}"
 
 
-def _bias(node: ir.Node, spec: OpSpec) -> Iterator[str]:
+def _bias_reasons(node: ir.Node, spec: OpSpec) -> Iterator[str]:
+    """Lists what is wrong with the bias of a node for an integer kernel."""
     bias = spec.bias_value(node)
     producer = bias.producer() if bias is not None else None
     if bias is not None and (producer is None or standard_op(producer) != "DequantizeLinear"):
-        yield f"bias '{bias.name}' is float, integer kernels add INT32"
+        yield f"bias '{bias.name}' is float, but integer kernels add INT32"

@@ -1,4 +1,4 @@
-"""Reads a quantized model, whoever wrote it, into a report: from the file alone."""
+"""inspect(): makes a report of a quantized model from its file alone, whichever tool wrote it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.table import macs_by_pair
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.gating.live_sets import noted_live_sets
+from onnx_cgmq.gating.live_sets import embedded_live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
@@ -33,6 +33,7 @@ from onnx_cgmq.writing.compact.names import restore_names
 from onnx_cgmq.writing.embedded_plan import embedded_names, embedded_tensors
 
 _INSIDE: Final = "(inside)"
+"""What the report calls an operand that is a value inside its operator."""
 
 
 def inspect(
@@ -43,28 +44,32 @@ def inspect(
 ) -> Report:
     """Reads the widths of a quantized model and counts its cost, from the file alone.
 
-    Widths come from types, codes and limits in the graph. A plan in the metadata only says how they
-    vary (per tensor, channel or element); a width that the codes exceed is not believed. A float
-    model is all 32 bits. Files of other tools are read as well: QDQ and QOperator of onnxruntime,
-    QCDQ, QONNX, MatMulNBits. What can't be told counts as 32 bits, with a note.
+    Widths come from types, codes and limits in the graph. An embedded plan only says how they vary
+    (per tensor, channel or element); a width that the codes exceed is not believed. In a float
+    model all widths are 32. Files of other tools are read as well: QDQ and QOperator of
+    onnxruntime, QCDQ, QONNX, MatMulNBits. A width that can't be read counts as 32 bits, and a note
+    says so.
 
     Args:
-        model: A quantized model: path, ``ModelProto`` or ``onnx_ir.Model``.
-        shapes: Shapes of inputs, for one sample, at which cost is counted; by default those that
-            the model was written with, and 1 for any other size that it leaves open.
-        kernels: Load the model in onnxruntime as well, on its CPU provider, and look up which MAC
-            nodes it runs in integers. If it can't load the model, a note says so.
+        model: The quantized model: a path, ``ModelProto`` or ``onnx_ir.Model``.
+        shapes: Shapes of inputs, for one sample, for which cost is counted. By default these are
+            the shapes that the model was written with. Any other size that it leaves open is 1.
+        kernels: Whether to load the model in onnxruntime too, on its CPU provider, and look up
+            which MAC nodes run in integers. If onnxruntime can't load it, a note says so.
 
     Returns:
         The report.
 
     Raises:
-        ModelError: The model can't be read, still has gates, or has no MAC operators.
+        ModelError: The model can't be read, still has gates, or has no MAC nodes.
         ConfigError: The shapes are not for this model.
     """
     graph = load_model(model)
     if any(node.domain == GATED_DOMAIN for node in graph.graph.all_nodes()):
-        raise ModelError("the model still has gates; write it back first, or inspect its plan")
+        raise ModelError(
+            "the model still has gates; write its plan into it with write_back() first, or read "
+            "the plan"
+        )
     names = embedded_names(graph)
     restore_names(graph, names)
     normalize(graph)
@@ -73,7 +78,10 @@ def inspect(
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)
     if not ops:
-        raise ModelError("the model has no MAC operators, so no widths to report")
+        raise ModelError(
+            "the model has no MAC operators, so there are no widths to report; give a model with "
+            "operators such as Conv or MatMul"
+        )
     readings = dict(operands.readings)
     widths = {name: reading.widths for name, reading in readings.items()}
     found: dict[str, KernelChoice] = {}
@@ -84,7 +92,7 @@ def inspect(
     for bias in _biases(graph, claims):
         readings.setdefault(bias.name, bias)
     weights = {name for name, reading in readings.items() if reading.role is Role.WEIGHT}
-    live = noted_live_sets(graph)
+    live = embedded_live_sets(graph)
     claimed = {name: claim["widths"] for name, claim in claims.items() if "widths" in claim}
     macs, total = sum(node.macs for node in nodes), sum(node.bops for node in nodes)
     multiplied: Counter[str] = Counter()
@@ -108,13 +116,14 @@ def inspect(
             *open_sizes(graph),
         ),
         pairs=macs_by_pair(ops, widths, weights),
-        # Quantizers that no MAC reads have no reading: there the plan is taken at its word.
+        # Carried quantizers are not among the operands that are read: the plan has their widths.
         peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,
         float_activation_bytes=peak_bytes(live, {}) if live else None,
     )
 
 
 def _notes(readings: Iterable[Reading]) -> Iterator[str]:
+    """Writes a note on every tensor whose width can't be read."""
     for reading in readings:
         if reading.note:
             yield f"{reading.name}: {reading.note}; it counts as {FLOAT_BITS} bits"
@@ -123,6 +132,13 @@ def _notes(readings: Iterable[Reading]) -> Iterator[str]:
 def _node_report(
     op: MacOp, widths: Mapping[str, npt.NDArray[np.int64]], found: KernelChoice | None
 ) -> NodeReport:
+    """Reports on one product of a MAC node.
+
+    Args:
+        op: The product.
+        widths: Widths by tensor name.
+        found: The kernel that onnxruntime runs, if it was looked up.
+    """
     bops = op_bops(op, widths)
     inside = np.array(FLOAT_BITS)
     first, second = (float(np.mean(widths.get(name, inside))) for name in (op.a.name, op.b.name))
@@ -140,6 +156,13 @@ def _node_report(
 
 
 def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> TensorReport:
+    """Reports on one tensor.
+
+    Args:
+        reading: What the file says about the tensor.
+        claim: The entry of the tensor in the embedded plan.
+        share: Share of the model's bit operations of the nodes that multiply the tensor.
+    """
     weight = reading.role is not Role.ACTIVATION
     widths = np.broadcast_to(reading.widths, reading.shape) if weight else reading.widths
     distinct, counts = np.unique(widths, return_counts=True)
@@ -166,7 +189,11 @@ def _claimed_range(claim: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterator[Reading]:
-    """Biases of MAC nodes; they cost no bit operations, so the plan is taken at its word."""
+    """Reads the biases of MAC nodes.
+
+    Their widths are those of the embedded plan. They are not checked, because a bias costs no bit
+    operations.
+    """
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
         value = spec.bias_value(node) if spec is not None else None

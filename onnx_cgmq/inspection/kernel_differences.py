@@ -1,4 +1,4 @@
-"""Nodes for which onnxruntime runs another kernel than was predicted."""
+"""Finds nodes for which onnxruntime runs another kernel than was predicted."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from onnx_cgmq.inspection.report import Report
 
 
 def kernel_differences(predicted: Mapping[str, KernelChoice], report: Report) -> Iterator[str]:
-    """A sentence for every MAC node that has another kernel than was predicted.
+    """Writes a note on every MAC node that runs in another kernel than was predicted.
 
     Args:
-        predicted: Kernels of the nodes of the gated graph, by node name.
-        report: On the written model, with kernels. Those that it can't tell are no difference.
+        predicted: The predicted kernels by node name.
+        report: The report on the written model, with kernels. Nodes whose kernel is unknown are
+            left out.
     """
     for node in report.nodes:
         choice = predicted.get(node.name)
@@ -22,6 +23,7 @@ def kernel_differences(predicted: Mapping[str, KernelChoice], report: Report) ->
         expected = choice.kernel.value if choice.kernel else "unknown"
         why = f": {node.reason or choice.reason}"
         yield (
-            f"onnxruntime runs node '{node.name}' ({node.op_type}) in a kernel that is "
-            f"{node.kernel.value}, not {expected} as predicted{why}; please report it"
+            f"node '{node.name}' ({node.op_type}): onnxruntime runs the kernel "
+            f"'{node.kernel.value}', but '{expected}' was predicted{why}; please report this as a "
+            "bug of onnx-cgmq"
         )

@@ -1,4 +1,4 @@
-"""Brings a file of any tool into the form that the readers expect; it says the same as before."""
+"""Brings the model of any tool into the one shape that the readers expect; its meaning stays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def normalize(model: ir.Model) -> None:
 
 
 def _infer_missing_types(model: ir.Model) -> None:
-    """Files of other tools may have no types and shapes but those of inputs and outputs."""
+    """Infers types and shapes that operands lack, as files of other tools may not have them."""
     if _untyped(model):
         infer_shapes(model)
     if values := _untyped(model):
@@ -29,7 +29,7 @@ def _infer_missing_types(model: ir.Model) -> None:
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:
-    """Operands without type or shape, and codes without type."""
+    """Lists operands without type or shape, and codes without type."""
     found: dict[ir.Value, None] = {}
     for node in model.graph:
         spec = mac_spec(node)

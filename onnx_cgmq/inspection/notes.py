@@ -1,4 +1,4 @@
-"""What a reader of a report must know about operators that were not counted."""
+"""Notes on what a report could not count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx_cgmq.ort.sizes import Sizes
 
 
 def unknown_operators(model: ir.Model) -> tuple[str, ...]:
-    """A sentence for every operator of another domain that may multiply and is not counted."""
+    """Writes a note on every operator of another domain that may multiply and is not counted."""
     unknown = Counter(
         operator_key(node)
         for node in model.graph.all_nodes()
@@ -28,7 +28,7 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
 
 
 def open_sizes(model: ir.Model) -> tuple[str, ...]:
-    """A sentence on operands with sizes that are not known."""
+    """Writes a note on operands with sizes that are not known, if there are any."""
     sizes = Sizes(model)
     found = [
         node.name or str(node.outputs[0].name)
@@ -46,6 +46,7 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
 
 
 def _is_harmless(node: ir.Node) -> bool:
+    """Says whether a node of another domain is known to have no multiply-accumulates."""
     if node.domain in QUANT_DOMAINS:
         return node.op_type in QUANTIZERS
     if node.domain == "ai.onnx.ml":

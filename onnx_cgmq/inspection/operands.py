@@ -1,4 +1,4 @@
-"""All operands of a written model, read from the file."""
+"""Reads all operands of a quantized model."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.nodes import operator_key
 from onnx_cgmq.graph.operators import lookup_spec, mac_spec
 from onnx_cgmq.inspection.claims import Claim
-from onnx_cgmq.inspection.implicit_operands import TABLE_OF_BLOCKS, Inside, quantized_inside
+from onnx_cgmq.inspection.implicit_operands import (
+    GATHER_BLOCK_QUANTIZED,
+    ImplicitOperand,
+    implicit_operand,
+)
 from onnx_cgmq.inspection.patterns.grid import scalar
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor
 
-_Key = tuple[ir.Value, Inside | None]
-"""A value, and what an operator that reads it says of it."""
+_Key = tuple[ir.Value, ImplicitOperand | None]
+"""A value, and what the operator that reads it says about it."""
 
 
 class Operands:
-    """The operands of MAC operators, and the tables of lookups.
+    """The operands of MAC nodes, and embedding tables.
 
     Attributes:
-        readings: What the file says about every tensor, by name. A tensor that is read at several
-            widths (quantized and as it is, say) has an entry for each.
+        readings: What the file says about every tensor, by name. A tensor that nodes read at
+            several widths (quantized and as float, for example) has an entry for each.
     """
 
     def __init__(self, model: ir.Model, claims: Mapping[str, Claim]) -> None:
-        """Reads the operands.
+        """Reads the operands of a model.
 
         Args:
             model: The model.
-            claims: Entries of the embedded plan by tensor name.
+            claims: The entries of the embedded plan by tensor name.
         """
         self.readings: dict[str, Reading] = {}
         self._sources: dict[_Key, Source] = {}
@@ -48,50 +52,68 @@ class Operands:
             name = reading.name
             if _is_float(reading) and name in quantized:
                 name = float_name(name)
-            name = self._unused(name, reading)
+            name = self._unused_name(name, reading)
             self.readings.setdefault(name, replace(reading, name=name))
             self._sources[key] = Source(name, path)
 
     def source(self, node: ir.Node, index: int) -> Source:
-        """The tensor that an operand stands for.
+        """Finds the tensor that an operand stands for.
 
-        One that never gets a quantizer, such as the keys of the past, is what it is.
+        An operand that was not read stands for itself: it is one that never has a quantizer, such
+        as the past keys of an attention.
+
+        Args:
+            node: The node.
+            index: Index of the input that is the operand.
         """
         value = node.inputs[index]
         assert value is not None
         name = str(value.name)
-        return self._sources.get((value, quantized_inside(node, index))) or Source(
+        return self._sources.get((value, implicit_operand(node, index))) or Source(
             float_name(name) if name in self.readings else name
         )
 
-    def _unused(self, name: str, reading: Reading) -> str:
-        """A name that no tensor of other widths has; two quantizers may read one input."""
+    def _unused_name(self, name: str, reading: Reading) -> str:
+        """Makes a name that no tensor with other widths has.
+
+        Two quantizers may round the same tensor to different widths, which then gets two names.
+        """
         unused, count = name, 1
-        while (other := self.readings.get(unused)) and not _same(other, reading):
+        while (other := self.readings.get(unused)) and not _reads_the_same(other, reading):
             count += 1
             unused = f"{name} ({count})"
         return unused
 
 
 def _read(
-    value: ir.Value, inside: Inside | None, claims: Mapping[str, Claim]
+    value: ir.Value, implicit: ImplicitOperand | None, claims: Mapping[str, Claim]
 ) -> tuple[Reading, tuple[ir.Node, ...]]:
-    """What the file says of an operand, and the Transpose nodes between it and its tensor."""
-    stored, path = _stored(value)
+    """Reads one operand.
+
+    Args:
+        value: The value that a node reads.
+        implicit: What the operator of the node says about it.
+        claims: The entries of the embedded plan by tensor name.
+
+    Returns:
+        What the file says, and the Transpose nodes between the tensor and ``value``.
+    """
+    stored, path = _before_transposes(value)
     reading = read_operand(stored, claims)
-    if inside is None:
+    if implicit is None:
         return reading, path
-    shape = reading.shape if inside.shape is None else inside.shape
-    return replace(reading, widths=scalar(inside.bits), shape=shape, note=""), path
+    shape = reading.shape if implicit.shape is None else implicit.shape
+    return replace(reading, widths=scalar(implicit.bits), shape=shape, note=""), path
 
 
 def _operands(model: ir.Model) -> Iterator[_Key]:
+    """Lists all operands of MAC nodes, and all embedding tables."""
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
         for index, value in spec.operand_values(node) if spec is not None else ():
-            yield value, quantized_inside(node, index)
-        if operator_key(node) == TABLE_OF_BLOCKS and node.inputs[0] is not None:
-            yield node.inputs[0], quantized_inside(node, 0)
+            yield value, implicit_operand(node, index)
+        if operator_key(node) == GATHER_BLOCK_QUANTIZED and node.inputs[0] is not None:
+            yield node.inputs[0], implicit_operand(node, 0)
         lookup = lookup_spec(node)
         for _, value in lookup.operand_values(node) if lookup is not None else ():
             table = stored_tensor(value)
@@ -100,15 +122,15 @@ def _operands(model: ir.Model) -> Iterator[_Key]:
 
 
 def _is_table(value: ir.Value) -> bool:
-    """Whether rows are floats or codes; wider integers are indexes and shapes."""
+    """Says whether a Gather reads floats or codes; wider integers are indexes and shapes."""
     dtype = value.dtype if value.const_value is None else value.const_value.dtype
     return dtype is ir.DataType.FLOAT or (
         dtype is not None and dtype.is_integer() and dtype.bitwidth <= INTEGER_KERNEL_BITS
     )
 
 
-def _stored(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
-    """A weight before the Transpose nodes that a file has after it; any other value itself."""
+def _before_transposes(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
+    """Returns a weight before it is transposed, and the Transpose nodes; or any other value."""
     path = transposes_above(value)
     source = path[-1].inputs[0] if path else None
     if source is None or stored_tensor(source) is None:
@@ -117,10 +139,12 @@ def _stored(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
 
 
 def _is_float(reading: Reading) -> bool:
+    """Says whether an operand has no width below 32."""
     return bool(np.all(reading.widths == FLOAT_BITS))
 
 
-def _same(one: Reading, other: Reading) -> bool:
+def _reads_the_same(one: Reading, other: Reading) -> bool:
+    """Says whether two operands have the same role and widths, and weights the same size."""
     if one.role is not other.role or not np.array_equal(one.widths, other.widths):
         return False
     weight = one.role is not Role.ACTIVATION

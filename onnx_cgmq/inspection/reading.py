@@ -1,4 +1,7 @@
-"""Reads the width of one operand off the graph: types, codes and limits, never a mere claim."""
+"""Reads the width of one operand from types, codes and limits in the graph.
+
+A claim of the embedded plan that these contradict is not believed.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.inspection.claims import (
     Claim,
+    claimed_activation_widths,
+    claimed_float_widths,
     claimed_granularity,
-    claimed_on_grid,
-    narrowed,
-    widened,
+    claimed_weight_widths,
 )
 from onnx_cgmq.inspection.patterns import find_grid
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, scalar
@@ -29,15 +32,16 @@ class Reading:
     """What the file says about one operand.
 
     Attributes:
-        name: Name of the float tensor it stands for.
-        role: Weight (constant) or activation.
-        granularity: How its widths vary.
-        widths: Bits, int64; broadcasts to the tensor.
-        shape: Shape of the tensor (activations: as the file has it, 0 for unknown sizes).
-        stored: Type of the codes in the file (``FLOAT`` if there are none).
-        stored_bits: Bits that a weight takes in the file, or its codes where floats hold them, as
-            in QONNX; 0 for an activation.
-        note: Why its width can't be told (it counts as 32 bits then), or empty.
+        name: Name of the float tensor that the operand stands for.
+        role: Weight (a constant) or activation.
+        granularity: Whether there is one width, or one per channel or element.
+        widths: Widths, int64, in a shape that broadcasts to the tensor's.
+        shape: Shape of the tensor. For activations it is that of the file, with 0 for unknown
+            sizes.
+        stored: Type of the codes in the file; ``FLOAT`` if there are none.
+        stored_bits: Bits that a weight takes in the file. If floats hold its codes, as in QONNX,
+            these are the bits of the codes. 0 for an activation.
+        note: Why the width can't be read, so that it counts as 32 bits; or empty.
     """
 
     name: str
@@ -51,30 +55,30 @@ class Reading:
 
 
 def read_operand(value: ir.Value, claims: Mapping[str, Claim]) -> Reading:
-    """Reads the widths of a value that a MAC operator multiplies.
+    """Reads the widths of a value that a MAC node multiplies.
 
     Args:
-        value: The value as the operator reads it.
-        claims: Entries of the embedded plan by tensor name. They only say how widths may vary and
-            which ladder they are on; a width that the codes exceed is not believed.
+        value: The value as the node reads it.
+        claims: The entries of the embedded plan by tensor name. They only say how widths may vary,
+            and on which ladder they are. A width that the codes exceed is not believed.
     """
     grid = find_grid(value)
     name = _name(value, grid, claims)
     claim = claims.get(name, {})
     if grid is None and value.const_value is not None:
-        widths = claimed_on_grid(claim, np.asarray(value.const_value.numpy()))
+        widths = claimed_float_widths(claim, np.asarray(value.const_value.numpy()))
         return _weight(name, value.const_value, widths, claim)
     if grid is None:
         dtype = value.dtype or ir.DataType.FLOAT
         return _activation(name, value, scalar(FLOAT_BITS), dtype, claim)
     if grid.constant:
         return _constant(name, value, grid, claim)
-    widths = widened(grid.widths, claim)
+    widths = claimed_activation_widths(grid.widths, claim)
     return _activation(name, value, widths, grid.stored, claim, grid.note)
 
 
 def tensor_name(value: ir.Value) -> str:
-    """Name of the float tensor that a written value stands for."""
+    """Returns the name of the float tensor that a value of a written model stands for."""
     name = value.name or ""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
@@ -82,7 +86,7 @@ def tensor_name(value: ir.Value) -> str:
 
 
 def stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
-    """The tensor in the file that a constant is made of, its codes where it has any."""
+    """Finds the tensor in the file of which a constant is made: its codes, if it has any."""
     if value.const_value is not None:
         return value.const_value
     grid = find_grid(value)
@@ -92,22 +96,31 @@ def stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
 
 
 def _name(value: ir.Value, grid: Grid | None, claims: Mapping[str, Claim]) -> str:
-    """The name of the float tensor: as a plan has it, or else of what is quantized."""
+    """Returns the name of the float tensor that an operand stands for.
+
+    This is the name in the embedded plan, or else the name of the value that is quantized.
+
+    Args:
+        value: The operand.
+        grid: The grid of the operand, if it has one.
+        claims: The entries of the embedded plan by tensor name.
+    """
     name = tensor_name(value)
     if grid is None or grid.source is None or name in claims or name != value.name:
         return name
     if grid.source.const_value is not None and not grid.constant:
-        return name  # rows of a table
+        return name  # rows that were looked up in an embedding table
     return tensor_name(grid.source)
 
 
 def _constant(name: str, value: ir.Value, grid: Grid, claim: Claim) -> Reading:
+    """Reads a weight with a grid."""
     assert grid.source is not None
     tensor = grid.source.const_value
     assert tensor is not None
     widths: IntArray = grid.widths
     if claim and grid.codes is not None:
-        widths = narrowed(grid.codes(), claim)
+        widths = claimed_weight_widths(grid.codes(), claim)
     in_floats = grid.stored is ir.DataType.FLOAT and grid.codes is not None
     stored = grid.widths if in_floats else None
     return _weight(name, tensor, widths, claim, stored, grid.note)
@@ -121,11 +134,20 @@ def _weight(
     stored: IntArray | None = None,
     note: str = "",
 ) -> Reading:
-    """A weight; ``stored`` are the widths of codes that floats hold."""
+    """Makes the reading of a weight.
+
+    Args:
+        name: Name of the weight.
+        tensor: The tensor in the file.
+        widths: Widths of the weight.
+        claim: Its entry in the embedded plan.
+        stored: Widths of codes that floats hold, or ``None``.
+        note: Why the width can't be read, or empty.
+    """
     shape = tuple(int(size) for size in tensor.shape.numpy())
     element_bits = scalar(int(tensor.dtype.bitwidth)) if stored is None else stored
-    bits = int(np.broadcast_to(_fitting(element_bits, shape), shape).sum())
-    widths = _fitting(widths, shape)
+    bits = int(np.broadcast_to(_broadcastable(element_bits, shape), shape).sum())
+    widths = _broadcastable(widths, shape)
     granularity = _granularity(widths, claim)
     return Reading(name, Role.WEIGHT, granularity, widths, shape, tensor.dtype, bits, note)
 
@@ -138,14 +160,24 @@ def _activation(
     claim: Claim,
     note: str = "",
 ) -> Reading:
+    """Makes the reading of an activation.
+
+    Args:
+        name: Name of the activation.
+        value: The value that the node reads.
+        widths: Widths of the activation.
+        stored: Type of its codes, ``FLOAT`` without codes.
+        claim: Its entry in the embedded plan.
+        note: Why the width can't be read, or empty.
+    """
     shape = tuple(dim if isinstance(dim, int) else 0 for dim in value.shape or ())
-    widths = _fitting(widths, shape)
+    widths = _broadcastable(widths, shape)
     granularity = _granularity(widths, claim)
     return Reading(name, Role.ACTIVATION, granularity, widths, shape, stored, 0, note)
 
 
-def _fitting(widths: IntArray, shape: tuple[int, ...]) -> IntArray:
-    """Widths that broadcast to a shape; one for all, the widest, where they may not."""
+def _broadcastable(widths: IntArray, shape: tuple[int, ...]) -> IntArray:
+    """Returns widths that broadcast to a shape: the given ones, or else the widest of them."""
     sizes = shape[len(shape) - widths.ndim :] if widths.ndim <= len(shape) else None
     if sizes is not None and all(
         n in (1, size) for n, size in zip(widths.shape, sizes, strict=True)
@@ -155,7 +187,7 @@ def _fitting(widths: IntArray, shape: tuple[int, ...]) -> IntArray:
 
 
 def _granularity(widths: IntArray, claim: Claim) -> Granularity:
-    """As the plan says, or else by the axes along which widths vary."""
+    """Returns the granularity that a claim gives to widths, or else the one that they show."""
     if widths.ndim == 0:
         return Granularity.TENSOR
     if claim:

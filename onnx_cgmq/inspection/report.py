@@ -1,4 +1,4 @@
-"""The report on a quantized model: widths and cost of every tensor and node, and its tables."""
+"""The report on a quantized model: widths and cost of every tensor and node."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ class TensorReport:
     Attributes:
         name: Name of the float tensor.
         role: Weight, bias or activation.
-        granularity: How its widths vary.
-        shape: Its shape; 0 for unknown sizes.
-        widths: Bits, int64; broadcasts to the tensor.
-        counts: Number of elements of every width (activations: of widths), ascending.
-        mean_bits: Mean width.
-        range: Smallest start and largest end of its ranges, as the embedded plan has them, or
-            ``None``.
-        share: Part of the model's bit operations that the nodes have which multiply it.
-        stored: Type of the codes in the file, as ONNX names it.
-        stored_bytes: Bytes that a weight or bias takes in the file, or its codes where floats hold
-            them, as in QONNX.
+        granularity: Whether the tensor has one width, or one per channel or element.
+        shape: Shape of the tensor; 0 for unknown sizes.
+        widths: Widths, int64, in a shape that broadcasts to the tensor's.
+        counts: Number of elements by their width, in ascending order of widths. For activations it
+            is the number of entries in ``widths``.
+        mean_bits: The mean width.
+        range: The smallest start and the largest end of the ranges, as the embedded plan has them;
+            ``None`` without a plan.
+        share: Share of the model's bit operations of the nodes that multiply the tensor.
+        stored: Type of the codes in the file, as ONNX names it; ``FLOAT`` if there are none.
+        stored_bytes: Bytes that a weight or bias takes in the file. If floats hold its codes, as in
+            QONNX, these are the bytes of the codes. 0 for an activation.
     """
 
     name: str
@@ -55,19 +56,20 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """One MAC node, or one product of a node that has several.
+    """One MAC node, or one product of a MAC node that has several.
 
     Attributes:
-        name: Its name, with a suffix for the product.
-        op_type: Its operator.
-        operands: Names of the two tensors it multiplies; ``(inside)`` for a value inside of it.
+        name: Name of the node. If it has several products, each has a suffix.
+        op_type: Operator of the node.
+        operands: Names of the two tensors that the node multiplies; ``(inside)`` for a value inside
+            the operator.
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
-        rbop: ``bops`` as a share of the float node's.
+        rbop: ``bops`` as a share of those at 32 bits.
         bits: Mean widths of the two operands.
-        kernel: Arithmetic of the kernel that onnxruntime runs it with; ``None`` if that was not
-            looked up or can't be told.
-        reason: Why the kernel is float, or can't be told.
+        kernel: Arithmetic of the kernel that onnxruntime runs; ``None`` if it was not looked up or
+            is unknown.
+        reason: Why the kernel is float or unknown; otherwise empty.
     """
 
     name: str
@@ -86,17 +88,18 @@ class Report:
     """Widths and cost of a model.
 
     Attributes:
-        tensors: By name, in graph order.
-        nodes: The MAC nodes in graph order.
+        tensors: The tensors by name, in graph order.
+        nodes: The products of the MAC nodes, in graph order.
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float model's.
-        weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of tables.
+        weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of embedding tables.
         notes: Sentences on what could not be read, and how it was counted.
-        pairs: Multiply-accumulates by the bits of their weight and of their activation.
-        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most;
-            ``None`` if the file does not say which are (it does if that was bounded).
-        float_activation_bytes: The same of the float model.
+        pairs: Multiply-accumulates by their pair of widths: of the weight, of the activation.
+        peak_activation_bytes: The most bytes of activations that are needed at the same time, for
+            one sample. ``None`` if the file does not say which ones are; it says so if a bound
+            limited them.
+        float_activation_bytes: The same bytes for the float model.
     """
 
     tensors: Mapping[str, TensorReport]
@@ -111,7 +114,11 @@ class Report:
     float_activation_bytes: int | None = None
 
     def to_json(self, indent: int | None = 2) -> str:
-        """JSON text; widths as counts."""
+        """Makes JSON text of the report, in which widths are counts.
+
+        Args:
+            indent: Spaces of an indentation; ``None`` puts all on one line.
+        """
         tensors = [
             {
                 "name": tensor.name,
@@ -134,14 +141,14 @@ class Report:
         return json.dumps(fields, indent=indent)
 
     def table(self) -> Group:
-        """The report as tables for a terminal (a rich renderable)."""
+        """Makes tables for a terminal, which rich prints."""
         return _tables(self)
 
 
 def _tables(report: Report) -> Group:
-    """Tables of tensors and nodes, the sizes, and the notes (a rich renderable)."""
+    """Makes the tables of tensors and nodes, the line of sizes, and the notes."""
     tensors = Table(title="Tensors", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    tensors.add_column("tensor", overflow="fold")  # the only one that may break words
+    tensors.add_column("tensor", overflow="fold")  # the only column in which words may be broken
     for column in ("role", "shape", "bits", "range", "stored as"):
         tensors.add_column(column, no_wrap=column != "bits")
     for column in ("bytes", "BOPs"):
@@ -160,6 +167,7 @@ def _tables(report: Report) -> Group:
 
 
 def _node_table(report: Report) -> Table:
+    """Makes the table of nodes; it has kernels if they were looked up."""
     known = any(node.kernel or node.reason for node in report.nodes)
     nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
     for column in ("bits", "MACs", "BOPs", "share", "RBOP"):
@@ -178,6 +186,7 @@ def _node_table(report: Report) -> Table:
 
 
 def _range_text(tensor: TensorReport) -> str:
+    """Writes the range of a tensor."""
     if tensor.range is None or set(tensor.counts) == {FLOAT_BITS}:
         return ""
     low, high = tensor.range
@@ -185,6 +194,7 @@ def _range_text(tensor: TensorReport) -> str:
 
 
 def _bits_text(tensor: TensorReport) -> str:
+    """Writes the width of a tensor, or the mean of several and their shares."""
     if len(tensor.counts) == 1:
         return str(next(iter(tensor.counts)))
     total = sum(tensor.counts.values())

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
-from onnx_cgmq.cost.bound import plain
+from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.batches import answers, tensors
@@ -201,8 +201,8 @@ class Learner:
                 validation_loss=loss,
                 validation_accuracy=accuracy,
                 rbop=self.guide.cost_model.plan_cost(self.guide.widths).rbop,
-                costs=tuple(map(plain, self.guide.costs)),
-                limits=tuple(plain(bound.limit) for bound in self.guide.bounds),
+                costs=tuple(map(json_number, self.guide.costs)),
+                limits=tuple(json_number(bound.limit) for bound in self.guide.bounds),
                 feasible=self.guide.satisfied,
                 mean_bits_weights=self._mean_bits(Role.WEIGHT),
                 mean_bits_activations=self._mean_bits(Role.ACTIVATION),

@@ -12,7 +12,7 @@ import torch
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Limit, Notice, Started
 from onnx_cgmq.contract.plan import BitPlan
-from onnx_cgmq.cost.bound import Bounds, plain
+from onnx_cgmq.cost.bound import Bounds, json_number
 from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
@@ -137,7 +137,7 @@ def learn(
             total_steps=learner.total_steps,
             epochs=config.epochs,
             float_accuracy=evaluator.teacher_accuracy(),
-            bounds=tuple(Limit(b.text, plain(b.limit), b.unit_text) for b in guide.bounds),
+            bounds=tuple(Limit(b.text, json_number(b.limit), b.unit_text) for b in guide.bounds),
         )
     )
     if compared.without_gradient:

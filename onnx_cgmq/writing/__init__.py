@@ -1,1 +1,1 @@
-"""Writing a learned plan into ONNX: one module per target form."""
+"""Writes a plan into a standard ONNX model: one module for each form, and what forms share."""

@@ -1,4 +1,4 @@
-"""Activations as integer codes where standard quantizers can say it, else in float nodes."""
+"""Writes activations: as integer codes where standard quantizers can, otherwise in float nodes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.writing.node_writer import NodeWriter
 
 UNSIGNED_OFFSET: Final = 128
-"""Zero point of a symmetric grid of up to 8 bits that is written as UINT8."""
+"""Zero point of a symmetric grid of at most 8 bits that is written as UINT8."""
 
 _LARGEST_UINT8: Final = 255
 
 
 class Uint8Grid(NamedTuple):
-    """The codes of an activation in UINT8."""
+    """The codes of an activation as they are written in UINT8."""
 
     zero_point: int
+    """The code that stands for 0."""
     smallest: int
+    """The smallest code of the grid."""
     largest: int
+    """The largest code of the grid."""
 
 
 def uint8_grid(plan: TensorPlan) -> Uint8Grid:
-    """The codes that an activation with one width of at most 8 bits has in UINT8."""
+    """Returns the UINT8 codes of an activation that has one width of at most 8 bits."""
     offset = UNSIGNED_OFFSET if plan.form.is_symmetric else 0
     smallest, largest = code_range(plan.grid_width, plan.form)
     return Uint8Grid(int(plan.zero_point) + offset, smallest + offset, largest + offset)
@@ -43,8 +46,8 @@ class ActivationCodes:
 
     Attributes:
         value: The codes.
-        scale: Their step.
-        zero_point: Their zero point.
+        scale: The step of the codes.
+        zero_point: The zero point of the codes.
     """
 
     value: ir.Value
@@ -53,17 +56,23 @@ class ActivationCodes:
 
 
 def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCodes:
-    """Quantizes an activation with one width of at most 8 bits.
+    """Writes the codes of an activation that has one width of at most 8 bits.
 
-    QuantizeLinear (UINT8), and below 8 bits ``Clip`` of the codes to ``2**b - 1``. QuantizeLinear
-    moves up to where the tensor is produced, so that integer codes flow and onnxruntime fuses the
-    producer too. Relu and Clip on the way become limits of the codes, which is the same since grids
-    are monotone, and stand in no fusion's way; factors become part of the scale.
+    These are a QuantizeLinear to UINT8 and, unless all codes of UINT8 are allowed, a ``Clip`` of
+    the codes. QuantizeLinear moves up the :class:`~onnx_cgmq.gating.code_path.CodePath`, so that
+    the movers on it read codes and onnxruntime fuses the node above them too:
+
+    * Clamps become limits of the codes. The values are the same, because rounding to a grid is
+      monotone, and no clamp is left that could prevent a fusion.
+    * Factors of movers become part of the scale that QuantizeLinear divides by.
 
     Args:
-        emit: Where to write.
+        emit: Writes nodes before the quantizer.
         plan: The plan of the activation.
         x: The float activation.
+
+    Returns:
+        The codes, with the scale and zero point that turn them into values of ``x``.
     """
     code_type = ir.DataType.UINT8
     grid = uint8_grid(plan)
@@ -74,7 +83,7 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
     source_scale = scale if path.factor == 1 else emit.constant("source_scale", step)
     code_min, code_max = grid.smallest, grid.largest
     for clamp in path.clamps:
-        smallest, largest = _limits(clamp, grid, step)
+        smallest, largest = _clamp_limits(clamp, grid, step)
         code_min, code_max = max(code_min, smallest), min(code_max, largest)
     suffix = "source_codes" if path.movers else "codes"
     above = NodeWriter(path.movers[-1].node, emit.base) if path.movers else emit
@@ -96,7 +105,7 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
 
 
 def dequantize(emit: NodeWriter, codes: ActivationCodes) -> ir.Value:
-    """The value of codes for integer kernels: DequantizeLinear."""
+    """Writes the DequantizeLinear of codes, which onnxruntime fuses into an integer kernel."""
     inputs = [codes.value, codes.scale, codes.zero_point]
     floats = ir.DataType.FLOAT
     return emit.node("DequantizeLinear", inputs, "quantized", floats, codes.value.shape)
@@ -105,11 +114,22 @@ def dequantize(emit: NodeWriter, codes: ActivationCodes) -> ir.Value:
 def dequantize_for_float_kernel(
     emit: NodeWriter, plan: TensorPlan, codes: ActivationCodes
 ) -> ir.Value:
-    """The value of codes for a float MAC: ``Cast, Sub, Mul``, the arithmetic of DequantizeLinear.
+    """Writes the value of codes for a float MAC: ``Cast, Sub, Mul``, as DequantizeLinear computes.
 
-    A DequantizeLinear in front of a float kernel makes onnxruntime quantize the float weights of
-    that kernel to 8 bits, unasked. Without an offset a Relu takes its place, which changes nothing:
-    onnxruntime makes the step a factor of MatMul, and can crash on a Cast that is left beside it.
+    In front of a float kernel, a DequantizeLinear would make onnxruntime quantize the float weights
+    of that kernel to 8 bits, which the plan does not want.
+
+    If the zero point is 0, a Relu is written instead of Sub. It changes no value. Without it
+    onnxruntime would make the step a factor of MatMul, and can crash on the Cast that is then left
+    beside MatMul.
+
+    Args:
+        emit: Writes nodes before the quantizer.
+        plan: The plan of the activation.
+        codes: Its codes.
+
+    Returns:
+        The float value.
     """
     floats, shape = ir.DataType.FLOAT, codes.value.shape
     value = emit.node("Cast", [codes.value], "float_codes", floats, shape, {"to": int(floats)})
@@ -122,8 +142,16 @@ def dequantize_for_float_kernel(
     return emit.node("Mul", [value, codes.scale], "quantized", floats, shape)
 
 
-def _limits(clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]) -> tuple[int, int]:
-    """Codes of the two ends of a clamp, as QuantizeLinear rounds them."""
+def _clamp_limits(
+    clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]
+) -> tuple[int, int]:
+    """Returns the smallest and largest code that a clamp leaves, as QuantizeLinear rounds its ends.
+
+    Args:
+        clamp: A Relu, or a Clip with constant ends.
+        grid: The codes of the activation.
+        step: The step of the value that the clamp makes.
+    """
     if standard_op(clamp) == "Relu":
         return grid.zero_point, grid.largest
     ends = [grid.smallest, grid.largest]
@@ -135,30 +163,31 @@ def _limits(clamp: ir.Node, grid: Uint8Grid, step: npt.NDArray[np.float32]) -> t
 
 
 def write_float_activation(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    """Writes the quantizer of an activation that has no 8-bit codes: any widths, any granularity.
+    """Writes the quantizer of an activation in float nodes, for any widths and any granularity.
 
-    ``Div, Round, Max, Min, Mul``, and ``Where`` for float entries: exactly the gated values.
+    These are ``Div, Round, Max, Min, Mul``, and a ``Where`` if some entries are float. They compute
+    exactly the values of the gated model.
 
     Args:
-        emit: Where to write.
+        emit: Writes nodes before the quantizer.
         plan: The plan of the activation.
         x: The float activation.
 
     Returns:
-        The quantized-dequantized value; ``x`` itself if no entry is quantized.
+        The rounded value, or ``x`` itself if no entry is quantized.
     """
     if plan.is_float:
         return x
     widths, step, limits = plan.widths, plan.step, code_limits(plan)
     passes = widths == FLOAT_BITS
     safe = np.where(step > 0, step, np.float32(1)).astype(np.float32)
-    scale = emit.table("scale", safe)
+    scale = emit.small_constant("scale", safe)
     value = x
     for op_type, other, suffix in (
         ("Div", scale, "scaled"),
         ("Round", None, "rounded"),
-        ("Max", emit.table("code_min", limits[0]), "raised"),
-        ("Min", emit.table("code_max", limits[1]), "clipped"),
+        ("Max", emit.small_constant("code_min", limits[0]), "raised"),
+        ("Min", emit.small_constant("code_max", limits[1]), "clipped"),
         ("Mul", scale, "stepped" if passes.any() else "quantized"),
     ):
         inputs = [value] if other is None else [value, other]
@@ -172,7 +201,14 @@ def write_float_activation(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> i
 def code_limits(
     plan: TensorPlan,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Smallest and largest code less the zero point, of every entry; 0 where there is no grid."""
+    """Returns the smallest and the largest code of every entry, less the zero point.
+
+    Args:
+        plan: The plan of the tensor.
+
+    Returns:
+        Two arrays in the shape of the widths, float32; 0 for entries of 0 and 32 bits.
+    """
     limits = [np.zeros(plan.widths.shape, dtype=np.float32) for _ in range(2)]
     for width in np.unique(plan.widths):
         here = plan.widths == width

@@ -1,8 +1,10 @@
-"""Flattens pooled pixels with channels last, as onnxruntime's integer kernels hold them.
+"""Flattens images of one pixel with channels last, the order that integer convolutions use.
 
-onnxruntime runs integer convolutions with channels last and transposes where that ends. Behind the
-last of them it stops transposing early, and pooling with channels first takes ten times as long.
-Where one pixel is left a Transpose changes no order, and tells it to go on to the end.
+onnxruntime runs integer convolutions with channels last (NHWC), and transposes back to channels
+first where that is no longer possible. Behind the last convolution it does so before the pooling,
+and integer pooling with channels first takes ten times as long. A Transpose to channels last behind
+the pooling, where one pixel is left, does not change the order of the elements. onnxruntime then
+keeps channels last up to it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ _CHANNELS_LAST: Final = (0, 2, 3, 1)
 
 
 def flatten_channels_last(graph: ir.Graph) -> None:
-    """Puts a Transpose in front of what flattens UINT8 codes of one pixel, in place."""
+    """Puts a Transpose before every node that flattens UINT8 images of one pixel, in place."""
     for node in list(graph):
         codes = node.inputs[0] if node.inputs else None
         if codes is None or not _is_one_pixel(codes) or not _flattens(node):
@@ -37,7 +39,7 @@ def flatten_channels_last(graph: ir.Graph) -> None:
 
 
 def _is_one_pixel(value: ir.Value) -> bool:
-    """Whether a value is ``[N, C, 1, 1]``, in UINT8, and not a constant."""
+    """Says whether a value has the shape ``[N, C, 1, 1]``, is UINT8 and is no constant."""
     if value.dtype is not ir.DataType.UINT8 or value.const_value is not None:
         return False
     shape = value.shape
@@ -45,7 +47,7 @@ def _is_one_pixel(value: ir.Value) -> bool:
 
 
 def _flattens(node: ir.Node) -> bool:
-    """Whether a node drops the two axes of the pixel, wherever they are."""
+    """Says whether a node makes ``[N, C]`` of ``[N, C, 1, 1]``."""
     op = standard_op(node)
     if op == "Flatten":
         return int_attribute(node, "axis", 1) == 1

@@ -1,4 +1,4 @@
-"""Integer codes of weights and biases: numpy only, in the float32 arithmetic of the gated graph."""
+"""Computes integer codes of weights and biases, in the float32 arithmetic of the gated graph."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ IntArray = npt.NDArray[np.int64]
 CodeArray = npt.NDArray[np.int32]
 
 _PAIR_LIMIT: Final = 2**15 - 1
-"""``vpmaddubsw`` adds two products of an unsigned and a signed byte in saturating INT16."""
+"""The largest sum of two products that INT16 holds.
+
+The x86 instruction ``vpmaddubsw`` adds two products of an unsigned and a signed byte in INT16, with
+saturation.
+"""
 
 
 @dataclass(frozen=True)
 class GridCodes:
-    """A tensor as integer codes on one grid.
+    """A tensor as integer codes on one grid, or on one grid for each channel.
 
     Attributes:
-        codes: Symmetric codes, shape of the tensor.
-        scale: Step of the grid: ``()``, or ``[C]`` with a grid of its own per channel.
-        width: Bits of the grid: 2, 4, 8 or 16.
+        codes: Symmetric codes, int32, in the shape of the tensor.
+        scale: Step of the grid, float32: ``()``, or ``[C]`` with a step for each channel.
+        width: Width of the grid: 2, 4, 8 or 16.
     """
 
     codes: CodeArray
@@ -45,12 +49,20 @@ class GridCodes:
 
 
 def own_codes(plan: TensorPlan, values: FloatArray) -> CodeArray:
-    """Codes on each entry's own grid; 0 for entries of 0 and 32 bits."""
+    """Computes the code of every element on the grid of its own width.
+
+    Args:
+        plan: The plan of the weight or bias.
+        values: Its float values, float32, in its shape.
+
+    Returns:
+        Codes in the shape of the tensor; 0 for elements of 0 and 32 bits.
+    """
     has_grid = (plan.widths > 0) & (plan.widths < FLOAT_BITS)
     largest = _by_width(plan.widths, lambda width: code_range(width, plan.form)[1])
     limit = largest.astype(np.float32)
     step = np.where(has_grid, plan.step, np.float32(1)).astype(np.float32)
-    # In place: a weight may be large, and several copies of it would be needed otherwise.
+    # In place, because a weight may be large and each further operation would copy it.
     codes = np.asarray(np.divide(values, step, dtype=np.float32))
     np.round(codes, out=codes)
     np.clip(codes, -limit, limit, out=codes)
@@ -59,7 +71,15 @@ def own_codes(plan: TensorPlan, values: FloatArray) -> CodeArray:
 
 
 def quantized_values(plan: TensorPlan, values: FloatArray) -> FloatArray:
-    """What the gated quantizer makes of a weight or bias: float32, shape of the tensor."""
+    """Computes what the gated quantizer makes of a weight or bias.
+
+    Args:
+        plan: The plan of the weight or bias.
+        values: Its float values, float32, in its shape.
+
+    Returns:
+        The quantized values, float32, in the shape of the tensor.
+    """
     if plan.is_float:
         return values
     quantized = own_codes(plan, values).astype(np.float32) * plan.step
@@ -67,30 +87,43 @@ def quantized_values(plan: TensorPlan, values: FloatArray) -> FloatArray:
 
 
 def grid_codes(spec: QuantizerSpec, plan: TensorPlan, values: FloatArray) -> GridCodes:
-    """Codes of a weight on the grid of its widest entry.
+    """Computes the codes of a weight on the grid of its widest element.
 
-    The grids of ``element`` widths are nested, so one scale serves all of them; ``channel`` widths
-    have a scale each.
+    With ``element`` widths the grids are nested, so all elements share one step. With ``channel``
+    widths every channel has a step of its own, and its codes are those of its own width.
+
+    Args:
+        spec: The quantizer of the weight.
+        plan: Its plan.
+        values: Its float values, float32, in its shape.
 
     Raises:
-        ValueError: Some entry is float.
+        ValueError: An element is float.
     """
     widest = plan.grid_width
     if widest == FLOAT_BITS:
         raise ValueError(f"{plan.name}: float entries have no codes")
-    width = max(widest, 2)  # pruned as a whole: zeros of the narrowest type
+    width = max(widest, 2)  # a weight that is pruned as a whole is stored as zeros of 2 bits
     codes = own_codes(plan, values)
     if plan.granularity is Granularity.ELEMENT:
         factors = _by_width(plan.widths, lambda own: nesting_factor(own, width))
         codes *= factors.astype(np.int32)
-    scale = kernel_step(spec, plan)
+    scale = stored_step(spec, plan)
     return GridCodes(codes, scale.reshape(-1) if scale.ndim else scale, width)
 
 
-def kernel_step(spec: QuantizerSpec, plan: TensorPlan) -> FloatArray:
-    """Step of the integer tensor that holds the codes, float32, ``spec.range_item_shape``.
+def stored_step(spec: QuantizerSpec, plan: TensorPlan) -> FloatArray:
+    """Returns the step of the integer tensor that holds the codes.
 
-    Pruned entries have the step of the narrowest width, as in the gated graph.
+    With ``element`` widths this is the step of the widest element. Pruned entries have the step of
+    the narrowest width, as in the gated graph.
+
+    Args:
+        spec: The quantizer of the tensor.
+        plan: Its plan.
+
+    Returns:
+        The step, float32, in the shape ``spec.range_item_shape``.
     """
     narrowest = spec.ladder.quantized[0] if spec.ladder.quantized else INTEGER_KERNEL_BITS
     span = np.asarray(plan.high, np.float32) - np.asarray(plan.low, np.float32)
@@ -103,26 +136,41 @@ def kernel_step(spec: QuantizerSpec, plan: TensorPlan) -> FloatArray:
     return np.asarray(step, dtype=np.float32).reshape(spec.range_item_shape)
 
 
-def has_integer_kernel(plan: TensorPlan) -> bool:
-    """Whether every entry is narrow enough for integer kernels."""
+def fits_integer_kernels(plan: TensorPlan) -> bool:
+    """Says whether all widths of a tensor are narrow enough for integer kernels."""
     return plan.grid_width <= INTEGER_KERNEL_BITS
 
 
 def accumulator_codes(bias: FloatArray, step: FloatArray) -> npt.NDArray[np.int32]:
-    """INT32 codes of a bias at the step of the accumulator; it must fit (:func:`fits_int32`)."""
+    """Computes the INT32 codes of a bias, in units of an accumulator.
+
+    Args:
+        bias: The bias, float32, ``[C]``. Its codes must fit (:func:`fits_int32`).
+        step: One unit of the accumulator, ``()`` or ``[C]``.
+    """
     return np.round(bias / step).astype(np.int32)
 
 
 def fits_int32(bias: FloatArray, step: FloatArray) -> bool:
-    """Whether a bias has codes in INT32 at the step of the accumulator, as in the gated graph."""
+    """Says whether the codes of a bias fit into INT32, by the same limit as in the gated graph.
+
+    Args:
+        bias: The bias, float32, ``[C]``.
+        step: One unit of the accumulator, ``()`` or ``[C]``.
+    """
     return bool(np.abs(bias / step).max(initial=0) <= np.float32(INT32_LIMIT))
 
 
 def may_saturate(codes: CodeArray, largest_activation: int) -> bool:
-    """Whether a pair of products of UINT8 activations and INT8 weights can leave INT16.
+    """Says whether a sum of two products of UINT8 activations and INT8 weights can leave INT16.
 
-    x86 kernels without VNNI add such pairs with saturation and are silently wrong then. Which two
-    weights meet depends on the kernel, so the two largest of a sign are taken to meet.
+    onnxruntime's kernels on x86 processors without VNNI add products in pairs, with saturation, and
+    are silently wrong then. Which weights form a pair depends on the kernel. So the sum of the two
+    largest weights of the same sign decides.
+
+    Args:
+        codes: Codes of the weight.
+        largest_activation: The largest UINT8 code that the weight is multiplied with.
     """
     flat = codes.reshape(-1)
     ends = flat if flat.size <= 4 else np.partition(flat, [1, -2])[[0, 1, -2, -1]]
@@ -134,6 +182,7 @@ def may_saturate(codes: CodeArray, largest_activation: int) -> bool:
 
 
 def _by_width(widths: IntArray, value: Callable[[int], int]) -> IntArray:
+    """Replaces every width by a number that depends on it; 0 for the widths 0 and 32."""
     table = np.zeros(FLOAT_BITS + 1, dtype=np.int64)
     for width in np.unique(widths):
         table[width] = value(int(width)) if 0 < width < FLOAT_BITS else 0

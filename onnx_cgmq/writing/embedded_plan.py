@@ -1,4 +1,7 @@
-"""The plan inside the file: what codes alone can't say, and no second copy of what they can."""
+"""The embedded plan: the part of a plan that a written model keeps in its metadata.
+
+It holds only what types, codes and scales in the graph do not show.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ModelError
 
 QUANTIZED: Final = ".quantized"
-"""What the names of quantized values end with."""
+"""Suffix of the names of quantized values."""
 
-_PACK_ABOVE: Final = 512  # characters; a shorter plan stays readable
+_PACK_ABOVE: Final = 512  # characters; a shorter plan stays readable in the file
 _PACKED: Final = "zlib_base85:"
 
 
@@ -33,15 +36,16 @@ def embed_plan(
     specs: Mapping[str, QuantizerSpec],
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Puts a plan into a model's metadata: what :mod:`~onnx_cgmq.inspection` can't read off it.
+    """Puts into a model's metadata what :mod:`~onnx_cgmq.inspection` can't read from its graph.
 
-    A long text is packed: the plan beside the file is the one to read.
+    A long text is compressed. The plan that is saved beside the file is there to be read.
 
     Args:
         model: The written model.
-        plan: Its plan.
-        specs: Its quantizers by tensor name.
-        names: Names of tensors by the names of values in the file, where they differ.
+        plan: The plan of the model.
+        specs: The quantizers by tensor name.
+        names: For values that have another name in the file than in the gated model: their former
+            names by the names in the file.
     """
     entries = {name: _entry(plan.tensors[name], spec) for name, spec in specs.items()}
     ladders = Counter(tuple(entry["ladder"]) for entry in entries.values())
@@ -55,7 +59,7 @@ def embed_plan(
         if owner is None or not name.endswith(QUANTIZED):
             others[value] = name
         else:
-            owner["as"] = value  # its name is in the text once
+            owner["as"] = value  # so the name of the tensor is in the text only once
     fields = {
         "version": PLAN_VERSION,
         "bound": plan.bound,
@@ -68,38 +72,46 @@ def embed_plan(
 
 
 def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
-    """The tensors' entries of an embedded plan; empty if there is none.
+    """Reads the entries of tensors in an embedded plan.
 
-    An entry has ``ladder`` and ``range``; ``granularity`` unless that is one width per tensor;
-    ``widths`` and ``step`` where the graph can't say them; for ``element`` the ``grid_width``.
+    An entry has ``ladder``, and ``range`` if the tensor is a quantized weight or activation. It has
+    ``granularity`` unless that is one width per tensor, ``axis`` with ``channel`` widths, and
+    ``grid_width`` with ``element`` widths. It has ``widths`` and ``step`` where the graph does not
+    show them.
+
+    Returns:
+        The entries by tensor name; empty if the model has no embedded plan.
 
     Raises:
-        ModelError: The plan is damaged, or of a version that this onnx-cgmq can't read.
+        ModelError: The plan is damaged, or has a version that this onnx-cgmq can't read.
     """
     fields = _fields(model)
     if fields is None:
         return {}
-    with _damage_reported():
+    with _damage_is_an_error():
         tensors: dict[str, dict[str, Any]] = fields["tensors"]
         for entry in tensors.values():
             entry.setdefault("ladder", fields["ladder"])
             if "widths" in entry:
-                entry["widths"] = _widths(entry["widths"])
+                entry["widths"] = _unpacked_widths(entry["widths"])
             if "step" in entry:
                 entry["step"] = np.array(entry["step"], dtype=np.float32)
     return tensors
 
 
 def embedded_names(model: ir.Model) -> dict[str, str]:
-    """Names of tensors by the names of values in the file, where they differ.
+    """Reads the former names of values that have another name in the file.
+
+    Returns:
+        The names in the gated model by the names in the file.
 
     Raises:
-        ModelError: The plan is damaged, or of a version that this onnx-cgmq can't read.
+        ModelError: The plan is damaged, or has a version that this onnx-cgmq can't read.
     """
     fields = _fields(model)
     if fields is None:
         return {}
-    with _damage_reported():
+    with _damage_is_an_error():
         names = {str(value): str(name) for value, name in fields.get("names", {}).items()}
         for name, entry in fields["tensors"].items():
             if "as" in entry:
@@ -108,27 +120,35 @@ def embedded_names(model: ir.Model) -> dict[str, str]:
 
 
 def _fields(model: ir.Model) -> dict[str, Any] | None:
+    """Reads the fields of an embedded plan; ``None`` if the model has none."""
     text = model.metadata_props.get(PLAN_KEY)
     if text is None:
         return None
-    with _damage_reported():
+    with _damage_is_an_error():
         fields: dict[str, Any] = json.loads(_unpack(text))
         version = fields["version"]
     if version != PLAN_VERSION:
-        raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
+        raise ModelError(
+            f"the bit plan in the model's metadata has version {version!r}, but this onnx-cgmq "
+            f"reads version {PLAN_VERSION}; use the onnx-cgmq that wrote the model"
+        )
     return fields
 
 
 @contextmanager
-def _damage_reported() -> Iterator[None]:
-    """Whatever reading stumbles over means that the plan is damaged."""
+def _damage_is_an_error() -> Iterator[None]:
+    """Turns any error of reading a plan into one that says that the plan is damaged."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
+        raise ModelError(
+            f"the bit plan in the model's metadata is damaged: {error}; write the model again, or "
+            f"remove '{PLAN_KEY}' from its metadata"
+        ) from error
 
 
 def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
+    """Makes the entry of a tensor, as :func:`embedded_tensors` describes it."""
     entry: dict[str, Any] = {"ladder": list(spec.ladder.widths)}
     if tensor.role is not Role.BIAS and not tensor.is_float:
         entry["range"] = [_rounded(tensor.low.min()), _rounded(tensor.high.max())]
@@ -139,37 +159,38 @@ def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
     if tensor.granularity is Granularity.ELEMENT:
         entry["grid_width"] = tensor.grid_width
     mixes_floats = tensor.grid_width == FLOAT_BITS and not tensor.is_float
-    if tensor.role is Role.WEIGHT and mixes_floats:  # a float initializer, partly on grids
+    if tensor.role is Role.WEIGHT and mixes_floats:  # a float initializer, in part on grids
         entry["step"] = short_numbers(tensor.step)
-    if "step" in entry or not _widths_are_read(tensor):
-        entry["widths"] = _digits(tensor.widths)
+    if "step" in entry or not _graph_shows_widths(tensor):
+        entry["widths"] = _packed_widths(tensor.widths)
     return entry
 
 
-def _widths_are_read(tensor: TensorPlan) -> bool:
-    """Whether the graph says all widths of a tensor."""
+def _graph_shows_widths(tensor: TensorPlan) -> bool:
+    """Says whether the graph of the written model shows all widths of a tensor."""
     if tensor.role is Role.ACTIVATION:
         return tensor.granularity is not Granularity.TENSOR
     return tensor.role is Role.WEIGHT and tensor.granularity is Granularity.ELEMENT
 
 
 def _rounded(number: np.floating[Any]) -> float:
-    """Four significant digits: they are for reading only."""
+    """Rounds a number to four significant digits, because it is there for reading only."""
     return float(f"{number:.4g}")
 
 
-def _digits(widths: npt.NDArray[np.int64]) -> Any:
-    """One width as a number; more as their shape and a digit of base 36 for each."""
+def _packed_widths(widths: npt.NDArray[np.int64]) -> Any:
+    """Packs widths: one width as a number, several as their shape and one base-36 digit each."""
     if (widths == widths.flat[0]).all():
         return int(widths.flat[0])
     digits = "".join(np.base_repr(width, 36) for width in widths.reshape(-1))
     return [list(widths.shape), digits]
 
 
-def _widths(digits: Any) -> npt.NDArray[np.uint8]:
-    if isinstance(digits, int):
-        return np.array(digits, dtype=np.uint8)
-    shape, text = digits
+def _unpacked_widths(packed: Any) -> npt.NDArray[np.uint8]:
+    """Unpacks widths that :func:`_packed_widths` packed."""
+    if isinstance(packed, int):
+        return np.array(packed, dtype=np.uint8)
+    shape, text = packed
     widths = np.array([int(digit, 36) for digit in text], dtype=np.uint8)
     return widths.reshape([int(size) for size in shape])
 

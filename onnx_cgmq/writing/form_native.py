@@ -1,14 +1,16 @@
-"""The form ``native``: quantizers in the types of the learned widths, for compilers that take them.
+"""The form ``native``: quantizers in types of the learned widths, for compilers that take them.
 
-* A weight is a packed INT2, INT4, INT8 or INT16 initializer straight into DequantizeLinear. Widths
-  by channel or element share the widest grid's type; a scale for each channel is a vector.
-* An activation is QuantizeLinear and DequantizeLinear in UINT2, UINT4, UINT8 or UINT16 (INT after a
-  Clip for symmetric grids, which lack the type's smallest code), per axis where channels have
-  ranges of their own.
-* A bias is INT32 at the product of both steps where the operands have at most 8 bits.
-* What has an entry of 32 bits is a float initializer. Standard quantizers have one type for a
-  tensor, so activations whose widths differ by channel or element are float nodes with the values
-  of their grids, as in the form ``ort``.
+* A weight is a packed INT2, INT4, INT8 or INT16 initializer, which DequantizeLinear reads. If the
+  widths differ by channel or element, the type is that of the widest grid. If channels have ranges
+  of their own, the scale is a vector.
+* An activation is written as QuantizeLinear and DequantizeLinear in UINT2, UINT4, UINT8 or UINT16,
+  per axis if channels have ranges of their own. A symmetric grid is written in INT types instead,
+  behind a Clip, because it does not have the smallest code of its type.
+* A bias is INT32, in units of the accumulator, if both operands have at most 8 bits.
+* A weight or bias with an element of 32 bits is a float initializer.
+* A standard quantizer has one type for all elements. So an activation whose widths differ by
+  channel or element is written in float nodes, which give the values of its grids, as in the form
+  ``ort``.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ from onnx_cgmq.writing.weights import write_bias
 
 
 def write_native(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
-    """Replaces every gated quantizer, in place; says nothing of kernels, for it is for others."""
+    """Replaces every gated quantizer by the form ``native``, in place.
+
+    Returns:
+        No kernels, because this form is not for onnxruntime.
+    """
     tensors.write_biases(write_bias)
     tensors.write(Role.WEIGHT, _write_weight)
     tensors.write(Role.ACTIVATION, _write_activation)
@@ -37,6 +43,7 @@ def write_native(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
 
 
 def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes a weight as packed codes and DequantizeLinear, or as floats."""
     grid = tensor.codes()
     if grid is None:
         return tensor.float_value(emit)
@@ -52,6 +59,7 @@ def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
 
 
 def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes an activation as QuantizeLinear and DequantizeLinear, or in float nodes."""
     plan, x = tensor.plan, tensor.source
     if plan.is_float or not plan.is_uniform:
         return write_float_activation(emit, plan, x)
@@ -74,7 +82,7 @@ def _zero_point(emit: NodeWriter, array: np.ndarray, data_type: ir.DataType) -> 
 
 
 def _clipped(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ir.Value:
-    """``x`` within the values of the smallest and largest code."""
+    """Clips ``x`` to the values of the smallest and the largest code."""
     for op_type, suffix, code in zip(
         ("Max", "Min"),
         ("raised", "clipped"),

@@ -1,9 +1,9 @@
-"""The form ``ort``: what stock onnxruntime loads and fuses into integer kernels.
+"""The form ``ort``: models that stock onnxruntime loads and fuses into integer kernels.
 
-INT2/INT4/INT8 weights at their true size, UINT8 activations, INT32 biases
-(:mod:`~onnx_cgmq.writing.weights` and :mod:`~onnx_cgmq.writing.activations` say how each is
-written, and why it is exact on every processor). Without optimizations the result computes what the
-gated graph computes.
+Weights are INT2, INT4 or INT8 at their true size, activations UINT8, biases INT32.
+:mod:`~onnx_cgmq.writing.weights` and :mod:`~onnx_cgmq.writing.activations` say how each is written,
+and why it is exact on every processor. With onnxruntime's optimizations off, the result computes
+what the gated graph computes.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ from onnx_cgmq.writing.weights import (
 
 
 def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
-    """Replaces every gated quantizer, in place.
+    """Replaces every gated quantizer by the form ``ort``, in place.
+
+    Args:
+        tensors: The gated tensors.
+        integer_kernels: ``False`` writes all products for float kernels.
 
     Returns:
-        Which kernel onnxruntime will run for each node of the gated graph, by node name.
+        The kernel that onnxruntime will run for each node of the gated graph, by node name.
     """
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
@@ -65,7 +69,7 @@ def _float_kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
 
 
 def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
-    """Which kernel onnxruntime will run for each node of the gated graph, once it is written."""
+    """Predicts the kernel that onnxruntime will run for each node of the gated graph."""
     widths = {tensor.name: tensor.plan.grid_width for tensor in tensors.of_role(*Role)}
     overflowing = {
         node
@@ -76,16 +80,18 @@ def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
 
 
 class _Writer:
-    """Chooses for every reader of a tensor between codes and floats."""
+    """Writes every tensor as codes for integer kernels, and as floats for float kernels."""
 
     def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node]) -> None:
-        # What each tensor meets is read off the gated graph, hence before anything is replaced.
+        # The activations that each weight meets are found here, in the gated graph, because the
+        # first quantizer that is replaced changes the graph.
         self._tensors = tensors
-        self._integer = set(integer)
+        self._integer_nodes = set(integer)
         weights = tensors.of_role(Role.WEIGHT)
         self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
 
     def run(self) -> None:
+        """Writes all tensors, the biases first."""
         self._tensors.write_biases(self._write_bias)
         for weight in self._tensors.of_role(Role.WEIGHT):
             self._write_weight(weight)
@@ -95,15 +101,17 @@ class _Writer:
     def _write_bias(
         self, emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
     ) -> ir.Value:
+        """Writes a bias as INT32 if only integer kernels read it, and as floats otherwise."""
         readers = [use.node for use in emit.anchor.outputs[0].uses()]
-        if step is None or self._integer.issuperset(readers):
+        if step is None or self._integer_nodes.issuperset(readers):
             return write_bias(emit, plan, values, step)
         return write_float_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
+        """Writes a weight once for its integer kernels, and once for its float kernels."""
         spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
         uses = tuple(tensor.node.outputs[0].uses())
-        integer = [use for use in uses if use.node in self._integer]
+        integer = [use for use in uses if use.node in self._integer_nodes]
         if integer:
             emit, largest = NodeWriter(tensor.node, tensor.name), self._largest[tensor.node]
             with tensor.values() as values:
@@ -119,13 +127,16 @@ class _Writer:
         self._tensors.graph.remove(tensor.node, safe=True)
 
     def _write_activation(self, tensor: GatedTensor) -> None:
+        """Writes the codes of an activation, and its values for integer and for float kernels."""
         node, plan = tensor.node, tensor.plan
         emit = NodeWriter(node, tensor.name)
         if not has_codes(tensor.spec, plan.grid_width):
             tensor.replace(write_float_activation(emit, plan, tensor.source))
         else:
             uses = tuple(node.outputs[0].uses())
-            floats = [use for use in uses if mac_spec(use.node) and use.node not in self._integer]
+            floats = [
+                use for use in uses if mac_spec(use.node) and use.node not in self._integer_nodes
+            ]
             codes = write_codes(emit, plan, tensor.source)
             if floats:
                 mixed = len(floats) < len(uses)
@@ -136,10 +147,10 @@ class _Writer:
         self._tensors.graph.remove(node, safe=True)
 
     def _largest_activation(self, weight: GatedTensor) -> int:
-        """Largest UINT8 code that integer kernels multiply a tensor with."""
+        """Returns the largest UINT8 code that integer kernels multiply a weight with."""
         largest = 0
         for node, read in weight.node.outputs[0].uses():
-            operator = mac_spec(node) if node in self._integer else None
+            operator = mac_spec(node) if node in self._integer_nodes else None
             for index in operator.operands if operator is not None else ():
                 other = self._tensors.of(node.inputs[index])
                 if index != read and other is not None:
@@ -148,5 +159,6 @@ class _Writer:
 
 
 def _replace(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
+    """Makes some inputs of nodes read a value."""
     for node, index in uses:
         node.replace_input_with(index, value)

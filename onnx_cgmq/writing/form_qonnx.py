@@ -1,14 +1,16 @@
 """The form ``qonnx``: ``Quant`` nodes of QONNX, for FPGA flows (FINN, hls4ml).
 
-* A weight is a float initializer that lies on its grid, and a ``Quant`` of the grid's width, signed
-  and narrow. QONNX takes one width for a node only, so widths by channel or element share the
-  widest grid, as in the other forms; a scale for each channel is a tensor.
-* An activation is one ``Quant`` without a zero point, which is what FINN, hls4ml and QONNX's own
-  cost analysis take: unsigned, or signed with as many codes as the plan's grid. An affine grid of
-  any other zero point is a ``Quant`` one bit wider, with a ``Clip`` to its ends: QONNX adds a zero
-  point before it rounds, which would move ties to another code.
-* A bias is a float initializer with the values that an integer accumulator adds.
-* What is 32 bits wide has no ``Quant``.
+* A weight is a float initializer whose values lie on its grid, and a signed, narrow ``Quant`` of
+  the grid's width. QONNX takes only one width for a node. So if widths differ by channel or
+  element, the width is that of the widest grid, as in the other forms. If channels have ranges of
+  their own, the scale is a tensor.
+* An activation is one ``Quant`` without a zero point, because FINN, hls4ml and the cost analysis of
+  QONNX take only this: an unsigned one, or a signed one with as many codes as the plan's grid. An
+  affine grid with any other zero point is a ``Quant`` of one bit more, and a ``Clip`` to the ends
+  of the grid. (QONNX adds a zero point before it rounds, so values halfway between two codes would
+  get another code.)
+* A bias is a float initializer with the values that an integer kernel adds to its accumulator.
+* A tensor of 32 bits has no ``Quant``.
 """
 
 from __future__ import annotations
@@ -31,16 +33,21 @@ from onnx_cgmq.writing.weights import write_float_bias
 
 
 def write_qonnx(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
-    """Replaces every gated quantizer, in place; says nothing of kernels, for it is for others."""
+    """Replaces every gated quantizer by the form ``qonnx``, in place.
+
+    Returns:
+        No kernels, because this form is not for onnxruntime.
+    """
     tensors.write_biases(write_float_bias)
     tensors.write(Role.WEIGHT, _write_weight)
     tensors.write(Role.ACTIVATION, _write_activation)
-    _say_kernel_shapes(tensors.graph)
+    _write_kernel_shapes(tensors.graph)
     tensors.graph.opset_imports[QUANT_DOMAIN] = QUANT_VERSION
     return {}
 
 
 def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes a weight as values on its grid and a ``Quant``, or as floats."""
     grid = tensor.codes()
     if grid is None:
         return tensor.float_value(emit)
@@ -50,6 +57,7 @@ def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
 
 
 def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+    """Writes an activation as a ``Quant``, perhaps with a ``Clip``, or in float nodes."""
     plan, x = tensor.plan, tensor.source
     width, zero_point = plan.grid_width, plan.zero_point
     if plan.is_float or not plan.is_uniform:
@@ -60,7 +68,7 @@ def _write_activation(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
         return _quant(emit, x, plan.step, width, "quantized", signed=False, narrow=False)
     if (zero_point == 2 ** (width - 1)).all():
         return _quant(emit, x, plan.step, width, "quantized", signed=True, narrow=False)
-    if zero_point.size > 1:  # Clip has one limit for all channels
+    if zero_point.size > 1:  # a Clip has the same limits for all channels
         return write_float_activation(emit, plan, x)
     rounded = _quant(emit, x, plan.step, width + 1, "rounded", signed=True, narrow=True)
     ends = [
@@ -80,6 +88,20 @@ def _quant(
     signed: bool,
     narrow: bool,
 ) -> ir.Value:
+    """Writes a ``Quant`` node.
+
+    Args:
+        emit: Writes nodes before the quantizer.
+        x: The value that it rounds.
+        scale: The step, float32.
+        width: The width.
+        suffix: Suffix of the name of its output.
+        signed: Whether codes may be negative.
+        narrow: Whether the smallest code (if signed) or the largest is left out.
+
+    Returns:
+        The rounded value.
+    """
     inputs = [
         x,
         emit.constant("scale", scale),
@@ -92,8 +114,11 @@ def _quant(
     )
 
 
-def _say_kernel_shapes(graph: ir.Graph) -> None:
-    """Gives convolutions the ``kernel_shape`` that ONNX lets them leave out and QONNX reads."""
+def _write_kernel_shapes(graph: ir.Graph) -> None:
+    """Writes the attribute ``kernel_shape`` of all convolutions, in place.
+
+    ONNX allows a model to leave it out, but QONNX reads it.
+    """
     for node in graph.all_nodes():
         weight = node.inputs[1] if standard_op(node) in ("Conv", "ConvTranspose") else None
         if (

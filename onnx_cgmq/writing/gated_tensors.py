@@ -1,4 +1,4 @@
-"""The gated tensors of a model beside their plans: what every form is written from."""
+"""Pairs every gated tensor of a model with its plan; every form is written from these pairs."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ from onnx_cgmq.writing.codes import (
     FloatArray,
     GridCodes,
     fits_int32,
+    fits_integer_kernels,
     grid_codes,
-    has_integer_kernel,
-    kernel_step,
     quantized_values,
+    stored_step,
 )
 from onnx_cgmq.writing.node_writer import NodeWriter
 from onnx_cgmq.writing.storage import WeightTypes
 
 WriteBias = Callable[[NodeWriter, TensorPlan, FloatArray, FloatArray | None], ir.Value]
-"""Writes a bias of given values; the last argument is the step of the accumulator that it is added
-to (``None`` for a float kernel)."""
+"""Writes a bias: ``(emit, plan, values, step) -> the float value that nodes read``.
+
+``step`` is one unit of the accumulator that the bias is added to, or ``None`` for a float kernel.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class GatedTensor:
-    """One gated quantizer and what was learned for it.
+    """One tensor with a gated quantizer, and its plan.
 
     Attributes:
         node: The quantizer in the gated graph.
-        spec: What it is.
-        plan: What it is to become.
+        spec: The spec of the quantizer.
+        plan: What was learned about the tensor.
     """
 
     node: ir.Node
@@ -61,37 +63,48 @@ class GatedTensor:
 
     @contextmanager
     def values(self) -> Iterator[FloatArray]:
-        """Float values of a weight or bias: those of the plan, or else of the gated model."""
+        """Reads the float values of a weight or bias, from the plan or else the gated model.
+
+        Yields:
+            The values, float32, in the shape of the tensor. External data leaves memory again when
+            the context ends.
+
+        Raises:
+            ModelError: The tensor is an activation.
+        """
         if self.plan.values is not None:
             yield np.asarray(self.plan.values, dtype=np.float32)
             return
         constant = self.source.const_value
         if constant is None:
-            raise ModelError(f"{self.name!r} is not an initializer of the gated model")
+            raise ModelError(
+                f"{self.name!r} is not an initializer of the gated model, so it has no values to "
+                "write; make the plan for this gated model"
+            )
         with reading(constant) as array:
             yield np.asarray(array, dtype=np.float32)
 
     def codes(self) -> GridCodes | None:
-        """The codes of a weight on its widest grid; ``None`` if any entry of it is float."""
+        """Computes the codes of a weight on its widest grid; ``None`` if any element is float."""
         if self.plan.grid_width == FLOAT_BITS:
             return None
         with self.values() as values:
             return grid_codes(self.spec, self.plan, values)
 
     def float_value(self, emit: NodeWriter) -> ir.Value:
-        """A weight as a float initializer: the one that is there, if nothing has changed it."""
+        """Writes a weight as a float initializer, or returns its own one if nothing changed it."""
         if self.plan.is_float and self.plan.values is None:
             return self.source
         with self.values() as values:
             return emit.constant("values", quantized_values(self.plan, values))
 
     def replace(self, written: ir.Value) -> None:
-        """Lets all readers of the quantizer that are left read a value instead."""
+        """Makes all nodes that still read the quantizer read a written value instead."""
         self.node.outputs[0].replace_all_uses_with(written, replace_graph_outputs=True)
 
 
 WriteTensor = Callable[[NodeWriter, GatedTensor], ir.Value]
-"""Writes a weight or an activation."""
+"""Writes a weight or an activation, and returns the value that nodes read."""
 
 
 class GatedTensors:
@@ -99,12 +112,16 @@ class GatedTensors:
 
     Attributes:
         model: The gated model.
-        graph: Its graph, which the writers change.
-        types: Types that its weights may be stored in.
+        graph: The graph of the model. The forms change it.
+        types: The integer types in which weights may be stored.
     """
 
     def __init__(self, model: ir.Model, plan: BitPlan) -> None:
-        """Matches the quantizers of a model with their plans.
+        """Pairs the quantizers of a model with their plans.
+
+        Args:
+            model: The gated model.
+            plan: The plan of the model.
 
         Raises:
             ModelError: The model has no gates, or the plan does not fit it.
@@ -121,25 +138,27 @@ class GatedTensors:
 
     @property
     def specs(self) -> dict[str, QuantizerSpec]:
-        """Descriptions by tensor name, in graph order."""
+        """The specs of all quantizers by tensor name, in graph order."""
         return {tensor.name: tensor.spec for tensor in self._tensors.values()}
 
     def of_role(self, *roles: Role) -> list[GatedTensor]:
-        """Tensors of some roles, in graph order."""
+        """Lists the tensors of some roles, in graph order."""
         return [tensor for tensor in self._tensors.values() if tensor.spec.role in roles]
 
     def of(self, value: ir.Value | None) -> GatedTensor | None:
-        """The tensor whose quantizer makes a value (its output or its step)."""
+        """Finds the tensor whose quantizer makes a value: the quantized tensor, or its step."""
         producer = value.producer() if value is not None else None
         return self._tensors.get(producer) if producer is not None else None
 
     def write_biases(self, write: WriteBias) -> None:
-        """Replaces the quantizers of biases, and the rounding to steps of accumulators.
+        """Replaces the quantizers of biases, and the nodes that round them for accumulators.
 
-        To be called first: the steps come from the quantizers of the operands.
+        Call it before :meth:`write`, because the units of accumulators are found through the
+        quantizers of the operands.
 
         Args:
-            write: Writes a bias once for each accumulator, and once for all float kernels.
+            write: Writes a bias. It is called once for each accumulator, and once for all float
+                kernels together.
         """
         for tensor in self.of_role(Role.BIAS):
             with tensor.values() as values:
@@ -147,12 +166,18 @@ class GatedTensors:
             self.graph.remove(tensor.node, safe=True)
 
     def write(self, role: Role, write: WriteTensor) -> None:
-        """Replaces the quantizers of a role, each by one value for all of its readers."""
+        """Replaces the quantizers of all tensors of a role.
+
+        Args:
+            role: The role.
+            write: Writes a tensor once; all nodes that read the tensor then read its result.
+        """
         for tensor in self.of_role(role):
             tensor.replace(write(NodeWriter(tensor.node, tensor.name), tensor))
             self.graph.remove(tensor.node, safe=True)
 
     def _write_bias(self, tensor: GatedTensor, values: FloatArray, write: WriteBias) -> None:
+        """Writes one bias for each accumulator, and once for all float kernels together."""
         readers = [use.node for use in tensor.node.outputs[0].uses()]
         accumulators = [reader for reader in readers if reader.op_type == ACCUMULATOR_OP]
         for index, accumulator in enumerate(accumulators):
@@ -165,18 +190,22 @@ class GatedTensors:
             tensor.replace(write(NodeWriter(tensor.node, base), tensor.plan, values, None))
 
     def accumulator_step(self, accumulator: ir.Node) -> FloatArray | None:
-        """Step at which an integer kernel adds a bias.
+        """Returns one unit of the accumulator to which an integer kernel adds a bias.
+
+        Args:
+            accumulator: The node of the gated graph that rounds the bias.
 
         Returns:
-            Float32 product of the steps of both operands; ``None`` if the kernel is float, be it
-            because the bias does not fit into INT32.
+            The product of the steps of both operands, float32, ``()`` or ``[C]``. ``None`` if the
+            kernel is float, because an operand has more than 8 bits or because the bias does not
+            fit into INT32.
         """
         steps = []
         for value in accumulator.inputs[1:3]:
             tensor = self.of(value)
-            if tensor is None or not has_integer_kernel(tensor.plan):
+            if tensor is None or not fits_integer_kernels(tensor.plan):
                 return None
-            steps.append(kernel_step(tensor.spec, tensor.plan).reshape(-1))
+            steps.append(stored_step(tensor.spec, tensor.plan).reshape(-1))
         product = (steps[0] * steps[1]).astype(np.float32)
         bias = self.of(accumulator.inputs[0])
         assert bias is not None
@@ -187,19 +216,25 @@ class GatedTensors:
 
 
 def _check(quantizers: Mapping[str, tuple[ir.Node, QuantizerSpec]], plan: BitPlan) -> None:
+    """Checks that a plan has exactly the tensors of a model.
+
+    Raises:
+        ModelError: The model has no gates, or the plan does not fit it.
+    """
     if not quantizers:
         raise ModelError("the model has no gates; write_back takes what insert_gates returns")
     missing = sorted(set(quantizers) - set(plan.tensors))
     foreign = sorted(set(plan.tensors) - set(quantizers))
     if missing or foreign:
         raise ModelError(
-            f"the plan is not for this model: it lacks {missing or 'nothing'} and has "
-            f"{foreign or 'nothing'} in excess"
+            f"the plan is not for this model: it lacks {missing or 'no tensor'}, and the model "
+            f"lacks {foreign or 'no tensor'}; give the plan that was made for this gated model"
         )
     for name, (_, spec) in quantizers.items():
         tensor = plan.tensors[name]
         if (tensor.shape, tensor.granularity) != (spec.shape, spec.granularity):
             raise ModelError(
-                f"the plan of {name!r} is for {tensor.granularity.value} widths of {tensor.shape}, "
-                f"the model has {spec.granularity.value} widths of {spec.shape}"
+                f"the plan of {name!r} is for {tensor.granularity.value} widths and the shape "
+                f"{tensor.shape}, but the model has {spec.granularity.value} widths and the shape "
+                f"{spec.shape}; give the plan that was made for this gated model"
             )

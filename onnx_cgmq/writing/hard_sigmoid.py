@@ -1,8 +1,9 @@
-"""HardSigmoid between integer kernels: an Add, whose codes saturate by themselves.
+"""Writes HardSigmoid between integer kernels as an Add of codes.
 
-``clip(alpha x + beta, 0, 1)`` of ``x = s (c - z)`` is ``clip((alpha s) (c - z) + beta, 0, 1)``: the
-codes of ``x`` read with another scale, plus a constant, between limits that the codes of the result
-have anyhow. onnxruntime has an integer Add, and no other kernel for it.
+HardSigmoid computes ``clip(alpha x + beta, 0, 1)``. With ``x = s (c - z)`` (code ``c``, step ``s``,
+zero point ``z``) that is ``clip((alpha s) (c - z) + beta, 0, 1)``: the same codes at another step,
+plus a constant. The codes of the result need no clip, because they saturate at 0 and 1 by
+themselves. onnxruntime has an integer kernel for Add, but none for HardSigmoid.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _CODES: Final = np.arange(256, dtype=np.float32)
 
 @dataclass(frozen=True)
 class _Grid:
-    """A UINT8 grid, and the node that reads or makes it.
+    """The UINT8 grid of a QuantizeLinear or DequantizeLinear.
 
     Attributes:
-        node: QuantizeLinear or DequantizeLinear.
-        step: Its scale.
-        zero_point: Its zero point.
+        node: The QuantizeLinear or DequantizeLinear node.
+        step: The step of the grid.
+        zero_point: The zero point of the grid.
     """
 
     node: ir.Node
@@ -37,7 +38,12 @@ class _Grid:
 
     @classmethod
     def of(cls, node: ir.Node | None, op_type: str) -> _Grid | None:
-        """The grid of a node of a type, if it is UINT8 with one constant scale."""
+        """Reads the grid of a node; ``None`` if it is of another type, or no UINT8 grid.
+
+        Args:
+            node: The node, if there is one.
+            op_type: The type that it should have: QuantizeLinear or DequantizeLinear.
+        """
         if node is None or standard_op(node) != op_type or len(node.inputs) != 3:
             return None
         scale, zero_point = (None if v is None else v.const_value for v in node.inputs[1:])
@@ -49,16 +55,16 @@ class _Grid:
         return cls(node, step, int(zero_point.numpy().reshape(())))
 
     def codes(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Codes that QuantizeLinear makes of values."""
+        """Computes the codes that QuantizeLinear makes of values."""
         codes = np.round(values / self.step) + np.float32(self.zero_point)
         return np.asarray(np.clip(codes, 0, 255), dtype=np.float32)
 
 
 def write_hard_sigmoids(graph: ir.Graph) -> None:
-    """Writes every HardSigmoid from codes to codes as an Add, in place.
+    """Replaces every HardSigmoid between DequantizeLinear and QuantizeLinear by an Add, in place.
 
-    One stays as it is if any code of its input would lead to another one: rounding may differ in
-    the last bit of a float.
+    A HardSigmoid stays if the Add would make another code for any code of its input. That can
+    happen, because the last bits of the floats in between may differ.
     """
     for node in list(graph):
         if standard_op(node) != "HardSigmoid" or node.inputs[0] is None:
@@ -67,10 +73,17 @@ def write_hard_sigmoids(graph: ir.Graph) -> None:
         reader = only_reader(node.outputs[0])
         below = None if reader is None else _Grid.of(reader, "QuantizeLinear")
         if above is not None and below is not None:
-            _write(node, above, below)
+            _write_as_add(node, above, below)
 
 
-def _write(node: ir.Node, above: _Grid, below: _Grid) -> None:
+def _write_as_add(node: ir.Node, above: _Grid, below: _Grid) -> None:
+    """Replaces a HardSigmoid by an Add if all 256 codes of its input keep their results.
+
+    Args:
+        node: The HardSigmoid.
+        above: The grid of its input.
+        below: The grid of its output.
+    """
     alpha = np.float32(float_attribute(node, "alpha", 0.2))
     beta = np.float32(float_attribute(node, "beta", 0.5))
     step = alpha * above.step
@@ -87,17 +100,17 @@ def _write(node: ir.Node, above: _Grid, below: _Grid) -> None:
     shape = node.outputs[0].shape
     inputs = [codes, emit.constant("slope", step), zero_point]
     scaled = emit.node("DequantizeLinear", inputs, "scaled", ir.DataType.FLOAT, shape)
-    shifts = [scaled, _number(emit, beta)]
+    shifts = [scaled, _number_as_code(emit, beta)]
     added = emit.node("Add", shifts, "shifted", ir.DataType.FLOAT, shape)
     below.node.replace_input_with(0, added)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
     if (limits != (0, 255)).any():
-        _limit(below.node, limits)
+        _clip_codes(below.node, limits)
 
 
-def _number(emit: NodeWriter, number: np.float32) -> ir.Value:
-    """A number as a code, exactly: one step above or below zero."""
+def _number_as_code(emit: NodeWriter, number: np.float32) -> ir.Value:
+    """Writes a number exactly: as the code one above or below zero, at the step ``abs(number)``."""
     sign = 0 if number < 0 else 1
     inputs = [
         emit.constant("offset_code", np.uint8(sign)),
@@ -107,8 +120,8 @@ def _number(emit: NodeWriter, number: np.float32) -> ir.Value:
     return emit.node("DequantizeLinear", inputs, "offset", ir.DataType.FLOAT, ir.Shape([]))
 
 
-def _limit(quantize: ir.Node, limits: npt.NDArray[np.float32]) -> None:
-    """Clips the codes that a node makes."""
+def _clip_codes(quantize: ir.Node, limits: npt.NDArray[np.float32]) -> None:
+    """Clips the codes that a QuantizeLinear makes to a smallest and a largest code."""
     codes = quantize.outputs[0]
     readers = tuple(codes.uses())
     emit = NodeWriter(readers[0].node, str(codes.name))

@@ -1,4 +1,4 @@
-"""Adds nodes and initializers in front of a node, with types and shapes set."""
+"""Adds nodes and initializers before a node, with types and shapes set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-_TABLE_ABOVE = 64  # elements; a shorter array is written as it is
+_TABLE_ABOVE = 64  # elements; a smaller array is written as it is
 
 
 class NodeWriter:
@@ -17,18 +17,24 @@ class NodeWriter:
 
     Attributes:
         graph: The graph that the node is in.
-        base: Name that new values start with.
+        base: Prefix of the names of new values.
         anchor: The node that is replaced.
     """
 
     def __init__(self, anchor: ir.Node, base: str) -> None:
+        """Makes a writer.
+
+        Args:
+            anchor: The node before which new nodes go.
+            base: Prefix of the names of new values.
+        """
         assert isinstance(anchor.graph, ir.Graph)
         self.graph = anchor.graph
         self.base = base
         self.anchor = anchor
 
     def constant(self, suffix: str, array: npt.ArrayLike | ir.TensorProtocol) -> ir.Value:
-        """An initializer ``<base>.<suffix>``."""
+        """Adds an initializer with the name ``<base>.<suffix>``."""
         name = f"{self.base}.{suffix}"
         tensor = (
             array
@@ -54,18 +60,39 @@ class NodeWriter:
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """A node with one output ``<base>.<suffix>``; the node has the output's name."""
+        """Adds a node with one output; node and output have the name ``<base>.<suffix>``.
+
+        Args:
+            op_type: The operator.
+            inputs: The values that the node reads.
+            suffix: Suffix of the name.
+            dtype: Type of the output.
+            shape: Shape of the output, if known.
+            attributes: Attributes of the node by name.
+            domain: Domain of the operator.
+
+        Returns:
+            The output.
+        """
         name = f"{self.base}.{suffix}"
         output = ir.Value(name=name, type=ir.TensorType(dtype), shape=shape)
         made = ir.node(op_type, inputs, attributes, domain=domain, outputs=[output], name=name)
         self.graph.insert_before(self.anchor, made)
         return output
 
-    def table(self, suffix: str, array: npt.NDArray[np.float32]) -> ir.Value:
-        """A float32 constant that broadcasts as ``array`` does, as small as it can be written.
+    def small_constant(self, suffix: str, array: npt.NDArray[np.float32]) -> ir.Value:
+        """Adds a float32 constant in as few bytes as possible.
 
-        Equal entries become one; few distinct ones a UINT8 index into a table, which onnxruntime
-        folds when it loads the file.
+        If all elements are equal, one number is written. If there are at most 256 different
+        numbers, these are written as a table, and the elements as UINT8 indexes into it.
+        onnxruntime computes the constant when it loads the file.
+
+        Args:
+            suffix: Suffix of the name.
+            array: The elements.
+
+        Returns:
+            A value that broadcasts as ``array`` does.
         """
         distinct, index = np.unique(array, return_inverse=True)
         if len(distinct) == 1:

@@ -1,4 +1,4 @@
-"""Lowers the opset of a model whose nodes mean the same in an older one."""
+"""Lowers the opset of a model as far as all nodes keep their meaning."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from onnx.defs import OpSchema, get_schema, has
 from onnx_cgmq.graph.nodes import standard_op
 
 OLDEST_OPSET: Final = 13
-"""The oldest that a model is brought to: the first with the shapes of today's operators."""
+"""The oldest opset that a model is brought to. Before it, common operators had other inputs: axes
+of Squeeze and ReduceSum were attributes."""
 
 
 def lower_opset(model: ir.Model) -> None:
-    """Lowers opset and IR version, in place, as far as no node changes its meaning.
+    """Lowers opset and IR version of a model as far as all nodes keep their meaning, in place.
 
-    A new version of an operator often only takes more types, or one more optional input. Only such
-    versions are stepped over, and only if a node uses neither. Strings other than the default may
-    be new, too, so they end it.
+    A new version of an operator often only allows more types, or one more optional input. Only such
+    versions are undone, and only if a node uses neither. A node with a string attribute other than
+    the default keeps its version, because that string may be new in it.
+
+    A model with functions stays as it is.
     """
     current = model.graph.opset_imports[""]
     if model.functions:
@@ -34,7 +37,7 @@ def lower_opset(model: ir.Model) -> None:
 
 
 def _oldest_equal(node: ir.Node, opset: int) -> int:
-    """The oldest opset in which a node means what it does in ``opset``."""
+    """Returns the oldest opset in which a node means the same as in ``opset``."""
     schema = get_schema(node.op_type, opset, "")
     while schema.since_version > OLDEST_OPSET:
         before = schema.since_version - 1
@@ -46,25 +49,28 @@ def _oldest_equal(node: ir.Node, opset: int) -> int:
 
 
 def _means_the_same(node: ir.Node, older: OpSchema, newer: OpSchema) -> bool:
+    """Says whether a node surely means the same in two neighbouring versions of its operator."""
     shared = zip(older.inputs, newer.inputs, strict=False)
     return (
         older.since_version < newer.since_version
-        and len(node.inputs) <= _most(older.inputs)
+        and len(node.inputs) <= _max_inputs(older.inputs)
         and len(older.outputs) == len(newer.outputs)
         and all(old.option == new.option for old, new in shared)
-        and _attributes(older) == _attributes(newer)
+        and _attribute_types(older) == _attribute_types(newer)
         and _has_default_strings(node, older)
-        and _takes(older, older.inputs, node.inputs)
-        and _takes(older, older.outputs, node.outputs)
+        and _allows_types(older, older.inputs, node.inputs)
+        and _allows_types(older, older.outputs, node.outputs)
     )
 
 
-def _most(formals: Sequence[OpSchema.FormalParameter]) -> float:
+def _max_inputs(formals: Sequence[OpSchema.FormalParameter]) -> float:
+    """Returns how many inputs an operator has at most."""
     variadic = OpSchema.FormalParameterOption.Variadic
     return float("inf") if formals and formals[-1].option == variadic else len(formals)
 
 
-def _attributes(schema: OpSchema) -> dict[str, tuple[object, bool, str]]:
+def _attribute_types(schema: OpSchema) -> dict[str, tuple[object, bool, str]]:
+    """Returns type, whether it is required, and default of every attribute by its name."""
     return {
         name: (attribute.type, attribute.required, str(attribute.default_value))
         for name, attribute in schema.attributes.items()
@@ -72,6 +78,7 @@ def _attributes(schema: OpSchema) -> dict[str, tuple[object, bool, str]]:
 
 
 def _has_default_strings(node: ir.Node, schema: OpSchema) -> bool:
+    """Says whether all string attributes of a node have their default values."""
     return all(
         attribute.as_string() == schema.attributes[name].default_value.s.decode()
         for name, attribute in node.attributes.items()
@@ -79,12 +86,18 @@ def _has_default_strings(node: ir.Node, schema: OpSchema) -> bool:
     )
 
 
-def _takes(
+def _allows_types(
     schema: OpSchema,
     formals: Sequence[OpSchema.FormalParameter],
     values: Sequence[ir.Value | None],
 ) -> bool:
-    """Whether an operator takes, or makes, values of the types that are known."""
+    """Says whether an operator allows the types of values, as far as these are known.
+
+    Args:
+        schema: The operator.
+        formals: Its inputs or outputs.
+        values: The values that a node has in their place.
+    """
     types = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
     for value, formal in zip_longest(values, formals[: len(values)]):
         formal = formal or formals[-1]  # variadic

@@ -1,4 +1,4 @@
-"""Moves DequantizeLinear down behind operators that move codes, so that they run on integers."""
+"""Moves DequantizeLinear down behind movers, so that the movers run on integers."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from onnx_cgmq.graph.operators import moves_codes_fast
 
 
 def sink_dequantization(graph: ir.Graph) -> None:
-    """Rewrites ``DequantizeLinear -> Slice`` as ``Slice -> DequantizeLinear``, and so on, in place.
+    """Rewrites ``DequantizeLinear -> mover`` as ``mover -> DequantizeLinear``, in place.
 
-    Only activations, which have one scale. The values stay the same to the last bit, and what
-    onnxruntime does not fuse by itself (Slice and Pad before a residual Add) runs on codes too.
+    The values stay the same to the last bit. Movers that onnxruntime does not fuse by itself (Slice
+    and Pad before a residual Add) then run on codes too. This is done for activations only, and
+    only if they have one scale.
     """
     pending = [node for node in graph if _dequantizes_activation(node)]
     while pending:
         dequantize = pending.pop()
         for reader, index in list(dequantize.outputs[0].uses()):
             if index == 0 and moves_codes_fast(reader):
-                pending += _exchange(dequantize, reader)
+                pending += _move_below(dequantize, reader)
 
 
 def _dequantizes_activation(node: ir.Node) -> bool:
+    """Says whether a node is the DequantizeLinear of an activation with one scale."""
     if standard_op(node) != "DequantizeLinear":
         return False
     codes, scale = node.inputs[:2]
@@ -31,8 +33,12 @@ def _dequantizes_activation(node: ir.Node) -> bool:
     return single and codes is not None and codes.const_value is None
 
 
-def _exchange(dequantize: ir.Node, mover: ir.Node) -> list[ir.Node]:
-    """Lets a mover read the codes; the nodes that dequantize its outputs."""
+def _move_below(dequantize: ir.Node, mover: ir.Node) -> list[ir.Node]:
+    """Makes a mover read the codes, and dequantizes its outputs.
+
+    Returns:
+        The new DequantizeLinear nodes.
+    """
     codes, scale, zero_point = dequantize.inputs
     assert dequantize.graph is not None
     assert codes is not None

@@ -1,4 +1,4 @@
-"""Which integer types weights may be stored in."""
+"""Decides in which integer types weights are stored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from onnx_cgmq.ort.versions import Runtime
 
 @dataclass(frozen=True)
 class WeightTypes:
-    """The types that weights may be stored in.
+    """The integer types in which weights may be stored.
 
     Attributes:
-        opset: Version of the standard operators in the model.
-        runtime: The oldest onnxruntime to serve; the installed one must load a type as well.
+        opset: Opset of the standard operators in the model.
+        runtime: The oldest onnxruntime that is to load the model. The installed one must load a
+            type as well.
     """
 
     opset: int = NEWEST_OPSET
@@ -25,11 +26,11 @@ class WeightTypes:
 
     @classmethod
     def of(cls, model: ir.Model) -> WeightTypes:
-        """Those of a prepared or gated model."""
+        """Finds the types for a prepared or gated model."""
         return cls(model.opset_imports.get("", 1), Runtime.of(model))
 
     def narrowest(self, width: int) -> ir.DataType:
-        """Smallest type that holds a symmetric grid of 2, 4, 8 or 16 bits."""
+        """Returns the smallest type that holds a symmetric grid of 2, 4, 8 or 16 bits."""
         for data_type in (ir.DataType.INT2, ir.DataType.INT4):
             fits = width <= data_type.bitwidth and self.opset >= quantizer_opset(data_type)
             if fits and self.runtime.takes(data_type) and folds_cast_of(data_type):

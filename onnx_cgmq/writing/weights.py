@@ -1,4 +1,4 @@
-"""Weights as packed integers, biases as INT32."""
+"""Writes weights as packed integers, and biases as INT32 or floats."""
 
 from __future__ import annotations
 
@@ -32,21 +32,24 @@ def write_integer_weight(
 ) -> ir.Value:
     """Writes a weight of at most 8 bits for integer kernels, at its true size.
 
-    A packed INT2, INT4 or INT8 initializer, ``Cast`` to INT8 (folded at load), DequantizeLinear.
+    This is a packed INT2, INT4 or INT8 initializer, a ``Cast`` to INT8 (which onnxruntime folds
+    when it loads the file) and a DequantizeLinear.
+
     8-bit codes that could saturate the kernels of x86 processors without VNNI are written as UINT8
-    with zero point 128: the same values, exact on every processor, and fused to the same integer
-    kernels (Conv takes 1.4 times as long there, Gemm the same).
+    with the zero point 128. The values are the same, exact on every processor, and onnxruntime
+    fuses the same integer kernels. With UINT8, Conv takes 1.4 times as long there, and Gemm as long
+    as before.
 
     Args:
-        emit: Where to write.
-        spec: The quantizer.
+        emit: Writes nodes before the quantizer.
+        spec: The quantizer of the weight.
         plan: Its plan.
-        values: Learned float values, shape of the tensor.
-        types: Types that it may be stored in.
-        largest_activation: Largest UINT8 code that the weight is multiplied with.
+        values: Its learned float values, float32, in its shape.
+        types: The types in which it may be stored.
+        largest_activation: The largest UINT8 code that the weight is multiplied with.
 
     Returns:
-        The float value that operators read.
+        The float value that nodes read.
     """
     grid = grid_codes(spec, plan, values)
     axis = {"axis": spec.axis} if grid.scale.ndim else {}
@@ -67,13 +70,22 @@ def write_float_weight(
 ) -> ir.Value:
     """Writes a weight for float kernels, at its true size.
 
-    Up to 16 bits: codes, ``Cast`` to FLOAT and ``Mul`` by the step, which onnxruntime folds into a
-    float initializer at load. DequantizeLinear would run anew every time, and invite onnxruntime to
-    fuse MatMul into MatMulNBits, which by default rounds a float activation to 8 bits. With any
-    float entry: a float initializer.
+    A weight of at most 16 bits becomes its codes, a ``Cast`` to FLOAT and a ``Mul`` by the step,
+    which onnxruntime folds into a float initializer when it loads the file. A DequantizeLinear
+    would run at every inference. And it would let onnxruntime fuse MatMul into MatMulNBits, which
+    by default rounds a float activation to 8 bits.
+
+    A weight with any float element becomes a float initializer.
+
+    Args:
+        emit: Writes nodes before the quantizer.
+        spec: The quantizer of the weight.
+        plan: Its plan.
+        values: Its learned float values, float32, in its shape.
+        types: The types in which it may be stored.
 
     Returns:
-        The float value that operators read.
+        The float value that nodes read.
     """
     if plan.grid_width == FLOAT_BITS:
         return emit.constant("values", quantized_values(plan, values))
@@ -89,7 +101,10 @@ def write_float_weight(
 def _integer_codes(
     emit: NodeWriter, grid: GridCodes, types: WeightTypes, largest_activation: int
 ) -> ir.Value:
-    """The codes in the type that DequantizeLinear reads: INT8 or UINT8."""
+    """Writes codes so that DequantizeLinear reads them as INT8, or as UINT8 if INT8 may saturate.
+
+    The arguments are those of :func:`write_integer_weight`; ``grid`` has the codes.
+    """
     codes, data_type = grid.codes, types.narrowest(grid.width)
     if may_saturate(codes, largest_activation):
         codes, data_type = codes + UNSIGNED_OFFSET, ir.DataType.UINT8
@@ -103,17 +118,19 @@ def _integer_codes(
 def write_bias(
     emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
 ) -> ir.Value:
-    """Writes a bias: on its own grid first, then as INT32 where an integer kernel adds it.
+    """Writes a bias: as INT32 for an integer kernel, as floats for a float kernel.
+
+    In both cases it is rounded to its own grid first.
 
     Args:
-        emit: Where to write.
-        plan: Its plan.
-        values: Learned float values; ``[C]`` or broadcasts to it.
-        step: Step of the accumulator, ``()`` or ``[C]``: the float32 product of the steps of both
-            operands; ``None`` for a float kernel.
+        emit: Writes nodes before the quantizer.
+        plan: The plan of the bias.
+        values: Its learned float values, float32, ``[C]`` or a shape that broadcasts to it.
+        step: One unit of the accumulator, ``()`` or ``[C]``: the float32 product of the steps of
+            both operands. ``None`` for a float kernel.
 
     Returns:
-        The float value that the operator reads.
+        The float value that nodes read.
     """
     if step is None:
         return write_float_bias(emit, plan, values, step)
@@ -131,9 +148,17 @@ def write_bias(
 def write_float_bias(
     emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
 ) -> ir.Value:
-    """Writes a bias in floats: where there is a step, what an integer accumulator would add.
+    """Writes a bias as a float initializer.
 
-    Arguments as for :func:`write_bias`.
+    Args:
+        emit: Writes nodes before the quantizer.
+        plan: The plan of the bias.
+        values: Its learned float values, float32, ``[C]`` or a shape that broadcasts to it.
+        step: One unit of an accumulator, ``()`` or ``[C]``, to write exactly what an integer kernel
+            would add. ``None`` leaves the bias on its own grid.
+
+    Returns:
+        The float value that nodes read.
     """
     bias = quantized_values(plan, values)
     if step is not None:

@@ -1,4 +1,4 @@
-"""write_back(): a plan becomes a standard ONNX model, in one of the forms."""
+"""write_back(): writes a plan into a standard ONNX model, in one of the forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.identifiers import FORM_KEY, GATED_DOMAIN, SHAPES_KEY
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import ConfigError
-from onnx_cgmq.gating.live_sets import live_sets, note_live_sets
+from onnx_cgmq.gating.live_sets import embed_live_sets, live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.integer_types import ir_version, quantizer_opset
@@ -31,17 +31,18 @@ _WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelCho
     Form.NATIVE: lambda tensors, _: write_native(tensors),
     Form.QONNX: lambda tensors, _: write_qonnx(tensors),
 }
-"""What replaces every quantizer of a gated graph, in place; it returns the kernels by node name."""
+"""By form, the function that replaces every quantizer of a gated graph in place, and returns the
+predicted kernels by node name."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a plan became.
+    """A written model, and the kernels that it was written for.
 
     Attributes:
-        model: The model without gates.
-        kernels: Which kernel onnxruntime will run for each node of the gated graph, by node name;
-            empty for the forms that are not for onnxruntime.
+        model: The model, without gates.
+        kernels: The kernel that onnxruntime will run for each node of the gated graph, by node
+            name; empty for the forms that are not for onnxruntime.
     """
 
     model: ir.Model
@@ -53,21 +54,22 @@ def write_back(
 ) -> ir.Model:
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
-    The result computes what the gated graph computes at the plan's gates. How tensors are written
-    is said in the module of the form: :mod:`~onnx_cgmq.writing.form_ort`,
+    The result computes what the gated graph computes with the widths and ranges of the plan. The
+    modules of the forms say how tensors are written: :mod:`~onnx_cgmq.writing.form_ort`,
     :mod:`~onnx_cgmq.writing.form_native`, :mod:`~onnx_cgmq.writing.form_qonnx`.
 
     Args:
-        gated: The gated model; it is not changed.
-        plan: A plan for its tensors. Values of weights and biases come from the plan, or else from
-            the gated model.
-        form: How to write quantized tensors.
-        compact: Leave out what readers can do without, and shorten names
+        gated: The gated model. It is not changed.
+        plan: The plan of the model. Values of weights and biases come from the plan, or from the
+            gated model if the plan has none.
+        form: The form in which quantized tensors are written.
+        compact: Whether to leave out what readers can do without, and to shorten names
             (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
 
     Returns:
-        The model, with the plan in its metadata. What the model says of itself stays there; notes
-        of exporters at its nodes do not.
+        The written model, with the embedded plan in its metadata. Other metadata of the model
+        stays. Metadata and doc strings of its nodes do not, since exporters keep stack traces
+        there.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
@@ -84,20 +86,24 @@ def write(
     compact: bool = True,
     integer_kernels: bool = True,
 ) -> Written:
-    """Does the work of :func:`write_back`, and says which kernels it wrote for.
+    """Writes a plan as :func:`write_back` does, and returns the predicted kernels too.
 
     Args:
-        gated: See :func:`write_back`.
-        plan: See :func:`write_back`.
-        form: See :func:`write_back`.
-        compact: See :func:`write_back`.
+        gated: The gated model. It is not changed.
+        plan: The plan of the model.
+        form: The form in which quantized tensors are written.
+        compact: Whether to leave out what readers can do without, and to shorten names.
         integer_kernels: ``False`` writes the form ``ort`` so that onnxruntime multiplies floats:
             the same values on the same grids, which it has no reason to fuse.
+
+    Raises:
+        ModelError: The model has no gates, or the plan does not fit it.
+        ConfigError: There is no such form.
     """
     form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
-    # Which activations live together is read off the gated graph: written, it has other nodes.
+    # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
     kernels = _WRITERS[form](tensors, integer_kernels)
@@ -105,7 +111,7 @@ def write(
         if function[0] == GATED_DOMAIN:
             del model.functions[function]
     passes.RemoveUnusedNodesPass()(model)
-    passes.ClearMetadataAndDocStringPass()(model)  # stack traces of exporters, above all
+    passes.ClearMetadataAndDocStringPass()(model)  # exporters keep stack traces there
     model.graph.opset_imports.pop(GATED_DOMAIN, None)
     if form is Form.QONNX:
         lower_opset(model)
@@ -118,17 +124,22 @@ def write(
             del model.metadata_props[key]
     model.metadata_props[FORM_KEY] = form.value
     embed_plan(model, plan, tensors.specs, names)
-    note_live_sets(model, live)
+    embed_live_sets(model, live)
     return Written(model, kernels)
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:
-    """Types of the constants."""
+    """Returns the types of all initializers of the graph."""
     initializers = model.graph.initializers.values()
     return {value.dtype for value in initializers if value.dtype is not None}
 
 
 def _form(form: Form | str) -> Form:
+    """Returns a form by its name.
+
+    Raises:
+        ConfigError: There is no such form.
+    """
     try:
         return Form(form)
     except ValueError:

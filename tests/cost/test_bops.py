@@ -52,7 +52,7 @@ def test_missing_widths_are_float() -> None:
     assert bops(ops, {})["fc"] == 1024 * 5 * 36
 
 
-def test_conv_macs_by_hand() -> None:
+def test_macs_counted_by_hand() -> None:
     macs = {op.node: op.macs for op in mac_ops(small_model())}
     assert macs == {
         "conv1": 36 * 4 * 2 * 9,
@@ -63,7 +63,7 @@ def test_conv_macs_by_hand() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
-def test_marginal_is_the_change_by_one_bit(granularity) -> None:
+def test_marginal_bops_are_the_change_by_one_bit(granularity) -> None:
     ops = mac_ops(small_model())
     rng = np.random.default_rng(0)
     shapes = {
@@ -86,7 +86,7 @@ def test_marginal_is_the_change_by_one_bit(granularity) -> None:
             assert after - before == marginal[name].reshape(-1)[index]
 
 
-def test_both_operands_being_one_tensor_adds_up() -> None:
+def test_marginal_bops_of_a_tensor_multiplied_by_itself_add_up() -> None:
     ops = mac_ops(small_model())
     product = [op for op in ops if op.node == "product"]
     marginal = marginal_bops(product, {"r1": np.array(4)})

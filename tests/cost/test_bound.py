@@ -7,11 +7,11 @@ import pytest
 from onnx_cgmq.cost.bound import (
     Bound,
     CostKind,
+    bounds_text,
+    json_number,
     number_text,
     parse_bounds,
-    plain,
     share_text,
-    text_of,
 )
 from onnx_cgmq.errors import BoundError
 
@@ -51,7 +51,7 @@ def parse(bounds, unit="ms", whole=WHOLE):
         ("cost:2Kms", CostKind.TABLE, 2000),
     ],
 )
-def test_parse(text, kind, limit) -> None:
+def test_bounds_are_read(text, kind, limit) -> None:
     (bound,) = parse(text)
     assert (bound.kind, bound.limit) == (kind, limit)
 
@@ -65,20 +65,20 @@ def test_parse(text, kind, limit) -> None:
         *("0.4%,", (), ("0.4%", "abc")),
     ],
 )
-def test_refused(text) -> None:
+def test_invalid_bounds_are_refused(text) -> None:
     with pytest.raises(BoundError, match=r"0\.4%"):
         parse(text)
 
 
-def test_several_are_a_sequence_or_one_text() -> None:
+def test_several_bounds_are_a_sequence_or_one_text() -> None:
     bounds = parse(("0.4%", 0.25, "cost:3ms"))
     assert [bound.limit for bound in bounds] == [4096, 256_000, 3]
-    again = parse(text_of(bounds))
+    again = parse(bounds_text(bounds))
     assert [bound.limit for bound in again] == [4096, 256_000, 3]
     assert parse(bounds) == bounds
 
 
-def test_a_bound_passes_through() -> None:
+def test_a_bound_that_was_read_is_kept() -> None:
     bound = Bound(CostKind.SIZE, 7, "7B")
     assert parse(bound) == (bound,)
 
@@ -92,21 +92,21 @@ def test_a_bound_passes_through() -> None:
         ("activations:3%", "does not say which activations"),
     ],
 )
-def test_costs_that_cannot_be_told(text, reason) -> None:
+def test_bounds_on_unknown_costs_are_refused(text, reason) -> None:
     with pytest.raises(BoundError, match=reason):
         parse(text, whole={CostKind.BOPS: 1, CostKind.SIZE: 1})
 
 
-def test_numbers_for_people_and_for_json() -> None:
+def test_costs_as_text_and_as_json_numbers() -> None:
     assert Bound(CostKind.BOPS, 1, "").describe(1234) == "1,234 bit operations"
     assert Bound(CostKind.TABLE, 1, "", "ms").describe(Fraction(1, 3)) == "0.333333 ms"
     assert number_text(Fraction(6, 2)) == "3"
-    assert (plain(Fraction(6, 2)), plain(Fraction(1, 2))) == (3, 0.5)
+    assert (json_number(Fraction(6, 2)), json_number(Fraction(1, 2))) == (3, 0.5)
 
 
 @pytest.mark.parametrize(("part", "whole"), [(1, 3), (Fraction(1, 7), 2), (999, 1000), (5, 5)])
 @pytest.mark.parametrize("kind", list(CostKind))
-def test_a_share_that_surely_allows_a_cost(kind, part, whole) -> None:
+def test_share_text_surely_allows_the_cost(kind, part, whole) -> None:
     (bound,) = parse(share_text(kind, part, whole), whole={kind: whole})
     assert bound.kind is kind
     assert (

@@ -30,13 +30,13 @@ def test_bounds_are_kept_together(model) -> None:
     assert budget.ratio(budget.costs(mixed)) == 324 / 300
 
 
-def test_one_bound_is_its_own_unit(model) -> None:
+def test_a_single_bound_has_the_price_1(model) -> None:
     budget = model.budget("5%")
     for bits in (2, 8, 32):
         assert budget.prices(budget.costs(widths_of(model, bits))) == (1.0,)
 
 
-def test_while_bounds_are_violated_only_these_count(model) -> None:
+def test_only_broken_bounds_have_a_price(model) -> None:
     budget = model.budget(("5%", "2%", "1MB"))
     limits = [float(bound.limit) for bound in budget.bounds]
     prices = budget.prices(budget.costs(widths_of(model, 8)))
@@ -48,7 +48,7 @@ def test_while_bounds_are_violated_only_these_count(model) -> None:
     assert saving["w1"] == pytest.approx(96 * 8 * 4 * (1 + limits[0] / limits[1]))
 
 
-def test_what_is_scarce_is_dear(model) -> None:
+def test_the_less_is_left_of_a_bound_the_higher_its_price(model) -> None:
     widths = widths_of(model, 4)
     bops, size = model.budget("100%, 1MB").costs(widths)
     budget = model.budget((f"{bops + 100}BOP", f"{size + 10}B"))
@@ -58,7 +58,7 @@ def test_what_is_scarce_is_dear(model) -> None:
     assert (first, far < 1e-3) == (1.0, True)
 
 
-def test_what_fits_must_fit_all_bounds(model) -> None:
+def test_a_wider_gate_must_fit_all_bounds(model) -> None:
     widths, wider = widths_of(model, 4), widths_of(model, 8)
     bops, size = model.budget("100%, 1MB").costs(widths)
     budget = model.budget((f"{bops + 1_000_000}BOP", f"{size + 20}B"))

@@ -1,4 +1,4 @@
-"""The laws that all costs keep; the guarantee rests on them."""
+"""The laws that all costs obey, on which the guarantee rests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def moved(model, widths, seed, share):
 def test_more_bits_never_cost_less(graph, granularity, kind, table, seed, share) -> None:
     model, cost, widths = costed(graph, granularity, kind, table, seed)
     wider = moved(model, widths, seed + 1, share)
-    assert cost.total(widths) <= cost.total(wider) <= cost.whole
+    assert cost.total(widths) <= cost.total(wider) <= cost.float_cost
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -87,12 +87,12 @@ def test_above_the_minimum_some_gate_saves(graph, granularity, kind, table, seed
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(graph=CASES["graph"], granularity=CASES["granularity"], seed=CASES["seed"])
-def test_bits_times_bits_as_a_table_are_bit_operations(graph, granularity, seed) -> None:
+def test_a_table_of_bits_times_bits_counts_bit_operations(graph, granularity, seed) -> None:
     model = CostModel.of(gated(graph, granularity=granularity), product_table())
     widths = random_widths(model, seed)
     bops, table = model.cost(CostKind.BOPS), model.cost(CostKind.TABLE)
     assert table.total(widths) == bops.total(widths)
-    assert table.whole == bops.whole
+    assert table.float_cost == bops.float_cost
     wider = moved(model, widths, seed, 2.0)
     for name, growth in bops.growth(widths, wider).items():
         np.testing.assert_allclose(table.growth(widths, wider)[name], growth)
@@ -107,7 +107,7 @@ def test_bits_times_bits_as_a_table_are_bit_operations(graph, granularity, seed)
         (CostKind.ACTIVATIONS, "the tensors p .*needed at the same time"),
     ],
 )
-def test_what_dominates_is_named(kind, words) -> None:
+def test_the_largest_parts_of_a_cost_are_named(kind, words) -> None:
     model = CostModel.of(gated("convnet"), product_table())
     widths = {name: np.array(8) for name in model.specs}
     assert re.match(words, model.cost(kind).dominated_by(widths))

@@ -31,7 +31,7 @@ def one_node_op(op_type, a, b, a_constant=False, b_constant=True, **attributes) 
 
 
 def brute_conv(a, b, strides, dilations, pads, group) -> int:
-    """Every multiply-accumulate by itself; padding takes the width of the nearest element."""
+    """Counts every multiply-accumulate by itself; padding has the width of the nearest element."""
     spatial = a.shape[2:]
     rank = len(spatial)
     kernel = b.shape[2:]
@@ -178,15 +178,15 @@ def test_batch_counts_as_one_sample() -> None:
     assert one_node_op("MatMul", ("batch", 5, 4), (4, 3)).macs == 60
 
 
-def test_rank_that_is_unknown_is_named() -> None:
+def test_an_unknown_rank_is_refused_with_the_name() -> None:
     node = helper.make_node("MatMul", ["a", "b"], ["y"], name="mac")
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "aby"]
     model = ir.from_proto(helper.make_model(helper.make_graph([node], "g", value[:2], value[2:])))
-    with pytest.raises(ModelError, match=r"'mac' \(MatMul\): the rank of 'a'"):
+    with pytest.raises(ModelError, match=r"'mac' \(MatMul\): the rank of its input 'a'"):
         mac_ops(model)
 
 
-def test_shapes_that_do_not_fit_are_named() -> None:
+def test_shapes_that_do_not_fit_are_refused_with_the_name() -> None:
     with pytest.raises(ModelError, match=r"'mac' \(Conv\): shapes .* do not fit"):
         one_node_op("Conv", (1, 3, 4, 4), (2, 2, 1, 1))
     with pytest.raises(ModelError, match=r"'mac' \(Gemm\)"):

@@ -14,7 +14,7 @@ from onnx_cgmq.errors import BoundError
 from tests.support.costs import gated, product_table
 
 
-def test_every_figure_of_a_plan() -> None:
+def test_plan_cost_has_every_figure() -> None:
     model = CostModel.of(gated("mlp"), product_table())
     cost = model.plan_cost({name: np.array(8) for name in model.specs}, peak=True)
     assert cost.macs == 8 * 12 + 12 * 3
@@ -26,7 +26,7 @@ def test_every_figure_of_a_plan() -> None:
     assert cost.peak_activation_bytes == 12 + 3 * 4  # r at 8 bits, y as floats
 
 
-def test_figures_that_nobody_asked_for_are_missing() -> None:
+def test_plan_cost_lacks_peak_and_table_cost_unless_asked_for() -> None:
     model = CostModel.of(gated("mlp"))
     cost = model.plan_cost({name: np.array(8) for name in model.specs})
     assert cost.peak_activation_bytes is cost.table_cost is cost.table_unit is None
@@ -53,13 +53,13 @@ def test_a_bound_below_the_minimum_is_refused_with_the_minimum(bound, message) -
         model.budget(("100%", bound)).check_feasible()
 
 
-def test_all_that_can_not_be_kept_are_named() -> None:
+def test_every_bound_that_can_not_be_kept_is_named() -> None:
     model = CostModel.of(gated("mlp"))
     with pytest.raises(BoundError, match=r"'0\.1%' is below.*; bound '9B' is below"):
         model.budget("0.1%, 50%, 9B").check_feasible()
 
 
-def test_a_table_is_needed_for_its_bounds() -> None:
+def test_a_bound_on_table_cost_needs_a_table() -> None:
     with pytest.raises(BoundError, match="needs a target with a cost table"):
         CostModel.of(gated("mlp")).budget("cost:3")
 
@@ -71,7 +71,9 @@ def test_a_table_is_needed_for_its_bounds() -> None:
     kind=st.sampled_from(["{}%", "size:{}%", "cost:{}%", "activations:{}%"]),
     share=st.floats(0.01, 20),
 )
-def test_the_smallest_bound_named_is_feasible(granularity, widths, kind, share) -> None:
+def test_the_smallest_bound_that_the_error_names_is_feasible(
+    granularity, widths, kind, share
+) -> None:
     settings = {"granularity": granularity, "widths": widths, "integer_kernels": False}
     model = CostModel.of(gated("convnet", **settings), product_table())
     budget = model.budget(kind.format(f"{share:.4f}"))

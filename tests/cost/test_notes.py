@@ -14,12 +14,12 @@ def model(body: str, inputs: str, output: str = "float[n, 2] y") -> onnx.ModelPr
     return onnx.parser.parse_model(f"{header} g ({inputs}) => ({output}) <{WEIGHT}> {{ {body} }}")
 
 
-def test_nothing_to_say() -> None:
+def test_no_notes_on_a_model_without_float_nodes() -> None:
     gated = insert_gates(model("[mac] y = MatMul (x, w)", "float[n, 2] x"))
     assert cost_notes(gated) == ()
 
 
-def test_products_inside_of_subgraphs_stay_float() -> None:
+def test_a_note_names_mac_nodes_in_subgraphs() -> None:
     body = """
         [outer] h = MatMul (x, w)
         [choice] y = If (c) <
@@ -34,7 +34,7 @@ def test_products_inside_of_subgraphs_stay_float() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_sizes_that_the_data_decide(count) -> None:
+def test_a_note_names_nodes_with_sizes_that_the_data_decide(count) -> None:
     products = " ".join(f"[mac{i}] h{i + 1} = MatMul (h{i}, w)" for i in range(count))
     body = f"""
         found = NonZero (x)

@@ -1,4 +1,4 @@
-"""Counts of operators with several products or other forms, against plain loops."""
+"""Counts of operators with several products or unusual shapes, against plain loops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnx_cgmq.errors import ModelError
 
 
 def ops_of(op_type, shapes, domain="", types=None, **attributes):
-    """The products of one node by label, with inputs ``i0``, ``i1``, ...; ``None``: left out."""
+    """The products of one node by label; its inputs are ``i0``, ``i1``, ..., or left out."""
     names = [f"i{index}" if shape is not None else "" for index, shape in enumerate(shapes)]
     types = types or {}
     inputs = [
@@ -36,7 +36,7 @@ def draw(rng, shape):
 
 @pytest.mark.parametrize("op_type", ["RNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("layout", [0, 1])
-def test_recurrent(op_type, layout) -> None:
+def test_products_of_recurrent_networks(op_type, layout) -> None:
     steps, size, hidden, directions = 5, 3, 4, 2
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op_type] * hidden
     x = (1, steps, size) if layout else (steps, 1, size)
@@ -50,7 +50,7 @@ def test_recurrent(op_type, layout) -> None:
         for t, d, g, i in itertools.product(*map(range, (steps, directions, gates, size)))
     )
     assert op_bops(product, {"i0": wx, "i1": ww}) == by_loop
-    # The state is float: 32 bits for every weight that it meets, at every step.
+    # The state is float: every weight that it meets counts times 32 bits, at every time step.
     assert state.a.name == ""
     assert state.bops(np.int64(32), wr) == 32 * steps * int(wr.sum())
     assert product.macs + state.macs == directions * steps * gates * (size + hidden)
@@ -69,7 +69,7 @@ def brute_attention(q, k, v, heads, shared) -> tuple[int, int]:
 
 @pytest.mark.parametrize(("heads", "shared"), [(2, 2), (4, 2), (3, 1)])
 @pytest.mark.parametrize("joined", [False, True])
-def test_attention(heads, shared, joined) -> None:
+def test_products_of_attention(heads, shared, joined) -> None:
     queries, keys, depth, value_depth = 3, 5, 2, 4
     rng = np.random.default_rng(1)
     widths = [
@@ -87,7 +87,7 @@ def test_attention(heads, shared, joined) -> None:
     assert (op_bops(found["scores"], named), op_bops(found["values"], named)) == expected
 
 
-def test_attention_meets_the_past() -> None:
+def test_attention_has_products_with_the_past() -> None:
     shapes = [(1, 2, 3, 4), (1, 2, 5, 4), (1, 2, 5, 4), None, (1, 2, 7, 4), (1, 2, 7, 4)]
     found = ops_of("Attention", shapes)
     assert {label: op.macs for label, op in found.items()} == {
@@ -109,7 +109,7 @@ EINSUMS = [
 
 
 @pytest.mark.parametrize(("equation", "a", "b"), EINSUMS)
-def test_einsum(equation, a, b) -> None:
+def test_product_of_einsum(equation, a, b) -> None:
     rng = np.random.default_rng(2)
     wa, wb = draw(rng, a), draw(rng, b)
     (op,) = ops_of("Einsum", [a, b], equation=equation).values()
@@ -125,7 +125,7 @@ FUSED = [
 
 
 @pytest.mark.parametrize(("equation", "attributes"), FUSED)
-def test_fused_matmul(equation, attributes) -> None:
+def test_product_of_fused_matmul(equation, attributes) -> None:
     sizes = {"b": 2, "m": 3, "k": 4, "n": 5}
     shapes = [[sizes[c] for c in term] for term in equation.split("->")[0].split(",")]
     rng = np.random.default_rng(3)
@@ -134,7 +134,7 @@ def test_fused_matmul(equation, attributes) -> None:
     assert op.bops(wa, wb) * op.samples == np.einsum(equation, wa, wb).sum()
 
 
-def test_dynamic_lstm_is_an_lstm_with_weights_turned() -> None:
+def test_dynamic_lstm_is_an_lstm_with_transposed_weights() -> None:
     steps, size, hidden = 5, 3, 4
     shapes = [(steps, 1, size), (1, size, 4 * hidden), (1, hidden, 4 * hidden)]
     found = ops_of("DynamicQuantizeLSTM", shapes, "com.microsoft", hidden_size=hidden)
@@ -146,7 +146,7 @@ def test_dynamic_lstm_is_an_lstm_with_weights_turned() -> None:
     assert product.samples == 1
 
 
-def test_a_matrix_packed_in_blocks() -> None:
+def test_product_with_a_matrix_packed_in_blocks() -> None:
     shapes = [(1, 7, 32), (6, 2, 8), (12,)]
     found = ops_of("MatMulNBits", shapes, "com.microsoft", K=32, N=6, bits=4, block_size=16)
     (op,) = found.values()
@@ -167,7 +167,7 @@ def test_other_einsums_count_as_float(equation, shapes, macs) -> None:
     assert all((op.a.name, op.b.name) == ("", "") for op in found.values())
 
 
-def test_deformable_convolution_interpolates_its_input() -> None:
+def test_deformable_convolution_has_a_float_input() -> None:
     x, w, offset = (1, 2, 5, 5), (3, 2, 3, 3), (1, 18, 3, 3)
     (op,) = ops_of("DeformConv", [x, w, offset], kernel_shape=[3, 3], strides=[1, 1]).values()
     assert op.macs == 3 * 2 * 9 * 9
@@ -189,7 +189,7 @@ UINT8 = TensorProto.UINT8
         ("QLinearConv", "", [(1, 2, 4, 4), (), (), (3, 2, 1, 1), (), (), (), ()], ("i0", "i3"), 96),
     ],
 )
-def test_quantized_operators(op_type, domain, shapes, operands, macs) -> None:
+def test_products_of_quantized_operators(op_type, domain, shapes, operands, macs) -> None:
     types = dict.fromkeys(operands, UINT8)
     (op,) = ops_of(op_type, shapes, domain, types).values()
     assert (op.macs, op.a.name, op.b.name) == (macs, *operands)
@@ -221,7 +221,7 @@ def test_quantized_operators(op_type, domain, shapes, operands, macs) -> None:
         ),
     ],
 )
-def test_attention_of_onnxruntime(op_type, shapes, attributes, macs) -> None:
+def test_products_of_attention_of_onnxruntime(op_type, shapes, attributes, macs) -> None:
     found = ops_of(op_type, shapes, "com.microsoft", **attributes)
     assert [op.macs for op in found.values()] == macs
 

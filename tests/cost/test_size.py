@@ -35,7 +35,7 @@ def test_pruned_weights_take_the_narrowest_type() -> None:
     assert NEWEST.stored_bits(spec("w", Role.WEIGHT, (3, 5)), pruned) == 30
 
 
-def test_biases_are_32_bits_and_activations_nothing() -> None:
+def test_biases_take_32_bits_and_activations_none() -> None:
     assert NEWEST.stored_bits(spec("b", Role.BIAS, (5,)), np.full(5, 2)) == 160
     assert NEWEST.stored_bits(spec("x", Role.ACTIVATION, (1, 5)), np.full((1, 5), 2)) == 0
 

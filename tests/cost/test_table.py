@@ -46,7 +46,7 @@ def test_the_second_of_two_activations_counts_as_the_weight() -> None:
     assert price_of({(4, 4): 72, (4, 8): 27}, table) == 72 + 54
 
 
-def test_a_step_without_gain_leads_to_one_with() -> None:
+def test_saving_looks_beyond_a_width_that_saves_nothing() -> None:
     table = CostTable(unit="u", float=10, activations=(8,), weights={2: (1,), 4: (5,), 8: (5,)})
     model = CostModel.of(gated("mlp", widths=(2, 4, 8), activation_widths=(8,)), table)
     cost = model.cost(CostKind.TABLE)
@@ -58,7 +58,7 @@ def test_a_step_without_gain_leads_to_one_with() -> None:
     assert saving["w2"] == 0
 
 
-def test_prices_are_exact_and_narrow_between_widths() -> None:
+def test_table_prices_are_exact_between_its_widths_too() -> None:
     table = CostTable(unit="ms", float=0.3, activations=(4, 8), weights={4: (0.1, 0.2)})
     assert table.price(4, 4) * 3 == Fraction(3, 10)
     assert table.price(2, 2) == table.price(4, 4)

@@ -52,7 +52,7 @@ def test_all_costs_of_the_file_are_those_of_the_plan(
     gated = insert_gates(prepare(model), config)
     costs, (least, _) = CostModel.of(gated, table), _minimum(gated, table)
     bounds = [
-        Bound(kind, low + int(share * float(costs.cost(kind).whole - low)), kind.value, "pJ")
+        Bound(kind, low + int(share * float(costs.cost(kind).float_cost - low)), kind.value, "pJ")
         for kind, low in zip(CostKind, least, strict=True)
     ]
     mirror = Mirror(gated)

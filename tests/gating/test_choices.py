@@ -30,14 +30,14 @@ def test_nothing_is_chosen_by_default() -> None:
     assert not made.reads_float(made.readers["w1"][0], "x")
 
 
-def test_exact_name_before_pattern_before_type() -> None:
+def test_exact_names_win_over_patterns_and_patterns_over_types() -> None:
     made = choices(fix={"w1": 2, "conv*": 4, "Conv": 8, "Gemm": 16})
     assert [widths(made, tensor) for tensor in ("w1", "w2", "w3")] == [(2,), (4,), (16,)]
     made = choices(fix={"conv1": 2, "conv*": 4, "Conv": 8})
     assert widths(made, "w1") == (2,)
 
 
-def test_the_pattern_that_says_more_goes_first() -> None:
+def test_the_more_literal_pattern_wins() -> None:
     made = choices(widths_for={"*": (4, 8), "conv*": (2, 8), "conv?": (8,)})
     assert widths(made, "w3") == (4, 8)
     with pytest.raises(
@@ -46,7 +46,7 @@ def test_the_pattern_that_says_more_goes_first() -> None:
         widths(made, "w1")
 
 
-def test_nodes_that_disagree_about_an_activation() -> None:
+def test_nodes_with_different_choices_for_one_activation_are_an_error() -> None:
     made = choices(fix={"conv1": 4, "conv2": 8})
     with pytest.raises(ConfigError, match="tensor 'x' is chosen more than once"):
         widths(made, "x", activation=True)
@@ -54,7 +54,7 @@ def test_nodes_that_disagree_about_an_activation() -> None:
     assert widths(made, "x", activation=True) == (8,)
 
 
-def test_a_float_node_leaves_the_activation_to_others() -> None:
+def test_a_float_node_does_not_choose_for_the_other_readers() -> None:
     made = choices(keep_float=("conv1",), fix={"conv2": 4})
     conv1, conv2 = made.readers["x"]
     assert made.reads_float(conv1, "x")
@@ -64,13 +64,13 @@ def test_a_float_node_leaves_the_activation_to_others() -> None:
     assert not choices(keep_float=("conv1", "x")).reads_float(conv1, "x")
 
 
-def test_biases_are_chosen_by_their_own_name_only() -> None:
+def test_biases_are_chosen_by_their_exact_name_only() -> None:
     assert widths(choices(fix={"b1": 8}), "b1") == (8,)
     assert widths(choices(fix={"*": 8}), "b1") is None
 
 
 @pytest.mark.parametrize("pattern", ["conv3", "W*", "b?", "LSTM"])
-def test_a_name_that_matches_nothing_is_an_error(pattern) -> None:
+def test_a_pattern_that_matches_nothing_is_an_error(pattern) -> None:
     with pytest.raises(ConfigError, match="matches no tensor, node or operator"):
         choices(keep_float=(pattern,)).check_used()
 

@@ -31,7 +31,7 @@ def draw_ranges(spec, seed):
     role=st.sampled_from([Role.ACTIVATION, Role.WEIGHT]),
     seed=st.integers(0, 10_000),
 )
-def test_steps_have_few_bits_and_ranges_give_them_back(form, granularity, role, seed):
+def test_exact_steps_have_few_bits_and_follow_from_their_ranges(form, granularity, role, seed):
     spec = make_spec(form, granularity, role)
     low, high = draw_ranges(spec, seed)
     exact_low, exact_high = exact_ranges(spec, low, high)
@@ -52,7 +52,7 @@ def test_steps_have_few_bits_and_ranges_give_them_back(form, granularity, role, 
 
 
 @pytest.mark.parametrize("form", GridForm)
-def test_16_bits_and_other_specs_keep_their_ranges(form):
+def test_ranges_of_16_bits_and_of_inexact_specs_stay(form):
     low, high = draw_ranges(make_spec(form), 1)
     _, exact_high = exact_ranges(make_spec(form), low, high)
     assert exact_high[-1] == high[-1]

@@ -83,7 +83,7 @@ def session(spec: QuantizerSpec, opset: int = 25) -> ort.InferenceSession:
 
 
 def reference(spec: QuantizerSpec, x, low, high, gate):
-    """The contract's arithmetic in float32 numpy: ``(y, step)``."""
+    """The formula of the quantizer in float32 numpy: ``(y, step)``."""
     widths = spec.ladder.widths_of(gate)
     y = np.where(widths == 0, np.float32(0), x).astype(np.float32)
     steps = {}
@@ -133,7 +133,7 @@ def run(spec: QuantizerSpec, x, low, high, gate, opset: int = 25):
     scale=st.sampled_from([1e-4, 1.0, 37.0]),
     ties=st.booleans(),
 )
-def test_equals_contract_to_the_last_bit(form, granularity, widths, seed, scale, ties):
+def test_quantizer_equals_the_formula_to_the_last_bit(form, granularity, widths, seed, scale, ties):
     spec = make_spec(form, granularity, widths)
     rng = np.random.default_rng(seed)
     high = (rng.random(spec.range_shape) * scale + scale / 8).astype(np.float32)
@@ -156,7 +156,7 @@ def test_equals_contract_to_the_last_bit(form, granularity, widths, seed, scale,
 @pytest.mark.parametrize("width", FULL)
 @pytest.mark.parametrize("granularity", Granularity)
 @pytest.mark.parametrize("form", GridForm)
-def test_each_width(form, granularity, width):
+def test_quantizer_at_each_width(form, granularity, width):
     spec = make_spec(form, granularity, FULL)
     rng = np.random.default_rng(width)
     high = np.full(spec.range_shape, 1.25, np.float32)
@@ -176,7 +176,7 @@ def test_each_width(form, granularity, width):
 
 @pytest.mark.parametrize("width", FULL)
 @pytest.mark.parametrize("form", GridForm)
-def test_one_gate_with_a_range_for_each_channel(form, width):
+def test_quantizer_with_one_gate_and_a_range_for_each_channel(form, width):
     spec = make_spec(form, Granularity.TENSOR, FULL, channel_ranges=True)
     assert (spec.gate_shape, spec.range_item_shape) == ((), (1, 3, 1))
     rng = np.random.default_rng(width)
@@ -193,7 +193,7 @@ def test_one_gate_with_a_range_for_each_channel(form, width):
 
 @pytest.mark.parametrize("opset", [21, 23])
 @pytest.mark.parametrize("granularity", Granularity)
-def test_older_opsets(granularity, opset):
+def test_quantizer_in_older_opsets(granularity, opset):
     spec = make_spec(GridForm.SYMMETRIC, granularity, FULL)
     x = np.linspace(-2, 2, 24, dtype=np.float32).reshape(SHAPE)
     high = np.ones(spec.range_shape, np.float32)
@@ -205,7 +205,7 @@ def test_older_opsets(granularity, opset):
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), high=st.floats(2.0**-10, 2.0**10, width=32))
 def test_element_grids_are_nested(seed, high):
-    """What one width represents, every wider one represents as well (to float rounding)."""
+    """Every value of a grid is also on all wider grids, up to float rounding."""
     spec = make_spec(GridForm.SYMMETRIC, Granularity.ELEMENT, FULL)
     x = (np.random.default_rng(seed).normal(size=SHAPE) * high).astype(np.float32)
     ranges = np.full(spec.range_shape, high, np.float32)
@@ -219,7 +219,7 @@ def test_element_grids_are_nested(seed, high):
             np.testing.assert_allclose(fine, coarse, rtol=4e-7, atol=0)
 
 
-def test_kernel_step_of_mixed_elements_is_the_finest():
+def test_step_of_mixed_elements_is_that_of_the_widest():
     spec = make_spec(GridForm.SYMMETRIC, Granularity.ELEMENT, FULL)
     x, high = np.ones(SHAPE, np.float32), np.ones(spec.range_shape, np.float32)
     gate = np.full(SHAPE, 0.5, np.float32)
@@ -229,7 +229,7 @@ def test_kernel_step_of_mixed_elements_is_the_finest():
     assert run(spec, x, -high, high, gate)[1] == 0
 
 
-def test_names():
+def test_function_names():
     assert (
         function_name(make_spec(GridForm.AFFINE, Granularity.CHANNEL, PRUNED))
         == "GatedQDQ_affine_channel_0_2_4_8_16_32"
@@ -240,7 +240,7 @@ def test_names():
 
 
 @pytest.mark.parametrize("step_shape", [(), (3,), (3, 1), (1, 3)])
-def test_accumulator(step_shape):
+def test_accumulator_rounds_a_bias_that_fits_into_int32(step_shape):
     inputs = {"bias": (3,), "step_x": (), "step_w": step_shape}
     model = wrap(accumulator_qdq(25), inputs, ((3,),), None, 25)
     rng = np.random.default_rng(1)

@@ -87,7 +87,7 @@ def set_gates(model, width):
 
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_starts_as_the_float_model(granularity, optimize):
+def test_gated_model_starts_as_the_float_model(granularity, optimize):
     model = lenet()
     gated = insert_gates(model, granularity=granularity)
     onnx.checker.check_model(ir.serde.serialize_model(gated), full_check=True)
@@ -102,7 +102,7 @@ def test_starts_as_the_float_model(granularity, optimize):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4, 8, 16])
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_narrow_gates_run_and_matter(granularity, width):
+def test_narrow_gates_run_and_change_the_output(granularity, width):
     gated = insert_gates(lenet(), granularity=granularity)
     x = RNG.normal(size=(2, 1, 8, 8)).astype(np.float32)
     before = run(gated, x)
@@ -116,7 +116,7 @@ def test_narrow_gates_run_and_matter(granularity, width):
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_round_trip_through_a_file(tmp_path, granularity):
+def test_gated_model_survives_a_file(tmp_path, granularity):
     gated = insert_gates(lenet(), granularity=granularity, activation_granularity="tensor")
     set_gates(gated, 4)
     node, _ = quantizer_nodes(gated)["w1"]
@@ -134,7 +134,7 @@ def test_round_trip_through_a_file(tmp_path, granularity):
     np.testing.assert_array_equal(run(loaded, x), run(gated, x))
 
 
-def test_placement_in_a_lenet():
+def test_quantizers_of_a_lenet():
     found = specs(insert_gates(lenet()))
     assert list(found) == ["x", "w1", "b1", "f", "w2", "b2", "t", "w3", "b3"]
     roles = {name: spec.role for name, spec in found.items()}
@@ -152,7 +152,7 @@ def test_placement_in_a_lenet():
     assert found["f"].shape == (1, 36)
 
 
-def test_names_and_initial_values():
+def test_quantizers_have_names_and_initial_values():
     model = lenet()
     gated = insert_gates(model)
     node, spec = quantizer_nodes(gated)["w1"]
@@ -169,7 +169,7 @@ def test_names_and_initial_values():
     np.testing.assert_array_equal(node.inputs[1].const_value.numpy(), [-1] * 4)
 
 
-def test_channel_axes():
+def test_channel_axes_of_weights_and_activations():
     nodes = [
         ("ConvTranspose", ["x", "w0"], ["u"], {}),
         ("Conv", ["u", "w1"], ["c"], {}),
@@ -210,7 +210,7 @@ def test_one_quantizer_for_several_readers():
     assert readers["add_y"][1].name == "r"  # others keep the float value
 
 
-def test_weight_shared_by_two_layers():
+def test_one_quantizer_for_a_weight_of_two_layers():
     nodes = [("MatMul", ["x", "w"], ["h"], {}), ("MatMul", ["h", "w"], ["y"], {})]
     gated = insert_gates(dense(*nodes, weights=[tensor("w", 4, 4)]), granularity="channel")
     assert list(specs(gated)) == ["x", "w", "h"]
@@ -227,7 +227,7 @@ def test_tied_weight_whose_readers_disagree_on_the_channel_has_one_range():
     assert not spec.ladder.prunes
 
 
-def test_value_multiplied_by_itself():
+def test_one_quantizer_for_a_value_multiplied_by_itself():
     nodes = [("Softmax", ["x"], ["s"], {}), ("MatMul", ["s", "s"], ["y"], {})]
     gated = insert_gates(dense(*nodes, x=(4, 4), y=(4, 4)))
     assert list(specs(gated)) == ["s"]
@@ -278,7 +278,7 @@ def test_shared_bias_has_an_accumulator_for_each_reader():
     assert len(accumulators(gated)) == 2
 
 
-def test_fixed_input_width():
+def test_input_width_fixes_the_ladder_of_the_input():
     gated = insert_gates(lenet(), input_width=8)
     spec = specs(gated)["x"]
     assert spec.ladder.widths == (8,)
@@ -299,7 +299,7 @@ def test_fixed_input_width():
         "Identity (x)",
     ],
 )
-def test_fixed_input_width_reaches_through_what_moves_values(mover):
+def test_input_width_holds_behind_movers(mover):
     """Padding before the first convolution is common in exported models."""
     assert ladder_of_first_activation(mover) == (8,)
 
@@ -307,7 +307,7 @@ def test_fixed_input_width_reaches_through_what_moves_values(mover):
 @pytest.mark.parametrize(
     "other", ["Pad (x, pads, one)", 'Resize <mode = "linear"> (x, , scales)', "Relu (x)"]
 )
-def test_fixed_input_width_stops_at_what_changes_values(other):
+def test_input_width_does_not_hold_behind_other_operators(other):
     assert ladder_of_first_activation(other) == (2, 4, 8, 16, 32)
 
 
@@ -330,7 +330,7 @@ def ladder_of_first_activation(call: str) -> tuple[int, ...]:
     return activation.ladder.widths
 
 
-def test_fixed_input_width_reaches_through_a_reshape():
+def test_input_width_holds_behind_a_reshape():
     nodes = [("Reshape", ["x", "s"], ["f"], {}), ("MatMul", ["f", "w"], ["y"], {})]
     weights = [numpy_helper.from_array(np.array([-1, 4]), "s"), tensor("w", 4, 4)]
     gated = insert_gates(dense(*nodes, weights=weights, x=("n", 2, 2)), input_width=32)
@@ -339,7 +339,7 @@ def test_fixed_input_width_reaches_through_a_reshape():
     assert run(gated, x).shape == (3, 4)
 
 
-def test_pruning_is_for_weights_only():
+def test_only_weights_are_pruned():
     found = specs(insert_gates(lenet(), granularity="channel", prune=True))
     assert {name for name, spec in found.items() if spec.ladder.prunes} == {"w1", "w2", "w3"}
 
@@ -353,7 +353,7 @@ def test_weights_that_are_all_zero_have_a_range():
 
 
 @pytest.mark.parametrize("granularity", ["channel", "element"])
-def test_size_that_is_not_fixed(granularity):
+def test_a_size_that_is_not_fixed_is_refused_where_gates_need_it(granularity):
     model = dense(
         ("Conv", ["x", "w"], ["y"], {}),
         weights=[tensor("w", 4, 2, 1, 1)],
@@ -368,7 +368,7 @@ def test_size_that_is_not_fixed(granularity):
         insert_gates(model, granularity=granularity)
 
 
-def test_prepared_or_not_is_the_same_and_nothing_is_changed():
+def test_prepared_and_other_models_give_the_same_and_stay_unchanged():
     prepared = prepare(lenet())
     count = len(prepared.graph)
     a, b = insert_gates(prepared), insert_gates(lenet())
@@ -377,14 +377,14 @@ def test_prepared_or_not_is_the_same_and_nothing_is_changed():
     assert not prepared.functions
 
 
-def test_gates_only_once():
+def test_a_model_with_gates_is_refused():
     with pytest.raises(ModelError, match="has gates already"):
         insert_gates(insert_gates(lenet()))
     with pytest.raises(ModelError, match="has gates already"):
         prepare(insert_gates(lenet()))
 
 
-def test_config_or_settings():
+def test_config_and_settings_together_are_refused():
     config = Config(granularity=Granularity.ELEMENT)
     assert specs(insert_gates(lenet(), config))["w1"].granularity is Granularity.ELEMENT
     with pytest.raises(ConfigError, match="config or settings"):
@@ -407,14 +407,14 @@ def test_other_float_types_are_refused():
         insert_gates(model)
 
 
-def test_quantizer_without_description():
+def test_a_quantizer_without_its_spec_is_an_error():
     gated = insert_gates(lenet())
     node_named(gated, "x.quantizer").metadata_props.clear()
     with pytest.raises(ModelError, match=r"'x\.quantizer' has no 'onnx_cgmq\.quantizer'"):
         quantizer_nodes(gated)
 
 
-def test_name_that_is_taken():
+def test_a_tensor_with_the_name_of_a_new_initializer_is_refused():
     model = dense(
         ("MatMul", ["x", "w"], ["h"], {}),
         ("Max", ["h", "w.high"], ["y"], {}),
@@ -424,7 +424,7 @@ def test_name_that_is_taken():
         insert_gates(model)
 
 
-def test_operators_inside_of_subgraphs_stay_float():
+def test_operators_in_subgraphs_stay_float():
     then = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["a"])], "then", [], [floats("a", "n", 4)]
     )
@@ -456,7 +456,7 @@ def test_integer_arithmetic_is_left_alone():
     assert list(specs(insert_gates(model))) == ["x", "w"]
 
 
-def test_unknown_rank():
+def test_an_activation_of_unknown_rank_is_refused():
     graph = helper.make_graph(
         [
             helper.make_node("Reshape", ["x", "s"], ["r"]),
@@ -479,14 +479,14 @@ def test_activations_and_biases_have_widths_of_their_own():
         assert spec.ladder.widths == expected[spec.role.value]
 
 
-def test_integers_from_end_to_end_on_a_target():
+def test_a_target_decides_the_ladders():
     gated = insert_gates(lenet(), target="ort-cpu")
     expected = {"weight": (2, 4, 8), "activation": (8,), "bias": (32,)}
     for _, spec in quantizer_nodes(gated).values():
         assert spec.ladder.widths == expected[spec.role.value]
 
 
-def test_a_choice_that_the_target_lacks():
+def test_a_chosen_width_that_the_target_lacks_is_refused():
     with pytest.raises(ConfigError, match="widths of 'x': target 'ort-cpu' has no activations of"):
         insert_gates(lenet(), target="ort-cpu", fix={"x": 4})
     with pytest.raises(ConfigError, match="widths of 'w1': target 'ort-cpu' has no weights of 16"):

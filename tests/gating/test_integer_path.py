@@ -1,4 +1,4 @@
-"""Between integer kernels nothing is float: quantizers, and what onnxruntime makes of them."""
+"""Carried quantizers, and the integer kernels that onnxruntime runs thanks to them."""
 
 from __future__ import annotations
 
@@ -190,13 +190,13 @@ def _deploy(
     ],
     ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
 )
-def test_values_between_integer_kernels_get_8_bits(body, carried) -> None:
+def test_activations_between_integer_kernels_get_carried_quantizers(body, carried) -> None:
     assert _carried(insert_gates(_model(body))) == carried
     assert _carried(insert_gates(_model(body), integer_kernels=False)) == set()
     assert _carried(insert_gates(_model(body), widths=(2, 4))) == set()
 
 
-def test_what_goes_on_in_floats_stays_float() -> None:
+def test_activations_that_only_float_nodes_read_get_no_carried_quantizer() -> None:
     assert _carried(insert_gates(_model(NORMALIZED, (8,)))) == set()
 
 
@@ -217,7 +217,7 @@ def test_what_goes_on_in_floats_stays_float() -> None:
     ],
     ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
 )
-def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
+def test_onnxruntime_runs_the_nodes_between_in_integers(body, kernels, bits, tmp_path) -> None:
     _, written, _ = _deploy(_model(body), bits)
     found = Counter(optimized_operators(written, tmp_path))
     assert {name: found[name] for name in kernels} == kernels
@@ -230,7 +230,7 @@ def test_onnxruntime_stays_in_integers(body, kernels, bits, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 2])
 @pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES])
-def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits) -> None:
+def test_written_file_without_optimizations_equals_the_mirror(body, bits) -> None:
     mirror, written, data = _deploy(_model(body), bits)
     session = open_session(written, optimize=False)
     (got,) = session.run(["y"], data)
@@ -243,7 +243,7 @@ def test_without_optimizations_the_file_computes_what_the_mirror_does(body, bits
     assert close.mean() > 0.99
 
 
-def test_a_factor_is_part_of_the_scale(tmp_path) -> None:
+def test_a_constant_factor_becomes_part_of_the_scale(tmp_path) -> None:
     mirror, written, data = _deploy(_model(SCALED, (4, 8)), 8)
     kernels = Counter(optimized_operators(written, tmp_path))
     # Transpose moves codes, and the products give codes at once.
@@ -262,14 +262,14 @@ def test_a_factor_is_part_of_the_scale(tmp_path) -> None:
     np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_an_output_of_the_graph_is_not_quantized() -> None:
+def test_an_output_of_the_graph_gets_no_carried_quantizer() -> None:
     body = RESIDUAL.replace("y = Conv(r1, w2)", "z = Conv(r1, w2) y = Relu(z)")
     gated = insert_gates(_model(body))
     assert _carried(gated) == {"c1"}
     assert gated.graph.outputs[0].producer().op_type == "Relu"
 
 
-def test_with_exact_steps_hard_sigmoids_have_the_same_codes_in_floats_and_integers() -> None:
+def test_hard_sigmoids_with_exact_steps_have_equal_codes_in_floats_and_integers() -> None:
     body = SQUEEZED.replace("g = Glo", "y = Conv(h, w2) g = Glo").split("g = ")[0]
     _, written, data = _deploy(_model(body), 8, exact=True)
     outputs = [open_session(written, optimize=o).run(None, data)[0] for o in (True, False)]

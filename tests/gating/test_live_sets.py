@@ -1,4 +1,4 @@
-"""What has to be held at the same time, against a plain loop and by hand."""
+"""Live sets against a plain loop, and counted by hand."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from onnx_cgmq.contract.identifiers import LIVE_KEY
 from onnx_cgmq.cost.activations import peak_bytes
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
-from onnx_cgmq.gating.live_sets import LiveSet, live_sets, note_live_sets, noted_live_sets
+from onnx_cgmq.gating.live_sets import LiveSet, embed_live_sets, embedded_live_sets, live_sets
 from onnx_cgmq.preparation.prepare import prepare
 from tests.support.costs import GRAPHS, gated
 from tests.support.toys import make_model
 
 
 def brute_force(model: ir.Model) -> int:
-    """Peak bytes of a float graph: run it, free what nobody reads any more."""
+    """Peak bytes of a float graph, as if it ran and freed each value behind its last reader."""
     held = {v.name: v for v in model.graph.inputs if v.name not in model.graph.initializers}
     nodes, peak = list(model.graph), 0
     for index, node in enumerate(nodes):
@@ -36,7 +36,7 @@ def _bytes(value: ir.Value) -> int:
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_the_peak_of_float_graphs(graph) -> None:
+def test_peak_bytes_of_float_graphs_equal_a_plain_count(graph) -> None:
     # Without clamps, which quantizers absorb, the gated graph at 32 bits is the float graph.
     float_model = prepare(GRAPHS[graph]())
     for node in list(float_model.graph):
@@ -46,7 +46,7 @@ def test_the_peak_of_float_graphs(graph) -> None:
     assert peak_bytes(sets, {}) == brute_force(float_model)
 
 
-def test_by_hand() -> None:
+def test_live_sets_of_a_convnet_counted_by_hand() -> None:
     """Conv, Relu, MaxPool, Conv, Relu, Flatten, Gemm: x 64, r1 256, p 64, r2 and f 24, y 3."""
     sets = live_sets(gated("convnet"))
     assert sets == (
@@ -58,12 +58,12 @@ def test_by_hand() -> None:
     )
 
 
-def test_a_residual_is_held_until_the_sum() -> None:
+def test_a_residual_is_live_until_the_add() -> None:
     sets = live_sets(gated("residual"))
     assert any({"r1", "h2"} <= set(item.elements) for item in sets)
 
 
-def test_what_is_read_as_floats_too_counts_as_floats() -> None:
+def test_an_activation_that_is_also_read_as_float_counts_as_float() -> None:
     sets = live_sets(gated("residual", integer_kernels=False))
     assert not any("r1" in item.elements for item in sets)
     assert max(item.fixed_bits for item in sets) >= 2 * 48 * 32
@@ -75,13 +75,13 @@ def test_a_fixed_batch_is_counted_for_one_sample() -> None:
     assert live_sets(insert_gates(model)) == (LiveSet(3 * 32, {"x": 8}),)
 
 
-def test_notes_survive_in_the_file() -> None:
+def test_embedded_live_sets_are_read_back() -> None:
     model, sets = gated("mlp"), (LiveSet(7, {"x": 1}), LiveSet(0, {"y": 2}))
-    assert noted_live_sets(model) == ()
-    note_live_sets(model, ())
+    assert embedded_live_sets(model) == ()
+    embed_live_sets(model, ())
     assert LIVE_KEY not in model.metadata_props
-    note_live_sets(model, sets)
-    assert noted_live_sets(model) == sets
+    embed_live_sets(model, sets)
+    assert embedded_live_sets(model) == sets
     model.metadata_props[LIVE_KEY] = "[1]"
     with pytest.raises(ModelError, match="live sets in the model's metadata are damaged"):
-        noted_live_sets(model)
+        embedded_live_sets(model)

@@ -1,4 +1,4 @@
-"""Which operators pass codes on in place of floats, and what Pad fills in then."""
+"""Which operators can read codes instead of floats, and what Pad fills in then."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _value(body: str, name: str = "y") -> ir.Value:
         ("a = Abs(x) y = Flatten(a)", ["Flatten"]),
         ("a = Transpose(x) b = Abs(a) y = Flatten(a)", ["Flatten"]),
         ("y = Slice(x, zero, two, axis)", ["Slice"]),
-        ("b = Abs(x) y = Slice(x, zero, two, axis)", []),  # less is quantized behind it
+        ("b = Abs(x) y = Slice(x, zero, two, axis)", []),  # behind Slice there is less to quantize
         ("b = Abs(x) a = Slice(x, zero, two, axis) y = Transpose(a)", ["Transpose"]),
         ("y, b = Split<axis=1, num_outputs=2>(x)", ["Split"]),
         ("y, b = Split<axis=1, num_outputs=2>(x) c = Abs(b)", []),
@@ -41,22 +41,22 @@ def _value(body: str, name: str = "y") -> ir.Value:
         ("y = Add(x, half)", []),
     ],
 )
-def test_movers_above(body: str, above: list[str]) -> None:
+def test_which_operators_count_as_movers_above_a_value(body: str, above: list[str]) -> None:
     assert [mover.node.op_type for mover in movers_above(_value(body))] == above
 
 
-def test_the_output_that_is_read_need_not_be_the_first() -> None:
+def test_a_mover_keeps_the_output_that_is_read() -> None:
     y = _value("b, y = Split<axis=1, num_outputs=2>(x)")
     (mover,) = movers_above(y)
     assert mover.output is y
 
 
-def test_factors_are_kept() -> None:
+def test_movers_keep_their_factors() -> None:
     movers = movers_above(_value("a = Mul(half, x) b = Flatten(a) y = Div(b, half)"))
     assert [mover.factor for mover in movers] == [2.0, None, 0.5]
 
 
-def test_pad_fills_in_the_zero_point() -> None:
+def test_pad_of_codes_fills_in_the_zero_point() -> None:
     y = _value("y = Pad(x, pads)")
     pad = y.producer()
     zero_point = ir.Value(name="zero_point")

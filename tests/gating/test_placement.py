@@ -1,4 +1,4 @@
-"""Placement on the forms of real graphs: small models, which run in onnxruntime as written."""
+"""Placement of quantizers in small models with the structure of real ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def normal(*shape):
 
 
 def tied() -> onnx.ModelProto:
-    """A language model's ends: rows of a table go in, the same table transposed comes last."""
+    """Both ends of a language model: an embedding table, and the same table transposed."""
     return model(
         [
             ("embed", "Gather", ["table", "ids"], ["e"], {}),
@@ -153,7 +153,7 @@ def specs(gated: ir.Model):
 
 
 def at_widths(proto, width, **settings):
-    """The gated model with every gate at a width, if it may, and what is written of it."""
+    """The gated model with every gate at a width, where its ladder has it, and the written one."""
     gated = insert_gates(prepare(proto), **settings)
     widths = {
         name: np.full(spec.gate_shape, min(width, spec.ladder.widths[-1]))
@@ -167,7 +167,7 @@ def at_widths(proto, width, **settings):
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("width", [4, 8, 32])
 @pytest.mark.parametrize("name", MODELS)
-def test_written_as_gated_and_counted_the_same(name, width, granularity) -> None:
+def test_written_models_equal_gated_models_in_output_and_cost(name, width, granularity) -> None:
     proto = MODELS[name]()
     settings = {"granularity": granularity, "activation_granularity": "tensor"}
     gated, plan, written = at_widths(proto, width, **settings)
@@ -185,7 +185,7 @@ def test_written_as_gated_and_counted_the_same(name, width, granularity) -> None
         assert report.rbop < 1
 
 
-def test_one_weight_in_two_layouts_has_one_quantizer() -> None:
+def test_one_quantizer_for_a_weight_in_two_layouts() -> None:
     gated = insert_gates(prepare(tied()), granularity="channel", activation_granularity="tensor")
     found = specs(gated)
     assert set(found) == {"table", "e", "w", "h"}
@@ -196,7 +196,7 @@ def test_one_weight_in_two_layouts_has_one_quantizer() -> None:
     assert reader.inputs[1].producer().op_type == "Transpose"
 
 
-def test_tables_behind_the_last_mac_are_left_alone() -> None:
+def test_embedding_tables_behind_the_last_mac_get_no_quantizer() -> None:
     assert "boxes" not in specs(insert_gates(prepare(tied())))
     _, plan, written = at_widths(tied(), 4)
     assert written.graph.initializers["boxes"].dtype is ir.DataType.FLOAT
@@ -204,7 +204,7 @@ def test_tables_behind_the_last_mac_are_left_alone() -> None:
     assert plan.cost.weight_bytes == 14 + 8 + 4 * 28
 
 
-def test_recurrent_weights_and_bias_but_not_the_state() -> None:
+def test_recurrent_networks_have_quantizers_on_weights_and_bias_but_not_on_the_state() -> None:
     gated = insert_gates(prepare(lstm()))
     assert {name: spec.role for name, spec in specs(gated).items()} == {
         "t": Role.ACTIVATION,
@@ -241,7 +241,7 @@ def branches() -> onnx.ModelProto:
     )
 
 
-def test_a_float_node_reads_float_and_its_neighbour_does_not() -> None:
+def test_a_node_kept_float_reads_float_beside_a_quantized_one() -> None:
     gated, plan, written = at_widths(branches(), 32, keep_float=["left"], fix={"right": 8})
     assert specs(gated)["w1"].ladder.widths == (32,)
     assert specs(gated)["r"].ladder.widths == specs(gated)["w2"].ladder.widths == (8,)
@@ -260,7 +260,7 @@ def test_one_quantizer_for_both_branches() -> None:
     assert join.inputs[2].name == "r"
 
 
-def test_widths_by_type_and_pattern() -> None:
+def test_widths_chosen_by_operator_type_and_by_pattern() -> None:
     gated = insert_gates(
         prepare(branches()),
         widths_for={"Conv": (4, 8), "w*": (2, 4)},

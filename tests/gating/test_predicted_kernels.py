@@ -1,4 +1,4 @@
-"""Which nodes run in integers, told from the gated graph and true of what onnxruntime runs."""
+"""Kernels predicted from the gated graph are those that onnxruntime runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from onnx_cgmq.writing.write_back import write
 from tests.support.plans import draw_widths, make_plan
 
 NO_KERNEL = "onnxruntime's CPU provider has no integer kernel for"
+AS_SECOND = "but integer kernels take it as the second"
 IMAGE = "float[n, 4, 8, 8] x"
 ROWS = "float[n, 6, 8] x"
 CASES = {
@@ -110,7 +111,10 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
     [
         ("rows", {}),
         ("chain", {"Conv2": "its output 'y' is an output of the model"}),
-        ("weight first", {"MatMul0": "weight 'v' is the first factor"}),
+        (
+            "weight first",
+            {"MatMul0": f"weight 'v' is the first factor, {AS_SECOND}"},
+        ),
         (
             "also an output",
             {"MatMul0": "its output 'y' is also an output of the model"},
@@ -121,37 +125,37 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
         ),
     ],
 )
-def test_reasons(case, reasons) -> None:
+def test_reasons_for_float_kernels(case, reasons) -> None:
     assert _reasons(case) == reasons
 
 
-def test_wide_tensors_are_named() -> None:
+def test_the_reason_names_the_tensor_that_is_too_wide() -> None:
     reasons = _reasons("rows", {"w": 16})
-    text = "weight 'w' has 16 bits, integer kernels take 8"
+    text = "weight 'w' has 16 bits, but integer kernels take at most 8"
     assert reasons == {"MatMul0": text, "MatMul2": text}
     assert _reasons("rows", {"x": 32})["MatMul0"].startswith("activation 'x' has 32 bits")
 
 
-def test_activations_with_many_gates_are_float() -> None:
+def test_nodes_that_read_activations_with_many_gates_are_float() -> None:
     reasons = _reasons("rows", activation_granularity="channel")
-    assert reasons["MatMul0"] == "activation 'x' has a width for each channel"
+    assert reasons["MatMul0"] == "activation 'x' has a width for each channel, not one width"
 
 
-def test_steps_of_channels_need_a_matrix() -> None:
-    reason = "weight 'u' has a step for each channel and 3 dimensions"
+def test_weights_of_rank_3_with_a_step_for_each_channel_are_float() -> None:
+    reason = "weight 'u' has a step for each channel and 3 dimensions, not 2"
     channels = {"granularity": "channel", "activation_granularity": "tensor"}
     assert _reasons("weight of rank 3", **channels) == {"MatMul0": reason}
     assert _reasons("weight of rank 3") == {}
 
 
-def test_what_stays_float_at_any_width_is_known_before_learning() -> None:
+def test_nodes_that_are_float_at_any_width_are_predicted_before_learning() -> None:
     gated = insert_gates(model_of("rows"), keep_float=["w"])
     assert narrowest_widths(gated)["w"] == 32
     choices = predict_kernels(gated, narrowest_widths(gated))
     assert {choice.kernel for choice in choices.values()} == {Kernel.FLOAT}
 
 
-def test_subgraphs_are_float() -> None:
+def test_nodes_in_subgraphs_are_float() -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 10, opset_import: ["": 21]>
         g (float[n, 2] x, bool c) => (float[n, 2] y) <float[2, 2] w = {1, 2, 3, 4}> {
@@ -165,4 +169,4 @@ def test_subgraphs_are_float() -> None:
     gated = insert_gates(model)
     choices = predict_kernels(gated, narrowest_widths(gated))
     reasons = {node.name: choice.reason for node, choice in choices.items()}
-    assert reasons == {"outer": "", "inner": "inside of a subgraph, which has no quantizers"}
+    assert reasons == {"outer": "", "inner": "it is inside a subgraph, which has no quantizers"}

@@ -1,4 +1,4 @@
-"""Quantizer nodes are found by their tensors, with what they are."""
+"""Quantizer nodes and their specs are found by tensor name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_quantizers_are_found_by_tensor_in_graph_order() -> None:
     assert all(node.inputs[0].name == name for name, (node, _) in found.items())
 
 
-def test_a_quantizer_that_lost_its_description_is_an_error() -> None:
+def test_a_quantizer_without_its_spec_is_an_error() -> None:
     gated = insert_gates(mlp())
     node, _ = quantizer_nodes(gated)["x"]
     del node.metadata_props[SPEC_KEY]
@@ -33,7 +33,7 @@ def test_a_quantizer_that_lost_its_description_is_an_error() -> None:
         quantizer_nodes(gated)
 
 
-def test_a_name_that_is_taken_is_refused() -> None:
+def test_an_initializer_whose_name_exists_is_refused() -> None:
     gated = insert_gates(mlp())
     with pytest.raises(ModelError, match=r"'w1\.high'; rename it"):
         add_initializer(gated.graph, "w1.high", np.ones(1, np.float32))

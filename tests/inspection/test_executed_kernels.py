@@ -1,4 +1,4 @@
-"""Kernels in reports: on our own files and on those of others."""
+"""Executed kernels in reports, for our own files and for those of other tools."""
 
 from __future__ import annotations
 
@@ -78,22 +78,25 @@ def foreign(body: str, y: str = "float[n, 4] y") -> onnx.ModelProto:
     return model
 
 
-def test_integer_kernels_of_a_written_model() -> None:
+def test_a_written_model_has_integer_kernels() -> None:
     found = kernels(written(WIDTHS))
     assert found == {"fc0": (Kernel.INTEGER, ""), "fc1": (Kernel.INTEGER, "")}
 
 
-def test_wide_tensors_are_the_reason() -> None:
+def test_the_reason_names_the_tensor_that_is_too_wide() -> None:
     found = kernels(written({**WIDTHS, "w": 16}))
-    assert found["fc0"] == (Kernel.FLOAT, "weight 'w' has 16 bits, integer kernels take 8")
+    assert found["fc0"] == (
+        Kernel.FLOAT,
+        "weight 'w' has 16 bits, but integer kernels take at most 8",
+    )
     assert found["fc1"][0] is Kernel.INTEGER
 
 
-def test_a_float_model_is_float() -> None:
+def test_a_float_model_has_float_kernels() -> None:
     reasons = {reason for kernel, reason in kernels(mlp()).values() if kernel is Kernel.FLOAT}
     assert reasons == {
-        "activation 'x' has 32 bits, integer kernels take 8",
-        "activation 'r' has 32 bits, integer kernels take 8",
+        "activation 'x' has 32 bits, but integer kernels take at most 8",
+        "activation 'r' has 32 bits, but integer kernels take at most 8",
     }
 
 
@@ -113,7 +116,7 @@ def test_a_float_model_is_float() -> None:
         ),
     ],
 )
-def test_files_of_others(body, kernel, reason) -> None:
+def test_kernels_and_reasons_in_files_of_other_tools(body, kernel, reason) -> None:
     shape = "float[4, 4] y" if "MatMul(v, a)" in body else "float[n, 4] y"
     found = kernels(foreign(body, shape))["m"]
     assert found[0] is kernel
@@ -121,15 +124,15 @@ def test_files_of_others(body, kernel, reason) -> None:
     assert bool(found[1]) is bool(reason)
 
 
-def test_16_bit_activations() -> None:
+def test_16_bit_activations_have_float_kernels() -> None:
     body = """e = QuantizeLinear(x, s, u16) f = DequantizeLinear(e, s, u16)
         v = DequantizeLinear(w8, s, zw) [m] h = MatMul(f, v) y = Add(h, a)"""
     kernel, reason = kernels(foreign(body))["m"]
     assert kernel is Kernel.FLOAT
-    assert reason.endswith("has 16 bits, integer kernels take 8")
+    assert reason.endswith("has 16 bits, but integer kernels take at most 8")
 
 
-def test_what_onnxruntime_cannot_load_is_said_and_no_error() -> None:
+def test_a_note_says_that_onnxruntime_cannot_load_the_model() -> None:
     model = foreign("[m] h = MatMul(a, w) y = Identity(h)")
     model.graph.node[-1].domain = "nowhere"
     model.opset_import.append(onnx.helper.make_opsetid("nowhere", 1))
@@ -140,13 +143,13 @@ def test_what_onnxruntime_cannot_load_is_said_and_no_error() -> None:
     assert "can't load the model: " in report.notes[0]
 
 
-def test_not_looked_up_unless_asked_for() -> None:
+def test_kernels_are_not_looked_up_by_default() -> None:
     report = inspect(written(WIDTHS))
     assert {(node.kernel, node.reason) for node in report.nodes} == {(None, "")}
     assert "kernel" not in _text(report)
 
 
-def test_tables_and_json_have_them() -> None:
+def test_kernels_are_in_the_table_and_in_json() -> None:
     report = inspect(written({**WIDTHS, "w": 16}), kernels=True)
     assert "why not integer" in _text(report)
     assert "weight 'w' has 16 bits" in _text(report)

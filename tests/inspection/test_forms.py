@@ -1,4 +1,4 @@
-"""Every form that we write reads back as the plan it was written from."""
+"""inspect() reads from every written form the widths and cost of the plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that onnxruntime's own quantizers write, against how they were made."""
+"""Reports on files of onnxruntime's own quantizers, against how the files were made."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def residual() -> onnx.ModelProto:
     ],
     ids=lambda value: value.name,
 )
-def test_quantize_static(tmp_path, make, per_channel, form, activation, weight) -> None:
+def test_reports_on_files_of_quantize_static(
+    tmp_path, make, per_channel, form, activation, weight
+) -> None:
     model = make()
     quantize_static(
         model,
@@ -111,8 +113,8 @@ def test_quantize_static(tmp_path, make, per_channel, form, activation, weight) 
 
 
 @pytest.mark.parametrize("settings", [{"AddQDQPairToWeight": True}, {"DedicatedQDQPair": True}])
-def test_other_ways_of_qdq(tmp_path, settings) -> None:
-    """Float weights behind QuantizeLinear; a pair of nodes for every reader."""
+def test_reports_on_other_ways_to_write_qdq(tmp_path, settings) -> None:
+    """Weights are float behind QuantizeLinear, or every reader has QDQ of its own."""
     model = residual()
     quantize_static(model, tmp_path / "q.onnx", Reader(model), extra_options=settings)
     report = inspect(tmp_path / "q.onnx")
@@ -122,7 +124,7 @@ def test_other_ways_of_qdq(tmp_path, settings) -> None:
 
 
 @pytest.mark.parametrize("make", [convnet, mlp, residual], ids=lambda make: make.__name__)
-def test_quantize_dynamic(tmp_path, make) -> None:
+def test_reports_on_files_of_quantize_dynamic(tmp_path, make) -> None:
     onnx.save(make(), tmp_path / "m.onnx")
     quantize_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx", weight_type=QuantType.QUInt8)
     report, expected = inspect(tmp_path / "q.onnx"), inspect(make())
@@ -133,7 +135,7 @@ def test_quantize_dynamic(tmp_path, make) -> None:
         assert node.bops == node.macs * widths.get(node.name, 64), node
 
 
-def test_dynamic_lstm(tmp_path) -> None:
+def test_report_on_a_dynamically_quantized_lstm(tmp_path) -> None:
     rng = np.random.default_rng(0)
     weights = {"w": rng.normal(size=(1, 24, 5)), "r": rng.normal(size=(1, 24, 6))}
     graph = helper.make_graph(
@@ -149,13 +151,13 @@ def test_dynamic_lstm(tmp_path) -> None:
     quantize_dynamic(tmp_path / "m.onnx", tmp_path / "q.onnx")
     report = inspect(tmp_path / "q.onnx", {"x": (7, 1, 5)})
     assert [node.macs for node in report.nodes] == [7 * 24 * 5, 7 * 24 * 6]
-    # What comes from inside of the operator counts as float.
+    # The state is a value inside the operator, which counts as float.
     assert [node.bops // node.macs for node in report.nodes] == [64, 256]
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("accuracy", "width"), [(0, 32), (4, 8)])
-def test_weights_in_blocks(bits, accuracy, width) -> None:
+def test_report_on_weights_quantized_in_blocks(bits, accuracy, width) -> None:
     weight = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["y"], name="mac")],
@@ -178,8 +180,8 @@ def test_weights_in_blocks(bits, accuracy, width) -> None:
     assert tensor.stored_bytes == 192 * bits // 8
 
 
-def test_what_onnxruntime_made_of_a_file(tmp_path) -> None:
-    """Its optimized graph has fused operators, and the same cost."""
+def test_reports_on_graphs_that_onnxruntime_optimized(tmp_path) -> None:
+    """The optimized graph has fused operators, and the same cost as the file."""
     import onnxruntime as ort
 
     for make in (convnet, mlp):

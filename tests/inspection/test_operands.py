@@ -36,7 +36,7 @@ W8 = np.arange(-8, 8, dtype=np.int8).reshape(4, 4)
     ],
     ids=lambda node: node.op_type,
 )
-def test_operators_that_read_codes_count_their_types(node) -> None:
+def test_operators_that_read_codes_have_the_widths_of_their_types(node) -> None:
     scalars = {"s": np.float32(0.1), "z": np.uint8(0), "o": np.int8(0)}
     report = inspect(model([node], {"a": ["n", 4]}, w=W8, **scalars))
     assert (report.macs, report.bops) == (16, 16 * 64)

@@ -51,7 +51,7 @@ def float_nodes(step_out="s"):
     ]
 
 
-def test_limits_of_float_nodes_give_widths_per_channel() -> None:
+def test_limits_in_float_nodes_give_widths_per_channel() -> None:
     value = activation(
         float_nodes(),
         s=np.float32([[1, 2]]),
@@ -72,7 +72,7 @@ def test_float_nodes_with_two_steps_are_no_quantizer() -> None:
     assert read_operand(value, {}).widths == 32
 
 
-def test_weight_codes_alone() -> None:
+def test_widths_of_a_weight_with_and_without_a_claim() -> None:
     value = activation(
         [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["y"])],
         w=np.array([[128, 135]], dtype=np.uint8),
@@ -80,7 +80,7 @@ def test_weight_codes_alone() -> None:
         z=np.uint8(128),
     )
     reading = read_operand(value, {})
-    assert reading.widths == 8  # of another tool, perhaps: its type says the width
+    assert reading.widths == 8  # without a claim the type gives the width
     assert reading.stored_bits == 16
     assert read_operand(value, {"y": {"granularity": "tensor"}}).widths == 4
     nested = {"y": {"granularity": "element", "ladder": [0, 2, 4, 8], "grid_width": 8}}

@@ -47,7 +47,7 @@ def written(widths, **config) -> ir.Model:
 WIDTHS = {"x": 8, "w": 4, "b": 8, "r": 2, "v": 8}
 
 
-def test_float_model_is_32_bits() -> None:
+def test_report_of_a_float_model_has_32_bits() -> None:
     report = inspect(mlp())
     assert report.rbop == 1
     assert report.macs == 4 * 6 + 6 * 2
@@ -69,7 +69,7 @@ def test_report_of_a_written_model() -> None:
     assert report.weight_bytes == 12 + 24 + 12
 
 
-def test_ranges_and_shares() -> None:
+def test_report_has_ranges_and_shares_of_tensors() -> None:
     tensors = inspect(written(WIDTHS)).tensors
     low, high = tensors["w"].range
     assert low == -high < 0
@@ -81,7 +81,7 @@ def test_ranges_and_shares() -> None:
     assert inspect(mlp()).tensors["w"].range is None
 
 
-def test_shapes_that_a_file_lacks_are_inferred() -> None:
+def test_shapes_that_the_file_lacks_are_inferred() -> None:
     model = written(WIDTHS)
     for node in model.graph:
         for value in node.outputs:
@@ -116,7 +116,7 @@ def test_float_weights_that_claim_a_grid_must_lie_on_it() -> None:
     assert inspect(model).tensors["w"].counts == {32: 24}
 
 
-def test_damaged_metadata_is_an_error() -> None:
+def test_a_damaged_embedded_plan_is_an_error() -> None:
     model = written(WIDTHS)
     model.metadata_props[PLAN_KEY] = "{"
     with pytest.raises(ModelError, match="damaged"):
@@ -139,7 +139,7 @@ def test_gated_models_and_models_without_macs_are_refused() -> None:
         inspect(helper.make_model(relu, ir_version=10))
 
 
-def test_json_and_table() -> None:
+def test_report_as_json_and_as_table() -> None:
     report = inspect(written(WIDTHS))
     fields = json.loads(report.to_json())
     assert fields["bops"] == report.bops
@@ -154,7 +154,7 @@ def test_json_and_table() -> None:
     assert "80.0%" in text  # of the bit operations
 
 
-def test_pairs_of_widths():
+def test_report_counts_macs_by_pair_of_widths():
     report = inspect(written(WIDTHS))
     assert report.pairs == {(4, 8): 24, (8, 2): 12}
     assert json.loads(report.to_json())["pairs"] == {"4x8": 24, "8x2": 12}

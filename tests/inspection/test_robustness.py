@@ -1,4 +1,4 @@
-"""Odd files: a width is never less than what is known of it, and what is unknown is told."""
+"""Reports on odd files: no width is read too narrow, and a note tells what can't be read."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def clipped(low: str, high: str, zero: str = "u") -> list:
     ]
 
 
-def test_limits_that_are_no_constants_do_not_narrow() -> None:
+def test_limits_that_are_not_constant_do_not_narrow() -> None:
     computed = node("Add", ["most", "most"], ["twice"])
     assert activation_bits([computed, *clipped("u", "twice")]) == 8
 
 
-def test_one_limit_leaves_the_other_end_of_the_type() -> None:
+def test_a_single_limit_leaves_the_other_end_of_the_type() -> None:
     assert activation_bits(clipped("", "most")) == 4
     assert activation_bits(clipped("", "seven", "z"), {"seven": np.int8(7)}) == 8
 
@@ -74,7 +74,7 @@ def test_zero_points_by_channel_never_widen_beyond_the_type() -> None:
     assert inspect(foreign_model(nodes, constants)).bops == 12 * 8 * 32
 
 
-def test_the_type_may_be_an_attribute_or_the_default() -> None:
+def test_the_type_of_codes_may_be_an_attribute_or_the_default() -> None:
     for settings, width in (({}, 8), ({"output_dtype": TensorProto.INT4}, 4)):
         nodes = [
             node("QuantizeLinear", ["x", "s"], ["q"], **settings),
@@ -84,7 +84,7 @@ def test_the_type_may_be_an_attribute_or_the_default() -> None:
 
 
 @pytest.mark.parametrize("bits", [0.0, np.nan, -3.0])
-def test_a_width_that_is_none_counts_as_float(bits) -> None:
+def test_a_width_that_is_not_positive_counts_as_float(bits) -> None:
     nodes = [quant("x", "xq", "b")]
     assert activation_bits(nodes, {"b": np.float32(bits), "z": np.float32(0)}) == 32
 
@@ -94,16 +94,16 @@ def test_widths_that_do_not_fit_their_tensor_count_as_the_widest() -> None:
     assert activation_bits([quant("x", "xq", "b")], {"b": widths, "z": np.float32(0)}) == 6
 
 
-def test_codes_of_an_operator_that_nobody_knows_are_refused_by_name() -> None:
+def test_codes_of_an_unknown_operator_are_refused_by_name() -> None:
     nodes = [
         node("Mystery", ["x"], ["q"], domain="com.example"),
         node("DequantizeLinear", ["q", "s", "z"], ["xq"]),
     ]
-    with pytest.raises(ModelError, match=r"node 'mac' .* rank of 'xq' is unknown"):
+    with pytest.raises(ModelError, match=r"node 'mac' .* rank of its input 'xq' is unknown"):
         activation_bits(nodes)
 
 
-def test_codes_of_a_type_that_is_nowhere_are_told() -> None:
+def test_a_note_names_codes_of_unknown_type() -> None:
     nodes = [
         node("Mystery", ["x"], ["q"], domain="com.example"),
         node("DequantizeLinear", ["q", "s"], ["xq"]),
@@ -118,7 +118,7 @@ def test_codes_of_a_type_that_is_nowhere_are_told() -> None:
     assert operator.startswith("com.example.Mystery (1 node) is not known")
 
 
-def test_tables_of_codes_are_weights_and_their_rows_activations() -> None:
+def test_embedding_tables_of_codes_are_weights_and_their_rows_activations() -> None:
     for nodes in (
         [
             node("Gather", ["t", "x"], ["g"]),
@@ -137,7 +137,7 @@ def test_tables_of_codes_are_weights_and_their_rows_activations() -> None:
         assert report.tensors["e"].role.value == "activation"
 
 
-def test_tables_in_blocks() -> None:
+def test_embedding_tables_quantized_in_blocks() -> None:
     nodes = [
         node("GatherBlockQuantized", ["t", "x", "ts"], ["e"], domain=MICROSOFT, block_size=16),
         node("MatMul", ["e", "v"], ["y"]),
@@ -152,7 +152,7 @@ def test_tables_in_blocks() -> None:
     assert (table.counts, table.stored_bytes) == ({4: 320}, 160)
 
 
-def test_a_weight_without_elements() -> None:
+def test_a_weight_without_elements_costs_nothing() -> None:
     nodes = [node("DequantizeLinear", ["v", "s", "z"], ["vq"]), node("MatMul", ["x", "vq"], ["y"])]
     report = inspect(foreign_model(nodes, {**CONSTANTS, "v": np.ones((4, 0), np.int8)}))
     assert (report.macs, report.bops, report.rbop) == (0, 0, 0)

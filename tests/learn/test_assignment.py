@@ -51,7 +51,7 @@ def test_all_bounds_are_kept_from_any_state(graph, granularity, kinds, shares, t
     for kind, share in zip(kinds, shares, strict=False):
         cost = model.cost(kind)
         least = cost.total(narrowest)
-        bounds.append(Bound(kind, least + int(share * float(cost.whole - least)), kind.value))
+        bounds.append(Bound(kind, least + int(share * float(cost.float_cost - least)), kind.value))
     budget = model.budget(bounds)
     budget.check_feasible()
 

@@ -1,4 +1,4 @@
-"""One pixel is flattened with channels last: the same values, and fast pooling before it."""
+"""Images of one pixel are flattened with channels last: values are equal, pooling is fast."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GLOBAL = "d = DequantizeLinear(q, t, z) g = GlobalAveragePool(d) p = QuantizeLin
 
 
 @pytest.mark.parametrize("flatten", FLATTENED)
-def test_the_values_stay(flatten: str) -> None:
+def test_flattening_with_channels_last_keeps_the_values(flatten: str) -> None:
     model = _model(GLOBAL, flatten)
     before = ir.to_proto(model)
     flatten_channels_last(model.graph)
@@ -67,7 +67,7 @@ def test_onnxruntime_pools_with_channels_last(tmp_path) -> None:
         (GLOBAL.replace("p = QuantizeLinear(g, t, z)", "p = Relu(g)"), "y = Flatten(p)"),  # floats
     ],
 )
-def test_all_else_stays(pool: str, flatten: str) -> None:
+def test_only_images_of_one_uint8_pixel_are_transposed(pool: str, flatten: str) -> None:
     model = _model(pool, flatten)
     flatten_channels_last(model.graph)
     assert "Transpose" not in [node.op_type for node in model.graph]

@@ -10,9 +10,9 @@ from onnx_cgmq.writing.codes import (
     accumulator_codes,
     fits_int32,
     grid_codes,
-    kernel_step,
     may_saturate,
     quantized_values,
+    stored_step,
 )
 
 
@@ -42,7 +42,7 @@ def weight(widths, granularity, high=1.5):
 VALUES = np.array([[-2.0, -0.4, 0.0], [0.3, 1.0, 1.6]], dtype=np.float32)
 
 
-def test_tensor_codes() -> None:
+def test_codes_of_a_weight_with_one_width() -> None:
     spec, plan = weight(2, Granularity.TENSOR)
     grid = grid_codes(spec, plan, VALUES)
     np.testing.assert_array_equal(grid.codes, [[-1, 0, 0], [0, 1, 1]])
@@ -68,9 +68,9 @@ def test_channel_codes_have_a_scale_each() -> None:
 
 def test_pruned_entries_have_the_step_of_the_narrowest_width() -> None:
     spec, plan = weight([[0], [4]], Granularity.CHANNEL, high=[[1.5], [3.0]])
-    np.testing.assert_allclose(kernel_step(spec, plan), [[1.0], [0.4]])
+    np.testing.assert_allclose(stored_step(spec, plan), [[1.0], [0.4]])
     spec, plan = weight(np.zeros((2, 3), dtype=int), Granularity.ELEMENT)
-    assert kernel_step(spec, plan) == 1
+    assert stored_step(spec, plan) == 1
     assert not grid_codes(spec, plan, VALUES).codes.any()
 
 
@@ -106,5 +106,5 @@ def test_accumulator_codes_and_whether_they_fit() -> None:
         ([127, 127], 0, False),
     ],
 )
-def test_saturation(codes, activation, expected) -> None:
+def test_which_codes_may_saturate_int16(codes, activation, expected) -> None:
     assert may_saturate(np.array(codes), activation) is expected

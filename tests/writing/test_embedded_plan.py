@@ -1,4 +1,4 @@
-"""The plan inside a file: what goes in comes out, short or packed."""
+"""An embedded plan is read back as it was written, compressed or not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.toys import convnet
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("above", [0, 1 << 20])
-def test_what_is_embedded_is_read_back(granularity, above, monkeypatch) -> None:
+def test_an_embedded_plan_is_read_back(granularity, above, monkeypatch) -> None:
     monkeypatch.setattr(embedded_plan, "_PACK_ABOVE", above)
     gated = insert_gates(convnet(), granularity=granularity, activation_granularity="tensor")
     plan = make_plan(gated)

@@ -31,7 +31,9 @@ def quantizer(written: ir.Model, name: str) -> ir.Node:
 
 @pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize(("widths", "form"), [((2, 4, 8), "qonnx"), ((2, 4, 8, 16, 32), "ort")])
-def test_outputs_and_cost_are_those_of_the_gated_model(weights, activations, widths, form) -> None:
+def test_outputs_and_cost_equal_those_of_the_gated_model(
+    weights, activations, widths, form
+) -> None:
     model, plan = mixed(weights, activations, widths, form)
     written = write_back(model, plan, form="native")
     proto = ir.to_proto(written)
@@ -49,7 +51,7 @@ def test_outputs_and_cost_are_those_of_the_gated_model(weights, activations, wid
     assert report.weight_bytes == plan.cost.weight_bytes
 
 
-def test_types_are_those_of_the_widths() -> None:
+def test_tensors_have_the_types_of_their_widths() -> None:
     model = gated()
     widths = {"x": 8, "w0": 4, "p0": 2, "w1": 2, "f": 4, "v0": 8, "hr": 16, "v1": 32}
     written = write_back(model, plan_of(model, **widths), form="native", compact=False)
@@ -82,7 +84,7 @@ def test_opset_is_raised_to_what_the_types_need(width, opset, monkeypatch) -> No
     np.testing.assert_allclose(run(written, x, False), run(model, x, False), rtol=0, atol=1e-6)
 
 
-def test_one_width_with_a_range_for_each_channel_of_an_activation() -> None:
+def test_activation_with_one_width_and_a_range_for_each_channel() -> None:
     model = gated(granularity="channel")
     quantizers = quantizer_nodes(model).items()
     plan = make_plan(model, {name: np.full(spec.gate_shape, 4) for name, (_, spec) in quantizers})
@@ -96,7 +98,7 @@ def test_one_width_with_a_range_for_each_channel_of_an_activation() -> None:
     np.testing.assert_allclose(run(written, x, False), run(model, x, False), rtol=0, atol=1e-6)
 
 
-def test_widths_that_differ_by_channel_of_an_activation_are_float_nodes() -> None:
+def test_activation_whose_channels_differ_in_width_is_written_in_float_nodes() -> None:
     model = gated(granularity="channel")
     widths = {n: np.full(s.gate_shape, 4) for n, (_, s) in quantizer_nodes(model).items()}
     widths["p0"].reshape(-1)[0] = 2
@@ -114,7 +116,9 @@ def test_widths_that_differ_by_channel_of_an_activation_are_float_nodes() -> Non
     reduced=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-def test_random_plans(granularity, activations, ranges, reduced, seed) -> None:
+def test_random_plans_written_equal_the_gated_model(
+    granularity, activations, ranges, reduced, seed
+) -> None:
     layers = [(6, 3, 2, 1, 1, False), (4, 2, 1, 0, 2, True)]
     model = insert_gates(
         network(np.random.default_rng(seed), layers),

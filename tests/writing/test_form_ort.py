@@ -56,7 +56,7 @@ def test_written_file_equals_the_gated_model(weights, activations, widths) -> No
     assert report.weight_bytes == plan.cost.weight_bytes
 
 
-def test_integer_kernels_and_true_size(tmp_path) -> None:
+def test_onnxruntime_runs_integer_kernels_and_weights_have_their_true_size(tmp_path) -> None:
     model = gated()
     widths = {"x": 8, "w0": 8, "p0": 4, "w1": 2, "f": 2, "v0": 4, "hr": 8, "v1": 2}
     names = quantizer_nodes(model)
@@ -71,8 +71,8 @@ def test_integer_kernels_and_true_size(tmp_path) -> None:
     assert len(proto.SerializeToString()) <= 1.1 * plan.cost.weight_bytes + 20_000
 
 
-def test_differing_activation_codes_with_optimizations() -> None:
-    """Rounding of float sums differs between kernels: a few codes move by one, none further."""
+def test_few_activation_codes_differ_with_optimizations() -> None:
+    """Kernels round float sums differently, so a few codes differ by one, and none by more."""
     model = gated()
     plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
     written = write_back(model, plan, compact=False)
@@ -99,7 +99,7 @@ def test_differing_activation_codes_with_optimizations() -> None:
 
 
 def test_codes_that_could_saturate_are_unsigned() -> None:
-    """Largest codes everywhere: kernels that add products in INT16 would be far off."""
+    """With the largest codes everywhere, kernels that add products in INT16 would be far off."""
     model = gated()
     for name, (node, spec) in quantizer_nodes(model).items():
         if spec.role is Role.WEIGHT and name in ("w0", "v1"):
@@ -117,7 +117,7 @@ def test_codes_that_could_saturate_are_unsigned() -> None:
 
 @pytest.mark.parametrize("widths", [{"w0": 32}, {"w1": 16}, {"p0": 16}, {"v0": 32}, {"v1": 16}])
 def test_onnxruntime_does_not_quantize_what_the_plan_keeps_wide(widths) -> None:
-    """A float weight beside an 8-bit activation is fair game to onnxruntime's optimizer."""
+    """onnxruntime's optimizer may quantize a float weight that meets an 8-bit activation."""
     model = gated()
     names = quantizer_nodes(model)
     plan = make_plan(model, {name: np.array(widths.get(name, 8)) for name in names})
@@ -129,7 +129,7 @@ def test_onnxruntime_does_not_quantize_what_the_plan_keeps_wide(widths) -> None:
 
 @pytest.mark.parametrize("width", [2, 4, 8])
 def test_symmetric_activations_are_unsigned_codes(width) -> None:
-    """Gates that were made for QONNX have no zero points; UINT8 kernels take one in the middle."""
+    """Gated models made for QONNX have no zero points; in UINT8 the zero point is 128."""
     model = gated(form="qonnx")
     names = quantizer_nodes(model)
     assert names["x"][1].form.is_symmetric
@@ -147,7 +147,7 @@ def test_symmetric_activations_are_unsigned_codes(width) -> None:
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_random_graphs_and_plans(data) -> None:
+def test_random_graphs_and_plans_written_equal_the_gated_model(data) -> None:
     layer = st.tuples(
         st.sampled_from([4, 6]),
         st.integers(1, 3),
@@ -184,7 +184,7 @@ def test_gated_model_is_not_changed() -> None:
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
-def test_values_of_the_plan_win() -> None:
+def test_values_of_the_plan_win_over_those_of_the_model() -> None:
     model = gated()
     set_widths(model, {name: np.array(32) for name in quantizer_nodes(model)})
     plan = make_plan(model)
@@ -206,7 +206,7 @@ def test_plan_of_another_model_is_refused() -> None:
         write_back(gated(granularity="element"), plan)
 
 
-def test_notes_of_exporters_are_left_out_and_those_of_the_model_stay():
+def test_metadata_of_the_model_stays_and_that_of_nodes_does_not():
     model = network(np.random.default_rng(0), LAYERS)
     for node in model.graph.node:
         node.doc_string = "a stack trace"
@@ -222,7 +222,7 @@ def test_notes_of_exporters_are_left_out_and_those_of_the_model_stay():
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
 @pytest.mark.parametrize("weight_ranges", ["tensor", "channel"])
 def test_exact_steps_give_the_same_bits_in_every_kernel(granularity, weight_ranges) -> None:
-    """Float kernels without optimizations, integer kernels with them, and the mirror."""
+    """Compares float kernels (no optimizations), integer kernels (optimized) and the mirror."""
     model = gated(
         granularity=granularity,
         activation_granularity="tensor",

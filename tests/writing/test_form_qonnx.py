@@ -40,8 +40,10 @@ def plan_of(model: ir.Model, **widths: int):
 
 @pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
 @pytest.mark.parametrize(("widths", "form"), [((2, 4, 8), "qonnx"), ((2, 4, 8, 16, 32), "ort")])
-def test_outputs_are_those_of_the_gated_model(weights, activations, widths, form) -> None:
-    """Also for plans with zero points, which were made for another form."""
+def test_outputs_and_cost_equal_those_of_the_gated_model(
+    weights, activations, widths, form
+) -> None:
+    """Plans with zero points, which were made for another form, are written too."""
     model, plan = mixed(weights, activations, widths, form)
     written = write_back(model, plan, form="qonnx")
     assert not written.functions
@@ -61,7 +63,7 @@ def test_outputs_are_those_of_the_gated_model(weights, activations, widths, form
     assert report.weight_bytes == plan.cost.weight_bytes
 
 
-def test_weights_and_activations_say_their_width() -> None:
+def test_quant_nodes_have_the_widths_of_the_plan() -> None:
     model = gated(form="qonnx")
     widths = {"x": 8, "w0": 4, "p0": 2, "w1": 2, "f": 4, "v0": 8, "hr": 16, "v1": 32}
     written = write_back(model, plan_of(model, **widths), form="qonnx")
@@ -77,7 +79,7 @@ def test_weights_and_activations_say_their_width() -> None:
 
 
 def test_weights_lie_on_their_grid() -> None:
-    """So that FINN, which drops the node of a folded weight, keeps the values."""
+    """FINN drops the ``Quant`` of a constant weight, so the values must be on the grid already."""
     model = gated(granularity="channel", activation_granularity="tensor", form="qonnx")
     plan = make_plan(model, draw_widths(model, np.random.default_rng(0)))
     written = write_back(model, plan, form="qonnx")
@@ -88,7 +90,7 @@ def test_weights_lie_on_their_grid() -> None:
     np.testing.assert_array_equal(np.round(values / scale) * scale, values)
 
 
-def test_one_width_with_a_range_for_each_channel_of_an_activation() -> None:
+def test_activation_with_one_width_and_a_range_for_each_channel() -> None:
     model = gated(granularity="channel", form="qonnx")
     plan = make_plan(
         model,
@@ -105,7 +107,7 @@ def test_one_width_with_a_range_for_each_channel_of_an_activation() -> None:
     [(0.0, 0, 4), (-8 / 7, 1, 4), (-0.3, 1, 5)],
     ids=["no negative code", "half of the codes", "any zero point"],
 )
-def test_affine_grids(low, signed, bits) -> None:
+def test_quant_nodes_of_affine_grids(low, signed, bits) -> None:
     model = gated()
     node, spec = quantizer_nodes(model)["x"]
     assert spec.form is GridForm.AFFINE
@@ -125,7 +127,7 @@ def test_affine_grids(low, signed, bits) -> None:
     np.testing.assert_allclose(run(runnable, x, False), run(model, x, False), rtol=0, atol=1e-6)
 
 
-def test_bias_holds_what_the_accumulator_adds() -> None:
+def test_bias_has_the_values_that_the_accumulator_adds() -> None:
     model = gated(form="qonnx")
     plan = plan_of(model)
     written = write_back(model, plan, form="qonnx")
@@ -134,7 +136,7 @@ def test_bias_holds_what_the_accumulator_adds() -> None:
     np.testing.assert_array_equal(np.round(bias / step).astype(np.float32) * step, bias)
 
 
-def test_convolutions_say_their_kernel() -> None:
+def test_convolutions_have_a_kernel_shape() -> None:
     """QONNX reads ``kernel_shape``, which ONNX lets a model leave out."""
 
     def kernel_shapes(model: ir.Model) -> list:
@@ -156,7 +158,9 @@ def test_convolutions_say_their_kernel() -> None:
     exact=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-def test_random_plans(granularity, activations, reduced, exact, seed) -> None:
+def test_random_plans_written_equal_the_gated_model(
+    granularity, activations, reduced, exact, seed
+) -> None:
     layers = [(6, 3, 2, 1, 1, False), (4, 2, 1, 0, 2, True)]
     model = insert_gates(
         network(np.random.default_rng(seed), layers),

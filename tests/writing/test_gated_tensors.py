@@ -27,7 +27,7 @@ def tensor(tensors: GatedTensors, name: str):
     return next(tensor for tensor in tensors.of_role(*Role) if tensor.name == name)
 
 
-def test_tensors_by_role_and_by_value() -> None:
+def test_tensors_are_found_by_role_and_by_value() -> None:
     tensors = tensors_of()
     assert [weight.name for weight in tensors.of_role(Role.WEIGHT)] == ["w0", "w1", "v0", "v1"]
     weight = tensor(tensors, "w0")
@@ -36,7 +36,7 @@ def test_tensors_by_role_and_by_value() -> None:
     assert tensors.of(None) is None
 
 
-def test_values_of_the_plan_go_before_those_of_the_model() -> None:
+def test_values_of_the_plan_win_over_those_of_the_model() -> None:
     tensors = tensors_of()
     bias = tensor(tensors, "b0")
     for own in (np.ones(8, np.float32), None):
@@ -57,7 +57,7 @@ def test_codes_and_floats_of_a_weight() -> None:
     np.testing.assert_array_equal(written.const_value.numpy(), wide.source.const_value.numpy())
 
 
-def test_accumulators_step_is_the_product_of_both() -> None:
+def test_step_of_an_accumulator_is_the_product_of_both_steps() -> None:
     tensors = tensors_of(x=8, w0=4, w1=16)
     accumulators = [node for node in tensors.graph if node.op_type == ACCUMULATOR_OP]
     steps = [tensors.accumulator_step(node) for node in accumulators]

@@ -1,4 +1,4 @@
-"""HardSigmoid between codes is an integer Add with the same codes, or stays."""
+"""HardSigmoid between codes becomes an integer Add with the same codes, or stays."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _codes(model, optimize=False) -> np.ndarray:
     beta=st.floats(-0.5, 1.5),
     out_step=st.floats(0.5 / 255, 2 / 255),
 )
-def test_the_codes_stay_the_same(step, zero_point, alpha, beta, out_step) -> None:
+def test_hard_sigmoid_as_add_makes_the_same_codes(step, zero_point, alpha, beta, out_step) -> None:
     proto = _model(step, zero_point, alpha, beta, out_step)
     np.testing.assert_array_equal(_codes(_written(proto)), _codes(proto))
 
@@ -63,7 +63,7 @@ def test_the_codes_stay_the_same(step, zero_point, alpha, beta, out_step) -> Non
 @pytest.mark.parametrize(
     ("out_step", "kernels"), [(1 / 255, ["QLinearAdd"]), (1 / 200, ["QLinearAdd", "Clip"])]
 )
-def test_onnxruntime_adds_integers(out_step, kernels, tmp_path) -> None:
+def test_onnxruntime_runs_the_add_in_integers(out_step, kernels, tmp_path) -> None:
     proto = _model(0.05, 100, 1 / 6, 0.5, out_step)
     written = _written(proto)
     assert optimized_operators(written, tmp_path) == kernels
@@ -81,5 +81,5 @@ def test_onnxruntime_adds_integers(out_step, kernels, tmp_path) -> None:
         _model(0.05, 100, 0.2, 0.5, 1 / 255, "q = QuantizeLinear(h, t, z) y = Identity(h)"),
     ],
 )
-def test_what_is_not_such_an_add_stays(model) -> None:
+def test_hard_sigmoid_stays_where_an_add_would_differ(model) -> None:
     assert "HardSigmoid" in [node.op_type for node in _written(model).graph]

@@ -52,7 +52,7 @@ FACTORS = np.ones(4, np.float32)
     ],
     ids=lambda value: value.graph[0].op_type if isinstance(value, ir.Model) else str(value),
 )
-def test_as_low_as_the_meaning_stays(model, opset) -> None:
+def test_opset_is_lowered_as_far_as_the_node_keeps_its_meaning(model, opset) -> None:
     x = {"x": X.astype(model.graph.inputs[0].dtype.numpy())}
     (before,) = open_session(model, optimize=False).run(None, x)
     lower_opset(model)
@@ -63,7 +63,7 @@ def test_as_low_as_the_meaning_stays(model, opset) -> None:
     np.testing.assert_array_equal(after, before)
 
 
-def test_the_highest_of_all_nodes_counts() -> None:
+def test_the_node_that_needs_the_highest_opset_decides() -> None:
     model = model_of("Relu")
     reduced = ir.node("ReduceMean", [model.graph.outputs[0]])
     model.graph.append(reduced)
@@ -71,7 +71,7 @@ def test_the_highest_of_all_nodes_counts() -> None:
     assert model.graph.opset_imports[""] == 18
 
 
-def test_an_old_model_stays() -> None:
+def test_an_opset_below_the_oldest_is_kept() -> None:
     model = model_of("Relu")
     model.graph.opset_imports[""] = 11
     lower_opset(model)

@@ -22,7 +22,7 @@ def narrowest(width: int, opset: int, runtime: Runtime = NEW) -> ir.DataType:
         ("1.24.1", ["INT2", "INT4", "INT8"]),
     ],
 )
-def test_weights_have_the_types_of_the_oldest_runtime(version, types, monkeypatch) -> None:
+def test_weights_have_types_that_the_oldest_runtime_loads(version, types, monkeypatch) -> None:
     monkeypatch.setattr(storage, "folds_cast_of", lambda data_type: True)
     runtime = Runtime(Version(version))
     assert [narrowest(width, 25, runtime).name for width in (2, 4, 8)] == types

@@ -10,12 +10,12 @@ from tests.support.plans import make_plan
 from tests.support.toys import mlp
 
 
-def test_a_form_that_is_not_there_is_refused() -> None:
+def test_an_unknown_form_is_refused() -> None:
     gated = insert_gates(mlp())
     with pytest.raises(ConfigError, match="choose one of ort, native, qonnx"):
         write_back(gated, make_plan(gated), form="tflite")
 
 
-def test_ort_is_the_default() -> None:
+def test_form_ort_is_the_default() -> None:
     gated = insert_gates(mlp())
     assert written_form(write_back(gated, make_plan(gated))) is Form.ORT

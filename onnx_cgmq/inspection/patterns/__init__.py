@@ -1,4 +1,4 @@
-"""Ways to write a quantizer: one file for each, found by :func:`find_grid`."""
+"""Recognizes the ways in which tools write quantizers: one file for each way."""
 
 from onnx_cgmq.inspection.patterns.dispatch import find_grid
 

@@ -1,4 +1,4 @@
-"""Integer codes: their type gives the width, or limits on their way that are narrower."""
+"""Reads the width of integer codes from their type, and from limits if these are narrower."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx_cgmq.graph.operators import moves_codes
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, range_bits, scalar
 
 QUANTIZE_DOMAINS = ("", "ai.onnx", "com.microsoft")
-"""Domains of QuantizeLinear and DequantizeLinear: onnxruntime has its own for 4 and 16 bits."""
+"""Domains of QuantizeLinear and DequantizeLinear; onnxruntime has its own for 4 and 16 bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +20,11 @@ class Codes:
     """Integer codes, and where they come from.
 
     Attributes:
-        low: Smallest code possible.
-        high: Largest code possible.
-        source: What QuantizeLinear reads, or the initializer; ``None`` for the codes of others.
-        constant: Whether they are fixed by the file.
+        low: The smallest code that is possible.
+        high: The largest code that is possible.
+        source: The value that QuantizeLinear reads, or the initializer that holds the codes;
+            ``None`` if another operator makes them.
+        constant: Whether the file fixes the codes.
     """
 
     low: int
@@ -33,19 +34,19 @@ class Codes:
 
 
 def codes_grid(value: ir.Value, zero_points: tuple[int, int] | None = (0, 0)) -> Grid:
-    """The grid of codes as an operator reads them.
+    """Finds the grid of codes, as an operator reads them.
 
     Args:
         value: The codes.
-        zero_points: Smallest and largest of what is subtracted from them; ``None`` if unknown, and
-            then limits say nothing.
+        zero_points: The smallest and the largest zero point of the codes. ``None`` if they are
+            unknown, so that limits of the codes say nothing about the width.
     """
     dtype = code_type(value)
     if dtype is None:
         note = f"the type of the codes {value.name!r} is unknown"
         return Grid(scalar(32), None, is_stored(value), ir.DataType.UNDEFINED, note=note)
     if not dtype.is_integer():  # floats of 8 bits and fewer
-        return Grid(scalar(dtype.bitwidth), _top(value), is_stored(value), dtype)
+        return Grid(scalar(dtype.bitwidth), _initializer_above(value), is_stored(value), dtype)
     codes = _codes(value, dtype)
     bits = int(dtype.bitwidth)
     if zero_points is not None:
@@ -54,7 +55,7 @@ def codes_grid(value: ir.Value, zero_points: tuple[int, int] | None = (0, 0)) ->
 
 
 def code_type(value: ir.Value) -> ir.DataType | None:
-    """Type of codes; of what quantizes them if the file does not tell."""
+    """Finds the type of codes: from the file, or else from the nodes that make them."""
     if value.const_value is not None:
         return value.const_value.dtype
     if value.dtype is not None and value.dtype is not ir.DataType.UNDEFINED:
@@ -75,11 +76,12 @@ def code_type(value: ir.Value) -> ir.DataType | None:
 
 
 def is_quantize(node: ir.Node) -> bool:
-    """Whether a node is QuantizeLinear."""
+    """Says whether a node is QuantizeLinear."""
     return node.op_type == "QuantizeLinear" and node.domain in QUANTIZE_DOMAINS
 
 
 def _codes(value: ir.Value, dtype: ir.DataType) -> Codes:
+    """Finds which codes are possible, from the nodes that make a value of a type."""
     low, high = _type_range(dtype)
     node = value.producer()
     if node is None or not node.inputs or node.inputs[0] is None:
@@ -107,7 +109,7 @@ def _codes(value: ir.Value, dtype: ir.DataType) -> Codes:
 
 
 def _limits(node: ir.Node) -> tuple[int, int]:
-    """Ends of a Clip of integers; those that are no constants don't limit anything."""
+    """Returns the ends of a Clip of integers; an end that is no constant limits nothing."""
     ends = [-(2**63), 2**63]
     for index, value in enumerate(node.inputs[1:3]):
         end = constant_value(value)
@@ -117,14 +119,15 @@ def _limits(node: ir.Node) -> tuple[int, int]:
 
 
 def _type_range(dtype: ir.DataType) -> tuple[int, int]:
+    """Returns the smallest and the largest number of an integer type."""
     bits = dtype.bitwidth
     if dtype.name.startswith("U"):
         return 0, 2**bits - 1
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
 
-def _top(value: ir.Value) -> ir.Value | None:
-    """The initializer that codes are made of by Cast, Clip and operators that move them."""
+def _initializer_above(value: ir.Value) -> ir.Value | None:
+    """Returns the initializer of which Cast, Clip and movers make codes, if there is one."""
     node = value.producer()
     while node is not None and (standard_op(node) in ("Cast", "Clip") or moves_codes(node)):
         if node.inputs[0] is None:

@@ -1,4 +1,4 @@
-"""Finds the quantizer of a value, whoever wrote it."""
+"""Finds the quantizer of a value, whichever tool wrote it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import onnx_ir as ir
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import keeps_grid
 from onnx_cgmq.inspection.patterns.codes import codes_grid
-from onnx_cgmq.inspection.patterns.float_nodes import rounded
+from onnx_cgmq.inspection.patterns.float_nodes import rounded_in_float_nodes
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, scalar
-from onnx_cgmq.inspection.patterns.qdq import dequantized, stepped
+from onnx_cgmq.inspection.patterns.qdq import cast_and_multiply, dequantize_linear
 from onnx_cgmq.inspection.patterns.quant_nodes import clipped_quant, quant_node
 
 _PATTERNS: Final[tuple[Callable[[ir.Node], Grid | None], ...]] = (
-    dequantized,
+    dequantize_linear,
     quant_node,
     clipped_quant,
-    stepped,
-    rounded,
+    cast_and_multiply,
+    rounded_in_float_nodes,
 )
 
 
 def find_grid(value: ir.Value) -> Grid | None:
-    """The grid that a value lies on, or ``None`` for a float value.
+    """Finds the grid that a value lies on; ``None`` for a float value.
 
-    Looked for are quantizers right above the value, and above operators that keep every value on
-    its grid: those that move or select elements, Relu, padding with zeros, Concat.
+    The quantizer is right above the value, or above operators that keep every value on its grid:
+    movers, Relu, padding with zeros, and Concat.
     """
     dtype = value.dtype if value.const_value is None else value.const_value.dtype
     if dtype is not None and dtype.is_integer():
@@ -42,11 +42,14 @@ def find_grid(value: ir.Value) -> Grid | None:
         grid = pattern(node)
         if grid is not None:
             return grid
-    return _through(node)
+    return _grid_from_above(node)
 
 
-def _through(node: ir.Node) -> Grid | None:
-    """The grid of what a node reads, if what it makes is on the same one."""
+def _grid_from_above(node: ir.Node) -> Grid | None:
+    """Finds the grid of what a node reads, if its output lies on the same grid.
+
+    The output of Concat has the widest grid of its inputs, and none if an input is float.
+    """
     if not node.inputs or node.inputs[0] is None:
         return None
     if standard_op(node) == "Concat":
@@ -68,4 +71,5 @@ def _through(node: ir.Node) -> Grid | None:
 
 
 def _widest(grid: Grid) -> int:
+    """Returns the widest width of a grid."""
     return int(np.max(grid.widths, initial=0))

@@ -1,4 +1,4 @@
-"""Quantizers written in float nodes, as for activations of float kernels."""
+"""Recognizes quantizers that are written in float nodes, such as those of wide activations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored
 
 
-def rounded(node: ir.Node) -> Grid | None:
-    """The grid of ``[Where <-] Mul <- Min <- Max <- Round <- Div`` with constants.
+def rounded_in_float_nodes(node: ir.Node) -> Grid | None:
+    """Finds the grid of ``[Where <-] Mul <- Min <- Max <- Round <- Div`` with constants.
 
-    The step of ``Div`` and ``Mul`` must be the same, else the values are on no grid.
+    Returns:
+        The grid, or ``None`` if the nodes are not these, or if ``Div`` and ``Mul`` have different
+        steps, so that the values are on no grid.
     """
     top: ir.Node | None = node
     passes: npt.NDArray[Any] | None = None
@@ -54,7 +56,7 @@ def rounded(node: ir.Node) -> Grid | None:
 
 
 def _span_widths(span: npt.NDArray[Any]) -> IntArray:
-    """Bits of grids with ``span + 1`` codes; 32 for spans that are no whole numbers."""
+    """Returns the widths of grids with ``span + 1`` codes; 32 for spans that are not whole."""
     exact = np.asarray(span, dtype=np.float64)
     whole = (exact >= 0) & (exact < 2.0**24) & (exact == np.floor(exact))
     bits = np.ceil(np.log2(np.where(whole, exact, 0.0) + 1)).astype(np.int64)

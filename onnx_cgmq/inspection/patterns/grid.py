@@ -1,4 +1,4 @@
-"""The grid that a value lies on, as the nodes above it show it."""
+"""Grid: what the nodes above a value show about the grid that it lies on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What a quantizer of any form says about the values it makes.
+    """What a quantizer says about the values that it makes, however it is written.
 
     Attributes:
-        widths: Bits, int64; broadcasts to the value.
-        source: What is quantized: a float tensor, or the integers that a file stores; ``None`` if
-            codes have neither.
-        constant: Whether the values are fixed by the file, as those of a weight are.
-        stored: Type of the codes in the file (``FLOAT`` if float nodes hold them).
-        codes: Computes the symmetric codes of a constant, int64, where the file has them.
-        note: Why a width can't be told (it counts as 32 bits then), or empty.
+        widths: Widths, int64, in a shape that broadcasts to the value's.
+        source: The float tensor that is quantized, or the initializer that holds the codes;
+            ``None`` if there is neither.
+        constant: Whether the file fixes the values, as those of a weight.
+        stored: Type of the codes in the file; ``FLOAT`` if floats hold them.
+        codes: Computes the codes of a constant, less the zero point, int64; ``None`` if the file
+            does not have them.
+        note: Why the width can't be read, so that it counts as 32 bits; or empty.
     """
 
     widths: IntArray
@@ -37,20 +38,20 @@ class Grid:
 
 
 def scalar(width: int) -> IntArray:
-    """One width for a whole tensor; more than 32 bits count as 32."""
+    """Makes widths of one width for a whole tensor; more than 32 bits count as 32."""
     return np.array(min(width, FLOAT_BITS), dtype=np.int64)
 
 
 def range_bits(low: int, high: int) -> int:
-    """Bits of the narrowest grid that has the codes ``low .. high`` and zero.
+    """Returns the width of the narrowest grid that has the codes ``low .. high`` and zero.
 
     Args:
-        low: Smallest code, less the zero point.
-        high: Largest code, less the zero point.
+        low: The smallest code, less the zero point.
+        high: The largest code, less the zero point.
     """
     return (max(high, 0) - min(low, 0)).bit_length()
 
 
 def is_stored(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer."""
+    """Says whether a value is an initializer."""
     return value is not None and value.const_value is not None

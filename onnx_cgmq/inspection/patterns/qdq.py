@@ -1,4 +1,4 @@
-"""Integer codes made float: DequantizeLinear, and ``Cast`` with ``Mul`` by a constant step."""
+"""Recognizes integer codes that become floats: by DequantizeLinear, or by ``Cast`` and ``Mul``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from onnx_cgmq.inspection.patterns.codes import QUANTIZE_DOMAINS, code_type, cod
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray
 
 
-def dequantized(node: ir.Node) -> Grid | None:
-    """The grid of what DequantizeLinear makes.
+def dequantize_linear(node: ir.Node) -> Grid | None:
+    """Finds the grid of the output of DequantizeLinear; ``None`` for any other node.
 
-    Its codes may be those of an integer initializer, of QuantizeLinear (of an activation, or of a
-    float initializer), or of an operator that computes with codes; ``Clip``, ``Cast`` and operators
-    that move codes may stand between (QCDQ).
+    Its codes may come from an integer initializer, from QuantizeLinear (of an activation, or of a
+    float initializer), or from an operator that computes with codes. ``Clip``, ``Cast`` and movers
+    may lie in between (QCDQ).
     """
     if node.op_type != "DequantizeLinear" or node.domain not in QUANTIZE_DOMAINS:
         return None
@@ -28,13 +28,14 @@ def dequantized(node: ir.Node) -> Grid | None:
     if codes is None:
         return None
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    return _with_codes(codes, zero_point, _axis(node))
+    return _grid_of_codes(codes, zero_point, _axis(node))
 
 
-def stepped(node: ir.Node) -> Grid | None:
-    """The grid of ``Mul <- [Sub | Relu] <- Cast <- codes`` with a constant step and zero point.
+def cast_and_multiply(node: ir.Node) -> Grid | None:
+    """Finds the grid of ``Mul <- [Sub | Relu] <- Cast <- codes``; ``None`` for any other node.
 
-    So are weights and activations of float kernels written.
+    Step and zero point must be constant. The form ``ort`` writes weights and activations of float
+    kernels in this way.
     """
     if standard_op(node) != "Mul":
         return None
@@ -45,12 +46,16 @@ def stepped(node: ir.Node) -> Grid | None:
         codes = cast.inputs[0]
         dtype = code_type(codes) if codes is not None else None
         if codes is not None and dtype is not None and dtype.is_integer():
-            return _with_codes(codes, offset, 0)
+            return _grid_of_codes(codes, offset, 0)
     return None
 
 
 def _before_offset(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | None]:
-    """The node that makes a value, before an offset (Relu: none) is taken from it; the offset."""
+    """Looks through the Sub of an offset, or a Relu, that makes a value.
+
+    Returns:
+        The node above it, and the offset, or ``None`` where there is none.
+    """
     node = value.producer() if value is not None else None
     if node is None or standard_op(node) not in ("Sub", "Relu") or node.inputs[0] is None:
         return node, None
@@ -60,13 +65,20 @@ def _before_offset(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | N
     return node.inputs[0].producer(), offset
 
 
-def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid:
+def _grid_of_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid:
+    """Finds the grid of codes with a zero point.
+
+    Args:
+        codes: The codes.
+        zero_point: The zero point, or ``None`` for 0.
+        axis: The axis along which the zero point varies, if it does.
+    """
     zero = constant_value(zero_point)
-    grid = codes_grid(codes, _ends(zero) if zero_point is not None else (0, 0))
+    grid = codes_grid(codes, _zero_point_ends(zero) if zero_point is not None else (0, 0))
     if not grid.constant or (zero_point is not None and zero is None):
         return grid
 
-    def centred() -> IntArray:
+    def compute_codes() -> IntArray:
         stored = constant_value(codes)
         if stored is None:
             raise ValueError("not computed")
@@ -80,10 +92,11 @@ def _with_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> Grid
         return np.asarray(values - zeros)
 
     known = constant_value(codes) is not None and (zero is None or zero.ndim < 2)
-    return replace(grid, codes=centred) if known else grid
+    return replace(grid, codes=compute_codes) if known else grid
 
 
-def _ends(zero: npt.NDArray[Any] | None) -> tuple[int, int] | None:
+def _zero_point_ends(zero: npt.NDArray[Any] | None) -> tuple[int, int] | None:
+    """Returns the smallest and the largest zero point; ``None`` if they are unknown."""
     if zero is None or not zero.size:
         return None
     points = zero.astype(np.int64)

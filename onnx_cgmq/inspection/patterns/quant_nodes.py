@@ -1,7 +1,7 @@
-"""Quantizers of QONNX: ``Quant``, ``BipolarQuant``, ``Trunc``, ``FloatQuant``.
+"""Recognizes quantizers of QONNX: ``Quant``, ``BipolarQuant``, ``Trunc`` and ``FloatQuant``.
 
-The standard says ``y = (clip(round(x / scale + zero_point)) - zero_point) * scale``, at a width
-that is an input (https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops).
+``Quant`` computes ``y = (clip(round(x / scale + zero_point)) - zero_point) * scale``. Its width is
+an input (https://github.com/fastmachinelearning/qonnx/tree/main/docs/qonnx-custom-ops).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, range_bits, scalar
 
 _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
-"""Index of the input that is the width of the output."""
+"""Index of the input that holds the width of the output, by operator."""
 
 
 def quant_node(node: ir.Node) -> Grid | None:
-    """The grid of what a quantizer of QONNX, Brevitas or FINN makes."""
+    """Finds the grid of a quantizer of QONNX, Brevitas or FINN; ``None`` for any other node."""
     if node.domain not in QUANT_DOMAINS or not node.inputs:
         return None
     source = node.inputs[0]
@@ -37,7 +37,10 @@ def quant_node(node: ir.Node) -> Grid | None:
 
 
 def clipped_quant(node: ir.Node) -> Grid | None:
-    """The grid of ``Clip <- Quant``, whose ends are multiples of the scale: an affine grid."""
+    """Finds the grid of ``Clip <- Quant`` with ends on the grid; ``None`` for any other node.
+
+    The form ``qonnx`` writes affine grids in this way.
+    """
     source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if standard_op(node) != "Clip" or source is None or not is_quant(source):
         return None
@@ -54,6 +57,7 @@ def clipped_quant(node: ir.Node) -> Grid | None:
 
 
 def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
+    """Makes the grid of a quantizer with a width; with a note if the width is unknown."""
     source = node.inputs[0]
     constant = is_stored(source)
     if width is None or not np.all(width > 0):
@@ -67,7 +71,11 @@ def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
 
 
 def _codes(node: ir.Node, widths: IntArray) -> Callable[[], IntArray] | None:
-    """Codes of a constant, less the zero point; only where rounding is that of QuantizeLinear."""
+    """Returns a function that computes the codes of a constant, less the zero point.
+
+    Returns ``None`` if the values are unknown, or if the node rounds in another way than
+    QuantizeLinear.
+    """
     rounding = node.attributes.get("rounding_mode")
     mode = "ROUND" if rounding is None else rounding.as_string()
     values, scale, zero = (_input(node, index) for index in range(3))
@@ -85,10 +93,11 @@ def _codes(node: ir.Node, widths: IntArray) -> Callable[[], IntArray] | None:
 
 
 def _float_width(node: ir.Node) -> np.ndarray | None:
-    """Sign, exponent and mantissa."""
+    """Returns the width of FloatQuant: a sign, the exponent and the mantissa."""
     exponent, mantissa = _input(node, 2), _input(node, 3)
     return None if exponent is None or mantissa is None else 1 + exponent + mantissa
 
 
 def _input(node: ir.Node, index: int) -> np.ndarray | None:
+    """Returns the value of an input that is constant, else ``None``."""
     return constant_value(node.inputs[index]) if index < len(node.inputs) else None

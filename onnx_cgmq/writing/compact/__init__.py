@@ -1,1 +1,1 @@
-"""Makes written files small: names, scales, types and attributes."""
+"""Makes written files small: short names, narrow scales, no types or attributes that follow."""

@@ -1,4 +1,4 @@
-"""Attributes that say what is the case without them."""
+"""Leaves out attributes that have their default values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from onnx_cgmq.graph.nodes import standard_op
 
 
 def drop_default_attributes(model: ir.Model) -> None:
-    """Removes attributes that have the standard's default, in place; subgraphs included.
+    """Removes attributes that have the default value of the standard, in place.
 
-    For Conv that includes strides and dilations of 1, pads of 0, and the kernel's shape, which is
-    its weight's.
+    Nodes in subgraphs are included. For Conv this also removes strides and dilations of 1, pads of
+    0, and ``kernel_shape``, which follows from the shape of the weight.
     """
     opset = model.graph.opset_imports.get("", 1)
     for node in model.graph.all_nodes():
@@ -31,6 +31,7 @@ def drop_default_attributes(model: ir.Model) -> None:
 
 
 def _named(default: onnx.AttributeProto, name: str) -> onnx.AttributeProto:
+    """Copies a default value and gives it a name, as attributes of nodes have one."""
     proto = onnx.AttributeProto()
     proto.CopyFrom(default)
     proto.name = name
@@ -38,6 +39,7 @@ def _named(default: onnx.AttributeProto, name: str) -> onnx.AttributeProto:
 
 
 def _drop_defaults_of_conv(node: ir.Node) -> None:
+    """Removes default values of Conv that its schema can't hold, as they depend on the rank."""
     weight = node.inputs[1]
     shape = None if weight is None or weight.shape is None else tuple(weight.shape)
     for name, default in (("strides", 1), ("dilations", 1), ("pads", 0)):

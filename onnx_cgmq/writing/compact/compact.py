@@ -1,4 +1,4 @@
-"""Makes a written model as small as its codes and scales allow, with the same meaning."""
+"""Makes a written model as small as its codes and scales allow, without changing what it means."""
 
 from __future__ import annotations
 
@@ -17,17 +17,25 @@ from onnx_cgmq.writing.compact.scales import (
 )
 from onnx_cgmq.writing.compact.types import drop_inferable_types
 
-_SHARED_UP_TO: Final = 1 << 13  # elements: scales and zero points of channels
+_SHARED_UP_TO: Final = 1 << 13  # elements; scales and zero points of channels have fewer
 
 
 def compact_model(model: ir.Model, form: Form) -> dict[str, str]:
-    """Takes out of a written model what a reader can do without, in place.
+    """Removes from a written model what a reader can do without, in place.
 
-    Equal constants are stored once, attributes with default values and types that follow from
-    others go, and names are short. In the form ``ort``, scales are computed where that is smaller,
-    which onnxruntime does once, at load. Outputs stay the same to the last bit, and onnxruntime
-    fuses the same kernels. The form ``qonnx`` is for tools that rely on names, attributes and
-    constants of their own for every node; it stays as it is.
+    * Equal constants are stored once.
+    * Attributes with default values, and types and shapes that follow from others, are left out.
+    * Names are short.
+    * In the form ``ort``, scales are computed from others or stored in narrow types where that
+      takes fewer bytes. onnxruntime computes them once, when it loads the file.
+
+    Outputs stay the same to the last bit, and onnxruntime fuses the same kernels. A model in the
+    form ``qonnx`` stays as it is, because tools for QONNX rely on names, on attributes, and on
+    constants that belong to one node.
+
+    Args:
+        model: The written model.
+        form: The form in which it is written.
 
     Returns:
         Former names of operands by the new ones, for :mod:`~onnx_cgmq.writing.embedded_plan`.

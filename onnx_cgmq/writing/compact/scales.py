@@ -1,4 +1,4 @@
-"""Scales and zero points in as few bytes as say the same to the last bit."""
+"""Stores scales and zero points in fewer bytes, where they stay the same to the last bit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import mac_spec
 
 _NODE_BYTES: Final = 28
-"""What a ``Mul`` or ``Cast`` takes in a file with short names."""
+"""Bytes that a ``Mul`` or ``Cast`` node takes in a file with short names."""
 
 _NARROW: Final = {ir.DataType.FLOAT8E5M2: 19, ir.DataType.BFLOAT16: 13}
-"""Types of scales, the smallest first, and the opset that brought them to Cast."""
+"""The narrow types for scales, the smallest first, with the opset since which Cast knows them."""
 
 
 def compute_bias_scales(graph: ir.Graph) -> None:
-    """Makes the scale of an INT32 bias the product ``Mul`` of its operands' scales, in place.
+    """Computes scales of INT32 biases by a ``Mul`` of the scales of both operands, in place.
 
-    Only where that is the same to the last bit, and smaller. onnxruntime folds it at load.
+    This is done only where the product is the same to the last bit and takes fewer bytes.
+    onnxruntime folds it when it loads the file.
     """
     for node in list(graph):
         spec = mac_spec(node)
@@ -35,6 +36,7 @@ def compute_bias_scales(graph: ir.Graph) -> None:
 
 
 def _compute_scale(dequantize: ir.Node, a: ir.Value | None, b: ir.Value | None) -> None:
+    """Replaces the scale of a DequantizeLinear by ``a * b``, if that is equal and smaller."""
     scale = dequantize.inputs[1]
     if scale is None or a is None or b is None:
         return
@@ -47,7 +49,7 @@ def _compute_scale(dequantize: ir.Node, a: ir.Value | None, b: ir.Value | None) 
 
 
 def drop_zero_points_of_int32(graph: ir.Graph) -> None:
-    """Leaves out the zero points of INT32 codes, which the standard has as 0, in place."""
+    """Removes zero points of INT32 codes that are 0, which is their default, in place."""
     for node in graph:
         if standard_op(node) == "DequantizeLinear" and len(node.inputs) > 2:
             zero_point = node.inputs[2]
@@ -59,9 +61,14 @@ def drop_zero_points_of_int32(graph: ir.Graph) -> None:
 
 
 def narrow_scales(graph: ir.Graph, opset: int) -> None:
-    """Stores float32 scales of channels in 8 or 16 bits and a ``Cast``, in place.
+    """Stores float32 scales of channels in 8 or 16 bits, with a ``Cast`` to float32, in place.
 
-    Only where they have so few significant bits that nothing changes, and the file gets smaller.
+    This is done only where the scales have so few significant bits that their values do not change,
+    and where it makes the file smaller.
+
+    Args:
+        graph: The graph.
+        opset: Opset of the standard operators in it.
     """
     for scale in dict.fromkeys(_stored_scales(graph)):
         assert scale.const_value is not None
@@ -84,7 +91,7 @@ def narrow_scales(graph: ir.Graph, opset: int) -> None:
 
 
 def _stored_scales(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Float32 initializers by which codes are multiplied."""
+    """Lists the float32 initializers by which codes are multiplied."""
     for node in graph:
         operator = standard_op(node)
         codes = node.inputs[0] if operator in ("DequantizeLinear", "Mul") else None
@@ -104,7 +111,11 @@ def _is_cast(value: ir.Value) -> bool:
 
 
 def _narrowed(tensor: ir.TensorProtocol, opset: int) -> ir.TensorProtocol | None:
-    """The tensor in the smallest type that holds it exactly; ``None`` if that saves no bytes."""
+    """Converts a tensor to the smallest type that holds it exactly.
+
+    Returns:
+        The converted tensor, or ``None`` if no type holds it in fewer bytes.
+    """
     values = tensor.numpy()
     for data_type, since in _NARROW.items():
         saved = values.nbytes - values.size * data_type.bitwidth // 8
@@ -117,6 +128,7 @@ def _narrowed(tensor: ir.TensorProtocol, opset: int) -> ir.TensorProtocol | None
 
 
 def _replace_scale(dequantize: ir.Node, scale: ir.Value, computed: ir.Node) -> None:
+    """Makes a DequantizeLinear read the output of a new node instead of its scale."""
     output = computed.outputs[0]
     output.name, output.type, output.shape = f"{scale.name}.computed", scale.type, scale.shape
     assert dequantize.graph is not None
@@ -125,10 +137,12 @@ def _replace_scale(dequantize: ir.Node, scale: ir.Value, computed: ir.Node) -> N
 
 
 def _dequantizer(value: ir.Value) -> ir.Node | None:
+    """Returns the DequantizeLinear that makes a value, if one does."""
     node = value.producer()
     return node if node is not None and standard_op(node) == "DequantizeLinear" else None
 
 
 def _scale(value: ir.Value) -> ir.Value | None:
+    """Returns the scale of the DequantizeLinear that makes a value, if one does."""
     node = _dequantizer(value)
     return None if node is None else node.inputs[1]

@@ -1,4 +1,4 @@
-"""Types and shapes in the file: only those that readers can't infer."""
+"""Leaves out types and shapes that readers of the file can infer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from onnx_cgmq.graph.nodes import standard_op
 
 
 def drop_inferable_types(model: ir.Model) -> None:
-    """Forgets the types and shapes of values between nodes that ONNX infers anew, in place.
+    """Removes types and shapes of values between nodes that ONNX can infer again, in place.
 
-    Inputs and outputs of graphs keep theirs. A size that was known stays known. So does everything
-    about summands in front of LayerNormalization: onnxruntime fuses them only if it knows that
-    their shapes are equal, which names of open sizes can say.
+    Inputs and outputs of graphs keep their types and shapes. A value keeps its shape if inference
+    would not find all sizes that are known.
+
+    Summands before LayerNormalization keep their types and shapes too. onnxruntime fuses Add and
+    LayerNormalization only if it knows that the summands have equal shapes, and equal names of open
+    sizes can tell it so.
     """
     compared = _summands_before_normalization(model)
     before = {
@@ -27,15 +30,16 @@ def drop_inferable_types(model: ir.Model) -> None:
         value.type = value.shape = None
     infer_shapes(model)
     for value, (data_type, shape) in before.items():
-        follows = value.type == data_type and _says_as_much(value.shape, shape)
+        follows = value.type == data_type and _is_as_specific(value.shape, shape)
         known = follows and value not in compared
         value.type, value.shape = (None, None) if known else (data_type, shape)
 
 
 def _summands_before_normalization(model: ir.Model) -> set[ir.Value]:
+    """Finds all values that are added up before a LayerNormalization, as an operator or not."""
     found: set[ir.Value] = set()
     for node in model.graph.all_nodes():
-        if standard_op(node) in ("LayerNormalization", "ReduceMean"):  # or spelled out
+        if standard_op(node) in ("LayerNormalization", "ReduceMean"):  # ReduceMean: spelled out
             pending = [node.inputs[0]]
             while pending:
                 value = pending.pop()
@@ -46,7 +50,8 @@ def _summands_before_normalization(model: ir.Model) -> set[ir.Value]:
     return found
 
 
-def _says_as_much(found: ir.Shape | None, wanted: ir.Shape | None) -> bool:
+def _is_as_specific(found: ir.Shape | None, wanted: ir.Shape | None) -> bool:
+    """Says whether a shape that inference found has all the sizes that are wanted."""
     if wanted is None or found is None:
         return wanted is None
     return len(found) == len(wanted) and all(

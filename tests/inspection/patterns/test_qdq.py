@@ -27,8 +27,8 @@ def qdq(x: str, zero: str, y: str, *, domain: str = "", clip: tuple[str, str] | 
 
 @pytest.mark.parametrize("narrow", [True, False])
 @pytest.mark.parametrize("width", range(1, 9))
-def test_qcdq_of_any_width(width, narrow) -> None:
-    """As Brevitas writes it: INT8 weights with Clip, UINT8 activations with Clip."""
+def test_qcdq_has_the_width_of_its_clip(width, narrow) -> None:
+    """Brevitas writes INT8 weights with Clip, and UINT8 activations with Clip."""
     low, high = -(2 ** (width - 1)) + (narrow and width > 1), 2 ** (width - 1) - 1
     nodes = [
         *qdq("x", "u", "xq", clip=("zero", "most")),
@@ -60,7 +60,7 @@ def test_float_weights_behind_a_quantizer() -> None:
     assert report.bops == 12 * 3 * 32
 
 
-def test_small_codes_of_another_tool_are_as_wide_as_their_type() -> None:
+def test_small_codes_of_another_tool_have_the_width_of_their_type() -> None:
     nodes = [
         *qdq("x", "z", "xq"),
         helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wq"]),
@@ -84,7 +84,7 @@ def test_small_codes_of_another_tool_are_as_wide_as_their_type() -> None:
         (TensorProto.FLOAT8E4M3FN, 8),
     ],
 )
-def test_types_give_the_width(data_type, width) -> None:
+def test_types_of_codes_give_the_width(data_type, width) -> None:
     """The form `native`, and files of compilers that take these types."""
     nodes = [
         *qdq("x", "z", "xq"),
@@ -114,8 +114,8 @@ def test_16_bits_of_onnxruntime_before_opset_21() -> None:
     assert not report.notes
 
 
-def test_codes_by_hand() -> None:
-    """``Mul(Cast(codes), step)`` is a weight; two floats that multiply are none."""
+def test_codes_that_cast_and_mul_dequantize() -> None:
+    """``Mul(Cast(codes), step)`` is a quantized weight; the product of two floats is not."""
     nodes = [
         helper.make_node("Cast", ["w"], ["f"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["s", "f"], ["wq"]),
@@ -129,7 +129,7 @@ def test_codes_by_hand() -> None:
 
 
 def test_a_cast_that_wraps_does_not_narrow() -> None:
-    """UINT8 codes above 127 are negative as INT8: not 7 bits."""
+    """UINT8 codes above 127 are negative as INT8, so they have 8 bits, not 7."""
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "u"], ["q"]),
         helper.make_node("Cast", ["q"], ["i"], to=TensorProto.INT8),
@@ -140,7 +140,7 @@ def test_a_cast_that_wraps_does_not_narrow() -> None:
     assert inspect(foreign_model(nodes, {**SCALE, **constants})).bops == 12 * 8 * 32
 
 
-def test_a_clip_through_a_wider_type() -> None:
+def test_a_clip_in_a_wider_type_narrows() -> None:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "u"], ["q"]),
         helper.make_node("Cast", ["q"], ["i"], to=TensorProto.INT32),

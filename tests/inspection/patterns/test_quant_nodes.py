@@ -17,7 +17,7 @@ def bits(**widths) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("domain", [QONNX, "onnx.brevitas", "finn.custom_op.general"])
 @pytest.mark.parametrize(("weight", "activation"), [(3, 8), (1, 5), (6, 16)])
-def test_weights_and_activations(domain, weight, activation) -> None:
+def test_quant_nodes_of_weights_and_activations(domain, weight, activation) -> None:
     nodes = [
         quant("x", "xq", "bx", domain, signed=0),
         quant("w", "wq", "bw", domain, narrow=1),
@@ -57,7 +57,7 @@ def test_a_transposed_weight_keeps_its_channels() -> None:
     assert report.tensors["w"].shape == (3, 4)
 
 
-def test_bipolar_trunc_and_float() -> None:
+def test_widths_of_bipolar_trunc_and_float_quantizers() -> None:
     def node(op_type, inputs, output):
         return helper.make_node(op_type, inputs, [output], domain=QONNX)
 
@@ -75,7 +75,7 @@ def test_bipolar_trunc_and_float() -> None:
     assert last.bops == 6 * (1 + 4 + 3) * 32
 
 
-def test_what_only_moves_values_keeps_them_on_their_grid() -> None:
+def test_movers_keep_values_on_their_grid() -> None:
     nodes = [
         quant("x", "q", "b4", signed=0),
         helper.make_node("MaxPool", ["q"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
@@ -87,7 +87,7 @@ def test_what_only_moves_values_keeps_them_on_their_grid() -> None:
     assert inspect(model).bops == 12 * 4 * 32
 
 
-def test_concat_takes_the_widest_and_add_is_float() -> None:
+def test_concat_has_the_widest_width_and_add_is_float() -> None:
     nodes = [
         quant("x", "a", "b4"),
         quant("x", "b", "b2"),
@@ -102,7 +102,7 @@ def test_concat_takes_the_widest_and_add_is_float() -> None:
     assert (first.bops, second.bops) == (24 * 4 * 32, 12 * 32 * 32)
 
 
-def test_two_quantizers_of_one_tensor_stay_apart() -> None:
+def test_two_quantizers_of_one_tensor_have_two_entries() -> None:
     nodes = [
         quant("x", "a", "b4"),
         quant("x", "b", "b2"),
@@ -119,7 +119,7 @@ def test_two_quantizers_of_one_tensor_stay_apart() -> None:
     }
 
 
-def test_a_width_that_is_no_constant_counts_as_float_and_is_told() -> None:
+def test_a_width_that_is_not_constant_counts_as_float_with_a_note() -> None:
     nodes = [
         helper.make_node("Add", ["b4", "b4"], ["b8"]),
         quant("x", "q", "b8"),
@@ -132,7 +132,7 @@ def test_a_width_that_is_no_constant_counts_as_float_and_is_told() -> None:
     )
 
 
-def test_operators_that_nobody_knows_are_told() -> None:
+def test_notes_name_unknown_operators() -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("MultiThreshold", ["h"], ["i"], domain=QONNX),

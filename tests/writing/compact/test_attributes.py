@@ -33,5 +33,5 @@ def attributes(node: str, sizes: str = "1, 2, 9, 9", result: str = "y") -> set[s
         ("y = Cast<to=1>(x)", {"to"}),
     ],
 )
-def test_only_defaults_go(node, left) -> None:
+def test_only_attributes_with_default_values_are_removed(node, left) -> None:
     assert attributes(node) == left

@@ -1,4 +1,4 @@
-"""Smaller files: the same outputs, kernels and reports, at little more than their codes."""
+"""Compact files have the same outputs, kernels and reports, and little more than their codes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def kernels(model: ir.Model, folder: Path) -> Counter[str]:
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_the_same_model_in_fewer_bytes(data, tmp_path_factory) -> None:
+def test_compact_models_are_smaller_with_equal_outputs_kernels_and_reports(
+    data, tmp_path_factory
+) -> None:
     folder = tmp_path_factory.mktemp("files")
     layer = st.tuples(
         st.sampled_from([4, 16]),
@@ -78,7 +80,7 @@ def test_many_narrow_layers_take_little_more_than_their_codes(widths, tmp_path) 
     )
 
 
-def test_users_find_their_tensors_by_name(tmp_path) -> None:
+def test_compact_models_keep_the_names_of_tensors_and_mac_nodes(tmp_path) -> None:
     model = gated()
     plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
     written = write_back(model, plan)

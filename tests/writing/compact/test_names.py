@@ -1,4 +1,4 @@
-"""Short names: unique everywhere, and the former ones come back."""
+"""Short names are unique in all graphs, and former names can be restored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(model: ir.Model) -> list[np.ndarray]:
     return [session.run(None, {"a": x, "flag": np.array(flag)})[0] for flag in (True, False)]
 
 
-def test_names_are_short_and_mean_the_same() -> None:
+def test_short_names_keep_the_outputs() -> None:
     model = load()
     before = run(model)
     names = shorten_names(model)
@@ -44,7 +44,7 @@ def test_names_are_short_and_mean_the_same() -> None:
     assert [node.name for node in model.graph if node.name] == ["product_node"]
 
 
-def test_former_names_come_back() -> None:
+def test_former_names_are_restored() -> None:
     model = load()
     names = shorten_names(model)
     restore_names(model, names)

@@ -1,4 +1,4 @@
-"""Computed and narrow scales: only where they are the same to the last bit."""
+"""Scales are computed or narrowed only where they stay the same to the last bit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def operators(written: ir.Model) -> list[str]:
 SCALES = np.random.default_rng(1).uniform(0.01, 0.1, CHANNELS).astype(np.float32)
 
 
-def test_the_scale_of_a_bias_is_a_product() -> None:
+def test_scale_of_a_bias_is_computed_from_both_scales() -> None:
     written = model(SCALES, np.float32(0.3) * SCALES)
     before = run(written)
     compute_bias_scales(written.graph)
@@ -65,14 +65,14 @@ def test_the_scale_of_a_bias_is_a_product() -> None:
     np.testing.assert_array_equal(run(written), before)
 
 
-def test_another_scale_of_a_bias_stays() -> None:
+def test_scale_of_a_bias_that_is_no_product_is_kept() -> None:
     written = model(SCALES, np.nextafter(np.float32(0.3) * SCALES, np.float32(1)))
     compute_bias_scales(written.graph)
     assert "Mul" not in operators(written)
 
 
 @pytest.mark.parametrize(("zero", "inputs"), [(0, 2), (1, 3)])
-def test_only_a_zero_point_of_zero_goes(zero, inputs) -> None:
+def test_only_zero_points_of_zero_are_removed(zero, inputs) -> None:
     written = model(SCALES, SCALES, zero)
     before = run(written)
     drop_zero_points_of_int32(written.graph)
@@ -91,7 +91,7 @@ def test_only_a_zero_point_of_zero_goes(zero, inputs) -> None:
         (SCALES, "FLOAT"),
     ],
 )
-def test_scales_of_few_bits_are_stored_in_few(scales, stored) -> None:
+def test_scales_with_few_significant_bits_are_stored_in_narrow_types(scales, stored) -> None:
     written = model(scales, SCALES)
     before = run(written)
     narrow_scales(written.graph, 21)

@@ -13,7 +13,7 @@ g (float[n, 4] x) => (float[n, 4] y) {
 }"""
 
 
-def test_types_that_follow_go_and_others_stay() -> None:
+def test_only_types_that_can_be_inferred_are_removed() -> None:
     model = ir.from_proto(onnx.parser.parse_model(TEXT))
     relu, unknown, _ = model.graph
     for node in (relu, unknown):
@@ -25,7 +25,7 @@ def test_types_that_follow_go_and_others_stay() -> None:
     assert model.graph.outputs[0].shape == ir.Shape(["n", 4])
 
 
-def test_a_known_size_stays_known() -> None:
+def test_a_shape_with_sizes_that_inference_does_not_find_is_kept() -> None:
     model = ir.from_proto(onnx.parser.parse_model(TEXT))
     value = model.graph[0].outputs[0]
     value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([7, 4])
@@ -33,7 +33,7 @@ def test_a_known_size_stays_known() -> None:
     assert value.shape == ir.Shape([7, 4])
 
 
-def test_shapes_that_onnxruntime_compares_stay() -> None:
+def test_shapes_of_summands_before_normalization_are_kept() -> None:
     text = """<ir_version: 10, opset_import: ["": 21]>
     g (float[n, 4] x, float[4] s) => (float[n, 4] y) {
         a = Relu(x)

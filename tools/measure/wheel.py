@@ -5,7 +5,7 @@ pip takes (no constraints, no configuration of pip), ``onnx-cgmq --help`` and th
 the README in an empty folder. Environments are removed again; one with the default build of PyTorch
 for Linux takes about 6 GB.
 
-    python tools/check_wheel.py python3.10 python3.12 python3.13 --output docs/benchmarks/wheel.md
+    python -m tools.measure.wheel python3.10 python3.12 python3.13 --output docs/benchmarks/wheel.md
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_ROOT = Path(__file__).parent.parent
+from tools import ROOT
+
 _SNIPPET = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SHOWN = ("torch", "onnx", "onnxruntime", "numpy")
 _HELP_RUNS = 5
@@ -83,9 +84,9 @@ def main() -> None:
 def _build(folder: Path) -> Path:
     """Builds the wheel from a copy: what earlier builds left in the repository stays out of it."""
     source = folder / "source"
-    shutil.copytree(_ROOT / "onnx_cgmq", source / "onnx_cgmq")
+    shutil.copytree(ROOT / "onnx_cgmq", source / "onnx_cgmq")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(_ROOT / name, source)
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder)]
     subprocess.run([*command, str(source)], check=True)
     (wheel,) = folder.glob("*.whl")
@@ -104,7 +105,7 @@ def _try(wheel: Path, python: str) -> Outcome:
         installed = json.loads(_output([*pip, "list", "--format=json"], empty))
         command = [str(environment / "bin" / "onnx-cgmq"), "--help"]
         helps = [_seconds(command, empty)[0] for _ in range(_HELP_RUNS)]
-        snippets = "\n".join(_SNIPPET.findall((_ROOT / "README.md").read_text(encoding="utf-8")))
+        snippets = "\n".join(_SNIPPET.findall((ROOT / "README.md").read_text(encoding="utf-8")))
         seconds, text = _seconds([own, "-c", snippets], empty)
         return Outcome(
             python=_output([own, "-c", "import platform; print(platform.python_version())"], empty),
@@ -149,7 +150,7 @@ def _report(wheel: Path, outcomes: list[Outcome]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(outcome.row() for outcome in outcomes),
         "",
-        "Made by `python tools/check_wheel.py PYTHON... --output FILE`.",
+        "Made by `python -m tools.measure.wheel PYTHON... --output FILE`.",
     )
     return "".join(f"{line}\n" for line in lines)
 

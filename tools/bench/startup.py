@@ -4,7 +4,7 @@ Both states run in the same environment, as processes of their own, in interleav
 other work on the machine hits both alike.
 
     git worktree add ../before COMMIT
-    python tools/bench_startup.py --before ../before --output docs/benchmarks/startup.md
+    python -m tools.bench.startup --before ../before --output docs/benchmarks/startup.md
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-_NOW = Path(__file__).parent.parent
+from tools import ROOT
+
+_NOW = ROOT
 _COMMANDS = {
     "`import onnx_cgmq`": ("-c", "import onnx_cgmq"),
     "`onnx-cgmq --help`": ("-m", "onnx_cgmq", "--help"),
@@ -109,7 +111,7 @@ def _report(rows: Sequence[str], commits: Sequence[str], rounds: int) -> str:
         "|---|---|---|---|---|---|",
         *rows,
         "",
-        "Made by `python tools/bench_startup.py --before FOLDER --output FILE`.",
+        "Made by `python -m tools.bench.startup --before FOLDER --output FILE`.",
     )
     return "".join(f"{line}\n" for line in lines)
 

@@ -4,7 +4,7 @@ The network is a small LeNet, so that the example fits into the wheel. It is tra
 of ``examples/mnist`` is, on the same 55,000 digits. The tool measures the accuracy of the written
 ONNX file in onnxruntime, on all 10,000 test digits and on the first ones, which it stores.
 
-    python tools/make_digits_example.py --cache .cache/mnist --output onnx_cgmq/examples/data
+    python -m tools.fetch.digits_example --cache .cache/mnist --output onnx_cgmq/examples/data
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from get_mnist import DEFAULT_CACHE, load_mnist
-from make_mnist_example import TRAINED_ON, accuracy, export, train
 from torch import nn
+
+from tools.fetch.mnist import DEFAULT_CACHE, load_mnist
+from tools.fetch.mnist_example import TRAINED_ON, accuracy, export, train
 
 STORED_TRAIN, STORED_TEST = 3_000, 1_000
 DROPOUT = 0.2

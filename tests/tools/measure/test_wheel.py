@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
-TOOL = Path(__file__).parent.parent.parent / "tools" / "check_wheel.py"
+from tools.measure import wheel as tool
+
 VERSIONS = {"torch": "2.13.0", "onnx": "1.23.2", "onnxruntime": "1.31.1", "numpy": "2.4.6"}
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("check_wheel", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "check_wheel", tool)
-    spec.loader.exec_module(tool)
-    return tool
-
-
-def test_a_row_has_versions_times_and_what_was_printed(tool) -> None:
+def test_a_row_has_versions_times_and_what_was_printed() -> None:
     printed = ["RBOP 0.84%", "image  2.00 bits", "accuracy 98.70%"]
     outcome = tool.Outcome("3.12.1", VERSIONS, 0.251, 12.4, printed)
     assert outcome.row() == (
@@ -29,12 +17,12 @@ def test_a_row_has_versions_times_and_what_was_printed(tool) -> None:
     )
 
 
-def test_snippets_that_print_no_accuracy_are_a_mistake(tool) -> None:
+def test_snippets_that_print_no_accuracy_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="not enough values"):
         tool.Outcome("3.12.1", VERSIONS, 0.2, 12.0, ["RBOP 0.84%"]).row()
 
 
-def test_pip_has_no_constraints(tool, monkeypatch) -> None:
+def test_pip_has_no_constraints(monkeypatch) -> None:
     monkeypatch.setenv("PIP_CONSTRAINT", "pins.txt")
     monkeypatch.setenv("PYTHONPATH", "here")
     monkeypatch.setenv("LANG", "C")
