@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class CgmqError(Exception):
-    """Base of all errors that a user can act on."""
+    """The base of all errors that a user can act on."""
 
     exit_code: int = 1
 
@@ -52,8 +52,17 @@ class ConfigError(CgmqError):
     exit_code = 2
 
 
+class AgreementError(VerificationError):
+    """The written model computes something else than what it was made from."""
+
+    exit_code = 8
+
+
 def one_line(error: BaseException, limit: int = 500) -> str:
-    """The innermost cause of an error on one line: wrappers only repeat the whole graph."""
+    """Puts the innermost cause of an error on one line.
+
+    The errors that wrap it often repeat the whole graph.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:limit]

@@ -1,10 +1,22 @@
+"""Each test computes with one thread, and draws the same random numbers wherever it runs.
+
+The tensors of the tests are tiny: threads would only wait for each other, and the workers of
+pytest-xdist would take each other's cores. torch and numpy read the variable when they are
+imported, which is after pytest has read this file; so do the interpreters that tests start.
+"""
+
 from __future__ import annotations
 
+import os
+
 import pytest
-import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> None:
-    """Tiny tensors: threads would only wait for each other."""
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """torch has one generator in each process: tests must not depend on what ran before them."""
+    import torch
+
+    torch.manual_seed(0)

@@ -16,6 +16,7 @@ from onnx_cgmq import errors
 from onnx_cgmq.settings.config import Settings
 
 NAMES = {
+    "AgreementError",
     "Benchmark",
     "BitPlan",
     "BoundError",
@@ -138,6 +139,7 @@ def test_import_is_light_and_silent() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_submodules_do_not_hide_functions() -> None:
     # Importing a submodule sets an attribute of its name on the package.
     code = (

@@ -1,4 +1,4 @@
-"""Output files: checked before training, written atomically after it."""
+"""Checks output files before training, and writes them atomically afterwards."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from onnx_cgmq.errors import OutputError
 
 
 def check_writable(path: Path, needed_bytes: int) -> None:
-    """Fails now rather than after training.
+    """Checks that a file can be written, so that a run does not fail after training.
 
     Args:
-        path: A file to be written.
-        needed_bytes: Bytes that will be needed.
+        path: The file to be written.
+        needed_bytes: The free space that is needed.
 
     Raises:
-        OutputError: The folder is missing, not writable, or its disk too full; or a folder has the
-            file's name.
+        OutputError: The folder is missing or not writable, its disk is too full, or a folder has
+            the file's name.
     """
     folder = path.parent
     if path.is_dir():
@@ -30,7 +30,9 @@ def check_writable(path: Path, needed_bytes: int) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".onnx-cgmq-"):
             pass
     except OSError as error:
-        raise OutputError(f"can't write to {folder}: {error.strerror or error}") from error
+        raise OutputError(
+            f"can't write to {folder}: {error.strerror or error}; write to another folder"
+        ) from error
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise OutputError(
@@ -43,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically.
 
     Raises:
-        OutputError: It can't be written; an older file of that name is left as it was.
+        OutputError: The file can't be written. An older file of that name stays as it was.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -51,4 +53,6 @@ def write_text(path: Path, text: str) -> None:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; check its folder and free space"
+        ) from error

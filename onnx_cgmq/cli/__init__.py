@@ -1,4 +1,4 @@
-"""Command line: parse, call the API, show."""
+"""The command line: each command parses its arguments, calls the API and shows the result."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main() -> None:
 
     from onnx_cgmq.cli.app import app
 
-    # Like `python -m`, find the user's package.module:factory in the current folder; last, so that
-    # files there never hide an installed package.
+    # Like `python -m`, this finds the user's package.module:factory in the current folder. The
+    # folder comes last, so that files in it never hide an installed package.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     app(prog_name="onnx-cgmq")

@@ -1,4 +1,4 @@
-"""The commands. Each parses, calls the API and shows; heavy imports wait until a command runs."""
+"""The commands of ``onnx-cgmq``. Heavy imports wait until a command runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bench``: time models side by side."""
+"""The command ``bench``: times models side by side."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def bench_command(
     ],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DATA", help=f"{DATA_HELP} Without it inputs are random."),
+        typer.Option("--data", metavar="DATA", help=f"{DATA_HELP} Without it, inputs are random."),
     ] = None,
     shape: ShapeOption = None,
-    batch: Annotated[int, typer.Option("--batch", help="Samples in a call.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", help="Samples in one call.")] = 1,
     threads: Annotated[int, typer.Option("--threads", help="Threads within an operator.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", help="Interleaved rounds.")] = 20,
+    rounds: Annotated[int, typer.Option("--rounds", help="Number of interleaved rounds.")] = 20,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Time models side by side in onnxruntime; the first is what the others are compared with."""
+    """Time models side by side in onnxruntime, and compare the others with the first."""
     with reported(as_json=as_json, debug=debug):
         from onnx_cgmq.api.benchmark import bench
 

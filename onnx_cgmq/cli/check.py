@@ -1,4 +1,4 @@
-"""``inspect`` and ``verify``: look at files that exist."""
+"""The commands ``inspect`` and ``verify``: look at files that exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inspect_command(
         bool,
         typer.Option(
             "--run/--no-run",
-            help="Show which nodes onnxruntime runs in integers, by loading the model (default), "
+            help="Load the model in onnxruntime to show which nodes it runs in integers (default), "
             "or don't.",
         ),
     ] = True,

@@ -1,4 +1,4 @@
-"""From errors to one clear message and an exit code that scripts can rely on (docs/cli.md)."""
+"""Turns errors into one clear message and an exit code that scripts can rely on (docs/cli.md)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import typer
 from onnx_cgmq.errors import CgmqError
 
 UNEXPECTED = 70
-"""Exit code of an error that is ours, not the user's (EX_SOFTWARE of sysexits.h)."""
+"""Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
+"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
 @contextmanager
 def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
-    """Turns exceptions of a command into a message on stderr and an exit code.
+    """Turns an exception of a command into a message on stderr and an exit code.
 
     Args:
         as_json: Print the error as a JSON document on stdout too.

@@ -1,4 +1,4 @@
-"""What several commands have: options, and where they print."""
+"""The options and the console that several commands share."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         metavar="TARGET",
-        help="What the model is for: a name that 'onnx-cgmq targets' lists, or a TOML file.",
+        help="What the model is made for: a name that 'onnx-cgmq targets' lists, or a TOML file.",
     ),
 ]
 FormOption = Annotated[
     Form | None,
-    typer.Option("--form", help="How quantized tensors are written (default: as the target says)."),
+    typer.Option(
+        "--form", help="How quantized tensors are written (default: the form of the target)."
+    ),
 ]
 RuntimeOption = Annotated[
     str | None,
@@ -62,10 +64,10 @@ ShapeOption = Annotated[
 
 
 def parse_widths(text: str | None, option: str = "--widths") -> tuple[int, ...] | None:
-    """``"2,4,8"`` as numbers.
+    """Reads widths, such as ``"2,4,8"``.
 
     Raises:
-        typer.BadParameter: They are not numbers.
+        typer.BadParameter: The text is not a list of numbers.
     """
     if text is None:
         return None
@@ -78,10 +80,10 @@ def parse_widths(text: str | None, option: str = "--widths") -> tuple[int, ...] 
 
 
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
-    """``["image=1x3x224x224"]`` as shapes by name.
+    """Reads shapes by name, such as ``["image=1x3x224x224"]``.
 
     Raises:
-        typer.BadParameter: One is not of that form.
+        typer.BadParameter: A text does not have that form.
     """
     shapes = {}
     for name, text in assignments(texts, "--shape").items():
@@ -95,10 +97,10 @@ def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
 
 
 def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
-    """``["NAME=VALUE"]`` as a dict; a name may contain ``=``.
+    """Reads values by name, such as ``["NAME=VALUE"]``; a name may contain ``=``.
 
     Raises:
-        typer.BadParameter: One is not of that form.
+        typer.BadParameter: A text does not have that form.
     """
     found = {}
     for text in texts or ():
@@ -110,7 +112,7 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def output_console(*, stderr: bool = False) -> Console:
-    """A console for tables; into files and pipes they are wide, so that names stay whole."""
+    """A console for tables; wide if it writes to a file or pipe, so that names are not broken."""
     from rich.console import Console
 
     console = Console(stderr=stderr)

@@ -1,4 +1,4 @@
-"""Progress of a run on a terminal: one bar, and one line for each epoch."""
+"""Shows the progress of a run on a terminal: one bar, and one line for each epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from onnx_cgmq.contract.events import EpochDone, Event, Finished, Notice, Starte
 
 
 class ProgressDisplay:
-    """Shows events of a run; a context manager, so that the bar always ends.
+    """Shows the events of a run. It is a context manager, so that the bar always ends.
 
     Args:
-        console: Where to show them. If it is no terminal, only the lines are printed.
+        console: Where to show them. If it is not a terminal, only the lines are printed.
+
+    Attributes:
+        started: The first event of the run, once it has come.
     """
 
     def __init__(self, console: Console) -> None:

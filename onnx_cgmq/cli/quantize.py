@@ -1,4 +1,4 @@
-"""``quantize``: the main job."""
+"""The command ``quantize``: learns widths and writes the quantized model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from onnx_cgmq.settings.config import Config, Direction
 
 
 def _help(text: str, setting: str) -> str:
-    """A help text with the default, which :class:`Config` alone knows."""
+    """Adds the default to a help text; only :class:`Config` knows it."""
     default = Config.model_fields[setting].default
     if isinstance(default, Enum):
         default = default.value
@@ -52,9 +52,9 @@ def quantize_command(
         list[str],
         typer.Option(
             "--bound",
-            help="The cost to keep: '0.4%' of the float model's bit operations, '12.5MBOP', a "
-            "size: '200KB', 'size:25%', peak activations: 'activations:64KB', or a cost by the "
-            "target's table: 'cost:25%'. May be repeated: all are kept.",
+            help="The bound to keep: bit operations ('0.4%' of the float model's, '12.5MBOP'), "
+            "size ('200KB', 'size:25%'), peak activations ('activations:64KB'), or cost by the "
+            "target's table ('cost:25%'). May be repeated: all bounds are kept.",
         ),
     ],
     output: Annotated[
@@ -75,7 +75,8 @@ def quantize_command(
     activation_granularity: Annotated[
         Granularity | None,
         typer.Option(
-            "--activation-granularity", help="The same for activations (default: as --granularity)."
+            "--activation-granularity",
+            help="The granularity of activations (default: as --granularity).",
         ),
     ] = None,
     widths: Annotated[
@@ -87,15 +88,17 @@ def quantize_command(
         typer.Option(
             "--activation-widths",
             metavar="4,8",
-            help="The same for activations (default: as --widths, where the target allows them).",
+            help="Widths for activations (default: as --widths, where the target allows them).",
         ),
     ] = None,
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Allow weights of 0 bits (granularity channel, element)."),
+        typer.Option(
+            "--prune", help="Allow weights of 0 bits (needs granularity channel or element)."
+        ),
     ] = False,
     input_width: Annotated[
-        int | None, typer.Option("--input-width", help="Fix the width of the model's inputs.")
+        int | None, typer.Option("--input-width", help="Fixed width of the model's inputs.")
     ] = None,
     keep_float: KeepFloatOption = None,
     fix: FixOption = None,
@@ -104,13 +107,16 @@ def quantize_command(
     config_file: ConfigOption = None,
     direction: Annotated[
         Direction | None,
-        typer.Option("--direction", help=_help("Importance that guides the widths.", "direction")),
+        typer.Option(
+            "--direction", help=_help("How the importance of gates is measured.", "direction")
+        ),
     ] = None,
     integer_kernels: Annotated[
         bool | None,
         typer.Option(
             "--integer-kernels/--no-integer-kernels",
-            help="Narrow tensors left at 16 or 32 bits to 8 for speed (default), or keep them.",
+            help="Make the model run in integer kernels: put quantizers between them, and narrow "
+            "tensors at 16 or 32 bits to 8 (default: as the target says).",
         ),
     ] = None,
     epochs: Annotated[
@@ -131,7 +137,7 @@ def quantize_command(
         typer.Option(
             "--validation",
             metavar="DATA",
-            help="Held-out data that chooses the best state; if not given, a part of --data.",
+            help="Held-out data, on which the best state is chosen (default: a part of --data).",
         ),
     ] = None,
     loss: Annotated[
@@ -145,7 +151,11 @@ def quantize_command(
     ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", metavar="SECONDS", help="Stop with the best model so far."),
+        typer.Option(
+            "--time-limit",
+            metavar="SECONDS",
+            help="Stop after this time, and write the best model so far.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")
@@ -160,7 +170,9 @@ def quantize_command(
 ) -> None:
     """Learn bit-widths under a bound and write the quantized model."""
     if output.exists() and model.exists() and output.samefile(model):
-        raise typer.BadParameter("OUT is the float model itself", param_hint="--output")
+        raise typer.BadParameter(
+            "OUT is the float model itself; write to another file", param_hint="--output"
+        )
     given: dict[str, Any] = {
         "target": target,
         "form": form,
@@ -187,7 +199,7 @@ def quantize_command(
         "shapes": parse_shapes(shape),
     }
     with reported(as_json=as_json, debug=debug):
-        # What is not given stays out, so that the defaults have one home.
+        # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
         _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
 
@@ -238,7 +250,7 @@ def _run(
         advice = (
             "a smaller --learning-rate may help"
             if result.outcome.reason == "diverged"
-            else "--resume goes on"
+            else "the same command with --resume goes on"
         )
         typer.echo(
             f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "

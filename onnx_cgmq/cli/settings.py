@@ -1,4 +1,4 @@
-"""Settings from a TOML file and from options that may be repeated, as fields of the config."""
+"""Reads settings from a TOML file and from options that may be repeated."""
 
 from __future__ import annotations
 
@@ -11,37 +11,45 @@ from onnx_cgmq.cli.options import assignments, parse_widths
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.toml import read_toml
 
-_NAMES = "Names of tensors and nodes, patterns (head/*) and operator types (LSTM) will do"
+_NAMES = "NAME is a tensor, a node, a pattern (head/*) or an operator type (LSTM)"
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", help="Settings as TOML, named as in Python; options go first."
+        "--config",
+        metavar="FILE",
+        help="Read settings, named as in Python, from a TOML file; options override it.",
     ),
 ]
 KeepFloatOption = Annotated[
     list[str] | None,
-    typer.Option("--keep-float", metavar="NAME", help=f"Leave these as they are. {_NAMES}."),
+    typer.Option(
+        "--keep-float", metavar="NAME", help=f"Keep NAME float. {_NAMES}. May be repeated."
+    ),
 ]
 FixOption = Annotated[
     list[str] | None,
-    typer.Option("--fix", metavar="NAME=8", help="Fix a width; names as for --keep-float."),
+    typer.Option(
+        "--fix",
+        metavar="NAME=8",
+        help="Fix the width of NAME, which is as for --keep-float. May be repeated.",
+    ),
 ]
 WidthsForOption = Annotated[
     list[str] | None,
     typer.Option(
         "--widths-for",
         metavar="NAME=4,8",
-        help="Widths to choose from; names as for --keep-float.",
+        help="Widths that NAME may have; NAME is as for --keep-float. May be repeated.",
     ),
 ]
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """The settings in a TOML file; none without a file.
+    """Reads the settings in a TOML file; there are none without a file.
 
     Raises:
-        ConfigError: It can't be read, or is not TOML.
+        ConfigError: The file can't be read, or is not TOML.
     """
     return {} if path is None else read_toml(path, "settings file")
 
@@ -49,15 +57,15 @@ def read_config(path: Path | None) -> dict[str, Any]:
 def merge(
     file: dict[str, Any], options: dict[str, Any], named: dict[str, dict[str, Any] | list[str]]
 ) -> dict[str, Any]:
-    """One set of settings.
+    """Merges the settings of a file and of options, which override those of the file.
 
     Args:
         file: From :func:`read_config`.
-        options: Settings by name; ``None`` where an option was not given.
-        named: Settings with an entry for each name; they add to those of the file.
+        options: Settings by name; ``None`` if an option was not given.
+        named: Settings with an entry for each name; these entries are added to those of the file.
 
     Raises:
-        ConfigError: The file has something else in their place.
+        ConfigError: The file has a value of another type for one of ``named``.
     """
     merged = {**file, **{name: value for name, value in options.items() if value is not None}}
     for setting, entries in named.items():
@@ -73,10 +81,10 @@ def merge(
 
 
 def parse_fixed(texts: list[str] | None) -> dict[str, int]:
-    """``["conv1=8"]`` as widths by name.
+    """Reads one width for each name, such as ``["conv1=8"]``.
 
     Raises:
-        typer.BadParameter: One is not of that form.
+        typer.BadParameter: A text does not have that form.
     """
     fixed = {}
     for name, text in assignments(texts, "--fix").items():
@@ -87,10 +95,10 @@ def parse_fixed(texts: list[str] | None) -> dict[str, int]:
 
 
 def parse_widths_for(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
-    """``["conv1=4,8"]`` as widths by name.
+    """Reads the widths for each name, such as ``["conv1=4,8"]``.
 
     Raises:
-        typer.BadParameter: One is not of that form.
+        typer.BadParameter: A text does not have that form.
     """
     option = "--widths-for"
     given = assignments(texts, option)

@@ -1,4 +1,4 @@
-"""What a command shows at its end: as tables, or as one JSON document."""
+"""What a command shows at its end: tables, or one JSON document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_table(check: Check) -> Table:
-    """A verification, one line for each figure."""
+    """Makes a table of a verification, with one line for each figure."""
     table = _figures()
     table.add_row("samples", f"{check.samples:,}")
     if check.accuracy is not None and check.reference_accuracy is not None:
@@ -42,13 +42,13 @@ def check_table(check: Check) -> Table:
 def result_table(
     result: Result, started: Started | None, files: dict[str, Path], model: Path
 ) -> Table:
-    """A run, one line for each figure.
+    """Makes a table of a run, with one line for each figure.
 
     Args:
-        result: The run.
-        started: Its first event, with the accuracy of the float model.
-        files: What was written, by kind; ``model`` among them.
-        model: The float model.
+        result: The result of the run.
+        started: Its first event, which has the accuracy of the float model.
+        files: The files that were written, by kind; ``model`` is one of the kinds.
+        model: The file of the float model.
     """
     cost, check = result.cost, result.check
     table = _figures()
@@ -74,7 +74,7 @@ def result_table(
 def result_json(
     result: Result, started: Started | None, files: dict[str, Path], model: Path
 ) -> str:
-    """The same for scripts; arguments as for :func:`result_table`."""
+    """Makes a JSON document of a run; the arguments are those of :func:`result_table`."""
     document: dict[str, Any] = {
         "complete": result.complete,
         "reason": result.outcome.reason,
@@ -101,7 +101,7 @@ def result_json(
 
 
 def _add_further_costs(table: Table, check: Check) -> None:
-    """Costs that only some runs count."""
+    """Adds the costs that only some runs count."""
     if check.peak_activation_bytes is not None:
         table.add_row("activations", f"{check.peak_activation_bytes:,} bytes at a time")
     if check.table_cost is not None:

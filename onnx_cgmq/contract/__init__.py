@@ -1,1 +1,1 @@
-"""The words that all parts share: widths, plans, quantizers, forms, events. Data only."""
+"""What all other folders share: widths, plans, quantizer specs, forms, events. Data only."""

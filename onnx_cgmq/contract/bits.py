@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # the command line shows its help without loading NumPy
+    import numpy as np
+    import numpy.typing as npt
 
 FLOAT_BITS = 32
-"""The width that stands for the float value, unquantized."""
+"""The width that stands for the float value, which is not quantized."""
 
 INTEGER_KERNEL_BITS = 8
 """The widest width for which onnxruntime's CPU provider has integer MAC kernels."""
@@ -37,11 +39,12 @@ class Granularity(str, Enum):
 
 
 class GridForm(str, Enum):
-    """Which integer codes a grid has.
+    """The kind of a grid: which integer codes it has.
 
     SYMMETRIC: ``-(2**(b-1)-1) .. 2**(b-1)-1``, zero point 0 (weights, biases).
-    REDUCED: the same, but at 8 bits -64 .. 64: two products of such a weight and a UINT8 activation
-        fit into INT16, which x86 kernels without VNNI add them in, saturating silently.
+    REDUCED: As SYMMETRIC, but -64 .. 64 at 8 bits. x86 kernels without VNNI add two products of a
+        weight and a UINT8 activation in INT16, and saturate silently. With these codes the sum
+        fits.
     UNSIGNED: ``0 .. 2**b-1``, zero point 0 (activations that can't be negative).
     AFFINE: ``0 .. 2**b-1`` with an integer zero point (all other activations).
     """
@@ -53,20 +56,20 @@ class GridForm(str, Enum):
 
     @property
     def is_symmetric(self) -> bool:
-        """Whether codes are signed, with zero in the middle."""
+        """Whether the codes are signed, with zero in the middle."""
         return self in (GridForm.SYMMETRIC, GridForm.REDUCED)
 
 
 _REDUCED_LARGEST = 64
-"""Largest 8-bit code of a reduced grid: ``2 * 64 * 255 < 2**15``."""
+"""The largest 8-bit code of a reduced grid: ``2 * 64 * 255 < 2**15``."""
 
 
 def code_range(bits: int, form: GridForm) -> tuple[int, int]:
-    """Smallest and largest integer code of a grid.
+    """The smallest and the largest integer code of a grid.
 
     Args:
-        bits: Width in bits, 0 (pruned: only code 0) to 16.
-        form: Form of the grid.
+        bits: The width, from 0 (pruned: only the code 0) to 16.
+        form: The kind of the grid.
 
     Returns:
         ``(smallest, largest)``, both inclusive.
@@ -86,24 +89,26 @@ def code_range(bits: int, form: GridForm) -> tuple[int, int]:
 
 
 def intervals(bits: int, form: GridForm = GridForm.SYMMETRIC) -> int:
-    """Number of steps that span the range at a width: ``2**bits - 1``, or as the codes need.
+    """How many steps span the range at a width: ``2**bits - 1``, but fewer on a reduced grid.
 
-    A range reaches half a step beyond the largest code of a symmetric grid.
+    The range of a symmetric grid reaches half a step beyond its largest code.
     """
     smallest, largest = code_range(bits, form)
     return largest - smallest + (1 if form.is_symmetric and bits else 0)
 
 
 def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.NDArray[np.float32]:
-    """Steps rounded to so many significant bits: 1 leaves powers of two.
+    """Rounds steps to a number of significant bits; with 1 bit they become powers of two.
 
-    Sums of products of codes on such steps are exact in float32 (as long as they stay below
-    ``2**24`` in units of the product's last bit), so that float and integer kernels agree.
+    Sums of products of values on such steps are exact in float32, as long as they stay below
+    ``2**24`` in units of the product's last bit. So float and integer kernels agree.
 
     Args:
-        step: Positive, any shape.
-        significant_bits: At least 1.
+        step: Positive steps, any shape.
+        significant_bits: How many bits to keep, at least 1.
     """
+    import numpy as np
+
     mantissa, exponent = np.frexp(step)
     scale = np.float32(2**significant_bits)
     rounded = np.ldexp(np.round(mantissa * scale) / scale, exponent)
@@ -111,8 +116,9 @@ def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.ND
 
 
 def nesting_factor(coarse: int, fine: int) -> int:
-    """Factor that takes a code of the coarser symmetric grid to the finer one over the same range.
+    """The factor between the codes of one value on two symmetric grids over the same range.
 
+    A code of the coarser grid times this factor is the code of the same value on the finer grid.
     The factors from 2 to 4, 4 to 8 and 8 to 16 bits are 5, 17 and 257.
 
     Raises:
@@ -126,10 +132,10 @@ def nesting_factor(coarse: int, fine: int) -> int:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The widths that a gate may choose from, ascending; 0 is "pruned", 32 is "float".
+    """The widths that a gate may select, ascending; 0 is "pruned", 32 is "float".
 
-    A gate ``g`` selects the ``k``-th non-zero width for ``g`` in ``(k-1, k]``, the widest
-    above, and width 0 (if in the ladder, else the narrowest) for ``g <= 0``:
+    A gate ``g`` in ``(k-1, k]`` selects the ``k``-th non-zero width, and a larger gate the widest
+    one. A gate ``g <= 0`` selects width 0 if the ladder has it, else the narrowest width. This is
     the table ``T(g)`` of CGMQ.
     """
 
@@ -161,12 +167,12 @@ class Ladder:
 
     @property
     def gate_min(self) -> float:
-        """Smallest gate value: the middle of the interval of the narrowest width."""
+        """The smallest gate value: the middle of the interval of the narrowest width."""
         return -0.5 if self.prunes else 0.5
 
     @property
     def gate_max(self) -> float:
-        """Largest gate value; gates start here (5.5 for the five widths of the paper)."""
+        """The largest gate value, at which gates start (5.5 for the five widths of the paper)."""
         return len(self.nonzero) + 0.5
 
     def gate_of(self, width: int) -> float:
@@ -180,7 +186,9 @@ class Ladder:
         return 0.0 if width == 0 else float(self.nonzero.index(width) + 1)
 
     def widths_of(self, gate: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """Widths that an array of gates selects: ``T(g)``, same shape, int64."""
+        """The widths that an array of gates selects: ``T(g)``, same shape, int64."""
+        import numpy as np
+
         index = np.clip(np.ceil(gate).astype(np.int64), 0, len(self.nonzero))
         lowest = 0 if self.prunes else self.nonzero[0]
         return np.array((lowest, *self.nonzero), dtype=np.int64)[index]

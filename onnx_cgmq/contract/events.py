@@ -1,4 +1,4 @@
-"""What a run tells while it goes on, for progress displays and ``--log``."""
+"""The events of a run, for progress displays and ``--log``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ class Event:
     kind: ClassVar[str] = "event"
 
     def to_record(self) -> dict[str, Any]:
-        """Fields as JSON values, the kind under ``event``; NaN and infinity become ``None``."""
+        """The fields as JSON values, with the kind under ``event``.
+
+        NaN and infinity, which JSON does not have, become ``None``.
+        """
         record: dict[str, Any] = {"event": self.kind}
         for name, value in asdict(self).items():
             unwritable = isinstance(value, float) and not math.isfinite(value)
@@ -34,8 +37,8 @@ class Limit:
 
     Attributes:
         bound: The bound as the user gave it.
-        limit: Largest cost allowed.
-        unit: Its unit.
+        limit: The largest cost that the bound allows.
+        unit: The unit of the limit.
     """
 
     bound: str
@@ -48,8 +51,8 @@ class Started(Event):
     """Training is about to start.
 
     Attributes:
-        total_steps: Training steps of the whole run.
-        epochs: Epochs of the whole run.
+        total_steps: Number of training steps of the whole run.
+        epochs: Number of epochs of the whole run.
         float_accuracy: Share of held-out samples that the float model classifies right, or ``None``
             without labels.
         bounds: The bounds.
@@ -68,11 +71,12 @@ class StepDone(Event):
     """A training step was made.
 
     Attributes:
-        step: Steps made so far.
-        total_steps: Training steps of the whole run.
-        phase: What the run is doing, such as ``guided`` or ``settled``.
+        step: Number of training steps made so far.
+        total_steps: Number of training steps of the whole run.
+        phase: ``guided`` while gates move, ``settled`` once the widths are fixed.
         loss: Loss of the step's batch.
-        cost_ratio: Cost over limit, of several bounds the largest: at most 1 when all are kept.
+        cost_ratio: Cost divided by limit. With several bounds, the largest of these ratios: it is
+            at most 1 when all bounds are kept.
     """
 
     kind: ClassVar[str] = "step"
@@ -86,18 +90,18 @@ class StepDone(Event):
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """An epoch ended and the model was tried on held-out data.
+    """An epoch ended, and the model was run on held-out data.
 
     Attributes:
-        epoch: Epochs made so far.
-        phase: What the run is doing.
+        epoch: Number of epochs made so far.
+        phase: ``guided`` while gates move, ``settled`` once the widths are fixed.
         loss: Mean training loss of the epoch.
         validation_loss: Loss on held-out data.
         validation_accuracy: Accuracy on held-out data, or ``None`` without labels.
         rbop: Bit operations as a share of the float model's.
-        costs: What each bound counts, in its unit.
-        limits: The bounds in the same units.
-        feasible: Whether no cost is above its limit.
+        costs: The present cost for each bound, in the bound's unit.
+        limits: The limit of each bound, in the same unit.
+        feasible: Whether all bounds are kept.
         mean_bits_weights: Mean width over all weights.
         mean_bits_activations: Mean width over all activations.
         seconds: Wall time of the epoch.
@@ -124,7 +128,7 @@ class Notice(Event):
     """Something the user should know, though the run goes on.
 
     Attributes:
-        message: What it is, in a sentence.
+        message: A note: one sentence for the user.
     """
 
     kind: ClassVar[str] = "notice"
@@ -134,11 +138,11 @@ class Notice(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The run ended and its model is verified (and written, if it has an output).
+    """The run ended, and its model is verified (and written, if the run has an output).
 
     Attributes:
-        complete: Whether it went to its planned end.
-        reason: ``complete``, ``interrupted``, ``time limit`` or ``diverged``.
+        complete: Whether the run went to its planned end.
+        reason: Why it ended: ``complete``, ``interrupted``, ``time limit`` or ``diverged``.
     """
 
     kind: ClassVar[str] = "finished"
@@ -148,14 +152,14 @@ class Finished(Event):
 
 
 class MetricsLog:
-    """Writes events to a file as they come: one JSON document for each line.
+    """Writes events to a file as they come: one JSON document per line.
 
-    Training steps are thinned: at most one in :attr:`seconds_between_steps`. Each line has the Unix
-    time under ``time``. Every line is on disk before the next event is taken.
+    Of the training steps it writes at most one per :attr:`seconds_between_steps`. Each line has the
+    Unix time under ``time``. Every line is written before the next event is taken.
 
     Args:
         path: The file.
-        append: Keep what the file has (a resumed run); otherwise it starts empty.
+        append: Add to the lines in the file (for a resumed run); otherwise the file starts empty.
 
     Raises:
         OutputError: The file can't be written.

@@ -1,4 +1,4 @@
-"""How a plan can be written into ONNX."""
+"""The forms in which a plan can be written into ONNX."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from onnx_cgmq.contract.identifiers import FORM_KEY
 
-if TYPE_CHECKING:  # settings name forms, and need no more
+if TYPE_CHECKING:  # settings import this file, and must not load onnx_ir
     import onnx_ir as ir
 
 
 class Form(str, Enum):
     """The way in which quantized tensors are written.
 
-    ORT: What stock onnxruntime loads and fuses into integer kernels.
+    ORT: Nodes that stock onnxruntime loads and fuses into integer kernels.
     NATIVE: QuantizeLinear and DequantizeLinear in the types of the learned widths (INT2, UINT2,
         INT4, UINT4, ...), for compilers that take them.
     QONNX: ``Quant`` nodes of the ``qonnx.custom_op.general`` domain, for FPGA flows.
@@ -26,6 +26,6 @@ class Form(str, Enum):
 
 
 def written_form(model: ir.Model) -> Form | None:
-    """The form that a model says it was written in; ``None`` if it says nothing."""
+    """The form in the metadata of a written model; ``None`` if there is none."""
     text = model.metadata_props.get(FORM_KEY)
     return Form(text) if text in {form.value for form in Form} else None

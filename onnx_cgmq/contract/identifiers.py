@@ -5,34 +5,34 @@ from __future__ import annotations
 from typing import Final
 
 GATED_DOMAIN: Final = "onnx_cgmq"
-"""Domain of the gated quantizers, which are functions of the model."""
+"""The domain of the gated quantizers, which are functions in the model."""
 
 METADATA_PREFIX: Final = "onnx_cgmq."
-"""What all keys of ours in ``metadata_props`` start with."""
+"""The beginning of all keys of onnx-cgmq in ``metadata_props``."""
 
 PREPARED_KEY: Final = "onnx_cgmq.prepared"
-"""Says that a float model has been through ``prepare()``."""
+"""Marks a float model that ``prepare()`` made."""
 
 RUNTIME_KEY: Final = "onnx_cgmq.runtime"
-"""Holds the oldest onnxruntime to serve, in a model that is not written yet."""
+"""Holds the oldest onnxruntime that is to run the model, until the model is written."""
 
 SHAPES_KEY: Final = "onnx_cgmq.shapes"
-"""Holds the shapes of inputs at which cost is counted."""
+"""Holds the shapes of inputs with which cost is counted."""
 
 SPEC_KEY: Final = "onnx_cgmq.quantizer"
-"""Holds the description of a quantizer, in the ``metadata_props`` of its node."""
+"""Holds the spec of a quantizer, in the ``metadata_props`` of its node."""
 
 LIVE_KEY: Final = "onnx_cgmq.live"
 """Holds the live sets of activations, in a written model."""
 
 PLAN_KEY: Final = "onnx_cgmq.plan"
-"""Holds the widths and ranges of tensors, and their names, in a written model."""
+"""Holds the embedded plan of a written model: widths and ranges, and names of tensors."""
 
 FORM_KEY: Final = "onnx_cgmq.form"
-"""Holds the form of a written model."""
+"""Holds the form of a written model (``ort``, ``native``, ``qonnx``)."""
 
 QUANT_DOMAIN: Final = "qonnx.custom_op.general"
-"""Domain of the operators of QONNX."""
+"""The domain of the operators of QONNX."""
 
 QUANT_DOMAINS: Final = (QUANT_DOMAIN, "onnx.brevitas", "finn.custom_op.general")
-"""Domains under which exporters have written the quantizers of QONNX."""
+"""The domains under which exporters write the quantizers of QONNX."""

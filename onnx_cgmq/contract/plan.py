@@ -1,7 +1,7 @@
-"""BitPlan: what was learned, per tensor. The only currency between mirror, writer and reports.
+"""BitPlan: what was learned about each tensor. Mirror, writer and reports exchange nothing else.
 
-Free of torch and onnx. The JSON form is versioned, complete and readable: large arrays are packed
-(zlib, base64), all else is plain numbers.
+This module needs neither torch nor onnx. The JSON text has a version and is complete and readable:
+only large arrays are packed (zlib, base64).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role
 from onnx_cgmq.errors import ModelError
 
 PLAN_VERSION = 1
-_PACK_ABOVE = 1024  # elements; shorter arrays stay readable
+_PACK_ABOVE = 1024  # elements; smaller arrays stay readable
 _NUMBERS = re.compile(r"\[[-+.,\deE\s\[\]]*\]")
 
 
 def short_numbers(array: npt.NDArray[Any]) -> Any:
-    """Numbers as nested lists, floats in the fewest decimals that give the same float32."""
+    """Makes nested lists of an array, with the fewest decimals that give the same float32."""
     if array.dtype.kind != "f":
         return array.tolist()
     return np.array([float(str(v)) for v in array.reshape(-1)]).reshape(array.shape).tolist()
@@ -77,20 +77,23 @@ class TensorPlan(BaseModel):
     """Width, range and grid of one tensor.
 
     Attributes:
-        name: Value name in the prepared float graph.
+        name: Name of the tensor in the prepared float graph.
         role: Weight, bias or activation.
-        form: Form of the grid.
-        granularity: One width per tensor, channel or element.
-        shape: Shape of the tensor; activations have their batch (axis 0) as 1.
+        form: Kind of the grid.
+        granularity: Whether the tensor has one width, or one per channel or element.
+        shape: Shape of the tensor; the batch of an activation (axis 0) is 1.
         axis: Channel axis, or ``None``.
-        widths: Bits, int64; shape ``()``, ``[1, .., C, .., 1]`` or ``shape`` by granularity.
-        low: Range start, float32, of the selected width (``channel``: shaped as ``widths``; else
-            ``()``).
-        high: Range end, like ``low``.
-        step: Step, float32, like ``widths``: of each entry's own width, 0 where that is 0 or 32.
-        zero_point: Integer zero point, int64, like ``widths``.
-        values: Learned float values of a weight or bias before rounding, float32, ``shape``; not
-            part of the JSON. Without them, writing back takes the values of the gated model.
+        widths: Widths, int64; the shape is ``()``, ``[1, .., C, .., 1]`` or ``shape``, as
+            ``granularity`` says.
+        low: Start of the range of the selected width, float32 (``channel``: in the shape of
+            ``widths``; else ``()``).
+        high: End of that range, as ``low``.
+        step: Step of each entry at its own width, float32, in the shape of ``widths``; 0 where the
+            width is 0 or 32.
+        zero_point: Integer zero point, int64, in the shape of ``widths``.
+        values: Learned float values of a weight or bias before rounding, float32, in ``shape``. The
+            JSON text does not have them. Without them, ``write_back`` takes the values of the gated
+            model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -123,7 +126,7 @@ class TensorPlan(BaseModel):
 
     @property
     def grid_width(self) -> int:
-        """The widest width in the tensor: that of the integer tensor that holds it."""
+        """The widest width in the tensor, which the integer tensor that holds it must have."""
         return int(self.widths.max())
 
     @property
@@ -133,7 +136,7 @@ class TensorPlan(BaseModel):
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all entries have one width, and a step for the tensor or for each channel."""
+        """Whether all entries have the same width, with one step or one per channel."""
         return self.granularity is not Granularity.ELEMENT and bool(
             (self.widths == self.grid_width).all()
         )
@@ -152,14 +155,16 @@ class PlanCost(BaseModel):
     """What a plan costs.
 
     Attributes:
-        bops: Bit operations for one sample: sum over MACs of weight bits x activation bits.
+        bops: Bit operations for one sample: the sum over MACs of weight bits x activation bits.
         rbop: ``bops`` as a share of the float model's (1024 per MAC).
         macs: Multiply-accumulates for one sample.
-        weight_bytes: Bytes of the stored weights, biases and tables at their written widths.
-        bops_by_node: Bit operations of every MAC node (of each of its products, with a suffix).
-        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most,
-            for one sample; counted if a bound asks for it.
-        table_cost: What the multiply-accumulates of one sample cost by the target's table, if any.
+        weight_bytes: Bytes of the stored weights, biases and embedding tables, as written.
+        bops_by_node: Bit operations of every MAC node. A node with several products has an entry
+            for each, with a suffix.
+        peak_activation_bytes: The most bytes of activations that are needed at the same time, for
+            one sample; ``None`` unless a bound limits it.
+        table_cost: Cost of the multiply-accumulates of one sample by the cost table of the target;
+            ``None`` if it has no table.
         table_unit: Unit of that table.
     """
 
@@ -179,10 +184,11 @@ class BitPlan(BaseModel):
     """The whole plan: every gated tensor, the cost, and the bound that was kept.
 
     Attributes:
-        version: Version of the JSON form.
-        bound: The bound as the user gave it (``"0.4%"``), several with commas, or ``None``.
-        tensors: Plans by tensor name, in graph order.
-        cost: Total cost; ``None`` if nobody counted it.
+        version: Version of the JSON text.
+        bound: The bound as the user gave it (``"0.4%"``; several are joined by commas), or
+            ``None``.
+        tensors: The plan of each tensor by its name, in graph order.
+        cost: The cost, or ``None`` if it was not counted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -193,16 +199,16 @@ class BitPlan(BaseModel):
     cost: PlanCost | None = None
 
     def to_json(self, indent: int | None = 2) -> str:
-        """JSON text; ``indent=None`` for one line."""
+        """Makes JSON text of the plan; ``indent=None`` puts it on one line."""
         text = json.dumps(self.model_dump(mode="json"), indent=indent)
         return _NUMBERS.sub(_on_one_line, text)
 
     @classmethod
     def from_json(cls, text: str) -> BitPlan:
-        """Inverse of :meth:`to_json`.
+        """Reads a plan from the text of :meth:`to_json`.
 
         Raises:
-            ModelError: The text is not a plan, or of a newer version.
+            ModelError: The text is not a plan, or has another version.
         """
         try:
             fields = json.loads(text)
@@ -219,10 +225,10 @@ class BitPlan(BaseModel):
             raise ModelError(f"invalid bit plan: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Writes the JSON file."""
+        """Writes the plan to a JSON file."""
         Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> BitPlan:
-        """Reads a JSON file."""
+        """Reads a plan from a JSON file."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What one gated quantizer is: the contract between the graph, the mirror and the writer."""
+"""The spec of one gated quantizer: the contract between the graph, the mirror and the writer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class QuantizerSpec:
     Attributes:
         tensor: Name of the quantized value in the prepared float graph.
         role: Weight, bias or activation.
-        form: Form of its integer grid.
-        granularity: One gate per tensor, channel or element.
-        ladder: The widths its gate may choose.
-        shape: Shape of the tensor; activations have their batch (axis 0) as 1.
-        axis: Channel axis where there is a range for each channel, else ``None``.
+        form: Kind of its integer grid.
+        granularity: Whether there is one gate, or one per channel or element.
+        ladder: The widths that its gates may select.
+        shape: Shape of the tensor; the batch of an activation (axis 0) is 1.
+        axis: Channel axis if there is a range for each channel, else ``None``.
         channel_ranges: Whether a tensor with one gate has a range for each channel.
-        exact: Whether steps up to 8 bits are rounded so that float32 sums of products are exact:
+        exact: Whether steps up to 8 bits are rounded, so that float32 sums of products are exact:
             to powers of two for activations, to three significant bits for weights.
     """
 
@@ -42,10 +42,10 @@ class QuantizerSpec:
 
     @property
     def gate_shape(self) -> tuple[int, ...]:
-        """Shape of the gate: broadcasts against the tensor.
+        """Shape of the gate, which broadcasts against the tensor.
 
-        ``()`` for ``tensor``; ``[1, .., C, .., 1]`` (full rank) for ``channel``; ``shape`` for
-        ``element``.
+        It is ``()`` for ``tensor``, ``[1, .., C, .., 1]`` (full rank) for ``channel``, and
+        ``shape`` for ``element``.
         """
         if self.granularity is Granularity.TENSOR:
             return ()
@@ -53,7 +53,7 @@ class QuantizerSpec:
 
     @property
     def range_item_shape(self) -> tuple[int, ...]:
-        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` with channels."""
+        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` if channels differ."""
         if self.has_channels:
             assert self.axis is not None
             return tuple(size if i == self.axis else 1 for i, size in enumerate(self.shape))
@@ -61,21 +61,21 @@ class QuantizerSpec:
 
     @property
     def range_shape(self) -> tuple[int, ...]:
-        """Shape of the range parameters ``low`` and ``high``: widths first.
+        """Shape of the range parameters ``low`` and ``high``, whose axis 0 counts widths.
 
-        ``tensor`` and ``channel`` gates have a range for each quantized width, ascending;
-        ``element`` gates share one range (axis 0 has length 1) so that the grids are nested.
+        ``tensor`` and ``channel`` gates have a range for each quantized width, ascending.
+        ``element`` gates share one range (axis 0 has length 1), so that the grids are nested.
         """
         shared = self.granularity is Granularity.ELEMENT
         count = 1 if shared else max(1, len(self.ladder.quantized))
         return (count, *self.range_item_shape)
 
     def range_index(self, width: int) -> int:
-        """Index on axis 0 of ``low``/``high`` for a quantized width."""
+        """The index on axis 0 of ``low`` and ``high`` that belongs to a quantized width."""
         return 0 if self.granularity is Granularity.ELEMENT else self.ladder.quantized.index(width)
 
     def to_json(self) -> str:
-        """Compact JSON text."""
+        """Makes JSON text of the spec, on one line."""
         fields = {
             "tensor": self.tensor,
             "role": self.role.value,
@@ -91,7 +91,7 @@ class QuantizerSpec:
 
     @classmethod
     def from_json(cls, text: str) -> QuantizerSpec:
-        """Inverse of :meth:`to_json`."""
+        """Reads a spec from the text of :meth:`to_json`."""
         fields = json.loads(text)
         return cls(
             tensor=fields["tensor"],

@@ -1,4 +1,4 @@
-"""Readers for the data that users have."""
+"""Reads the data that users have, and checks it against a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks that arrays fit a model's inputs; messages name the input, the place and the way out."""
+"""Checks that arrays fit a model's inputs. Messages name the input, the place, and what to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnx_cgmq.data.specs import InputSpec, shape_text
 from onnx_cgmq.errors import DataError
 
 LABEL = "label"
-"""Name of the array that holds the labels."""
+"""The name of the array that holds the labels."""
 
-_FINITE_CHUNK = 1 << 22  # elements looked at together, so that the check needs little memory
+_FINITE_CHUNK = 1 << 22  # elements checked together, so that the check needs little memory
 
 
 def check_inputs(
@@ -23,15 +23,18 @@ def check_inputs(
     where: str,
     outputs: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[Any]]:
-    """Arrays in the order and types of the inputs; not copied where the type already fits.
+    """Checks arrays against a model, and converts them to the types of its inputs.
 
     Args:
-        arrays: Arrays by name of an input, or of an output to give its target; samples along axis
-            0.
-        specs: What the model wants.
-        where: Place for the messages, such as a file name.
-        outputs: The model's outputs. Targets come after the inputs, floats as float32 and integers
-            as int64.
+        arrays: Arrays by the name of an input, or of an output for its target values; samples along
+            axis 0.
+        specs: The inputs of the model.
+        where: Where the data comes from, for the messages; such as a file name.
+        outputs: Names of the model's outputs.
+
+    Returns:
+        The inputs in the order of the model, then target values: floats as float32, integers as
+        int64. An array is not copied if its type already fits.
 
     Raises:
         DataError: A name, shape, type or value does not fit, or there are no samples.
@@ -48,30 +51,30 @@ def check_inputs(
         )
     checked = {spec.name: _check_array(arrays[spec.name], spec, where) for spec in specs}
     for name in (name for name in outputs if name in arrays and name not in checked):
-        checked[name] = _check_target(arrays[name], f"{where}: target {name!r}")
+        checked[name] = _check_target(arrays[name], f"{where}: target values {name!r}")
     counts = {name: len(array) for name, array in checked.items()}
     if len(set(counts.values())) > 1:
         raise DataError(
             f"{where}: the arrays have different numbers of samples on axis 0: {counts}"
         )
     if not next(iter(counts.values())):
-        raise DataError(f"{where}: the data has no samples")
+        raise DataError(f"{where}: the data has no samples; give at least one")
     return checked
 
 
 def check_labels(
     labels: npt.NDArray[Any], count: int, classes: int | None, where: str
 ) -> npt.NDArray[np.int64]:
-    """Labels as int64 class indexes of shape ``[samples]``.
+    """Checks labels, and returns them as int64 class indexes of shape ``[samples]``.
 
     Args:
         labels: Integers, shape ``[samples]`` or ``[samples, 1]``.
         count: Number of samples.
-        classes: Number of classes, or ``None`` if the model doesn't say.
-        where: Place for the messages.
+        classes: Number of classes, or ``None`` if the model does not say.
+        where: Where the data comes from, for the messages.
 
     Raises:
-        DataError: The labels are not class indexes, or not one for each sample.
+        DataError: The labels are not class indexes, or their number is not that of the samples.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -82,7 +85,9 @@ def check_labels(
             "numpy.argmax(labels, axis=1)"
         )
     if len(labels) != count:
-        raise DataError(f"{where}: {len(labels)} labels for {count} samples")
+        raise DataError(
+            f"{where}: {len(labels)} labels for {count} samples; give one label for each sample"
+        )
     wrong = (labels < 0) if classes is None else (labels < 0) | (labels >= classes)
     if wrong.any():
         sample = int(np.argmax(wrong))
@@ -150,7 +155,7 @@ def _check_finite(array: npt.NDArray[Any], label: str) -> None:
 
 
 def _convert(array: npt.NDArray[Any], spec: InputSpec, label: str) -> npt.NDArray[Any]:
-    """The array in the input's type, if no meaning is lost.
+    """Converts an array to the input's type if that keeps its meaning.
 
     Floats convert to floats of any precision, integers to integers that can hold their values.
     """
@@ -160,7 +165,7 @@ def _convert(array: npt.NDArray[Any], spec: InputSpec, label: str) -> npt.NDArra
     # ml_dtypes' bfloat16 has kind "V" but is a float.
     want_float = want.kind == "f" or want.name == "bfloat16"
     if have.kind == "f" and want_float:
-        with np.errstate(over="ignore"):  # an overflow is reported with its sample
+        with np.errstate(over="ignore"):  # _check_array reports an overflow, with its sample
             return array.astype(want)
     if have.kind in "iu" and want.kind in "iu":
         limits = np.iinfo(want)

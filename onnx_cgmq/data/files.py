@@ -1,4 +1,4 @@
-"""Samples in several files, read when needed, within a fixed amount of memory."""
+"""Samples in several files, read when they are needed, within a fixed amount of memory."""
 
 from __future__ import annotations
 
@@ -15,31 +15,36 @@ from onnx_cgmq.data.specs import shape_text
 from onnx_cgmq.errors import DataError
 
 CACHE_BYTES = 256 << 20
-"""Memory for files that were read; one file is kept even if it is larger."""
+"""Memory for the content of files; one file is kept even if it is larger."""
 
 
 class Loaded(NamedTuple):
-    """Checked content of one file: inputs and targets by name, samples on axis 0, and labels."""
+    """Checked content of one file.
+
+    Attributes:
+        inputs: Inputs and target values by name, samples on axis 0.
+        labels: Class indexes, if the file has labels.
+    """
 
     inputs: dict[str, npt.NDArray[Any]]
     labels: npt.NDArray[np.int64] | None
 
     @property
     def nbytes(self) -> int:
-        """Size of the inputs in bytes."""
+        """Size of the inputs and target values in bytes."""
         return sum(array.nbytes for array in self.inputs.values())
 
 
 class FileStore:
-    """Samples in files, in the order given.
+    """Samples in files, in the order of the files.
 
-    Every file is read and checked once when the store is made, so that bad data is reported before
-    training and not in the middle of it.
+    The constructor reads and checks every file once, so that bad data is reported before training
+    and not in the middle of it.
 
     Args:
         paths: The files (or folders) that ``load`` understands; at least one.
         load: Reads and checks one file.
-        cache_bytes: Memory for the content of files.
+        cache_bytes: Memory for the content of files, in bytes.
 
     Raises:
         DataError: A file can't be read, does not fit the model, or differs from the first one in
@@ -70,8 +75,8 @@ class FileStore:
                 )
             if (loaded.labels is None) != (first.labels is None):
                 raise DataError(
-                    f"{path} and {self._paths[0]}: one has labels and the other has not; give all "
-                    "files labels, or none"
+                    f"{path} and {self._paths[0]}: one has labels and the other has none; give "
+                    "labels in all files, or in none"
                 )
             counts.append(len(next(iter(loaded.inputs.values()))))
             sizes.append(loaded.nbytes)
@@ -125,7 +130,7 @@ class FileStore:
 
 
 def _groups(sizes: Sequence[int], limit: int) -> Indices:
-    """Group number of every file: neighbours share a group while they fit the limit together."""
+    """The group number of every file; neighbours share a group if they fit the limit together."""
     groups: list[int] = []
     total = 0
     for size in sizes:

@@ -1,4 +1,4 @@
-"""What users name as ``package.module:name``: data factories and losses."""
+"""Imports what users name as ``package.module:name``: data factories and losses."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from onnx_cgmq.errors import CgmqError, DataError
 
 
 def import_object(text: str, error_type: type[CgmqError] = DataError) -> Callable[..., Any]:
-    """The callable that ``package.module:name`` names.
+    """Imports the callable that ``package.module:name`` names.
 
     Raises:
-        CgmqError: As ``error_type``: the module can't be imported, or has no such callable.
+        CgmqError: Of ``error_type``: the module can't be imported, or has no such callable.
     """
     module_name, _, attribute = text.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
         raise error_type(
-            f"{text}: can't import {module_name!r} ({error}); give package.module:name of "
-            "something on the Python path"
+            f"{text}: can't import {module_name!r} ({error}); give package.module:name of a "
+            "module on the Python path"
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise error_type(f"{text}: {module_name!r} has no {attribute!r}")
+            raise error_type(f"{text}: the module {module_name!r} has no {attribute!r}")
         found = getattr(found, part)
     if not callable(found):
-        raise error_type(f"{text}: not callable, but {type(found).__name__}")
+        raise error_type(
+            f"{text} can't be called, it is of type {type(found).__name__}; give a function"
+        )
     return cast(Callable[..., Any], found)
 
 
 def is_object_path(text: str) -> bool:
-    """Whether a text has the form ``package.module:name``."""
+    """Whether a string looks like ``package.module:name``."""
     return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None

@@ -1,4 +1,4 @@
-"""Readers: from what users have to arrays by name. Checks against the model come later."""
+"""Reads what users have into arrays by name. Checks against the model come later."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.errors import DataError
 
 Item = tuple[dict[str, npt.NDArray[Any]], "npt.NDArray[Any] | None"]
-"""Inputs by name, and labels if there are any."""
+"""Arrays by name, and labels if there are any."""
 
 
 class CalibrationReader(Protocol):
-    """What onnxruntime's ``CalibrationDataReader`` offers."""
+    """The method of onnxruntime's ``CalibrationDataReader`` that is used here."""
 
     def get_next(self) -> Mapping[str, Any] | None:
-        """The next batch, or ``None`` at the end."""
+        """Returns the next batch, or ``None`` at the end."""
 
 
 def read_npz(path: Path, input_names: Sequence[str]) -> Item:
-    """The arrays of an ``.npz`` file.
+    """Reads the arrays of an ``.npz`` file.
 
     Raises:
         DataError: The file can't be read, or is not an ``.npz`` file of plain arrays.
@@ -39,22 +39,22 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
             with content:
                 return take_labels({name: content[name] for name in content.files}, input_names)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file; check the path") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
-        # What numpy says of any other file advises to unpickle it.
+        # For any other file numpy's message advises to unpickle it, which is not safe.
         reason = error if zipfile.is_zipfile(path) else "no zip archive, or truncated"
         raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
     raise DataError(
-        f"{path}: a single array without a name; "
-        f"save with numpy.savez(file, **{{{input_names[0]!r}: array}})"
+        f"{path}: the file has a single array without a name; "
+        f"save it with numpy.savez(file, **{{{input_names[0]!r}: array}})"
     )
 
 
 def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
-    """The inputs of an ONNX ``test_data_set`` folder: ``input_N.pb`` is the N-th graph input.
+    """Reads the inputs in an ONNX ``test_data_set`` folder; ``input_N.pb`` is graph input N.
 
     Raises:
-        DataError: A file is missing, too many, or not a serialized tensor.
+        DataError: There are too few or too many files, or one is not a serialized tensor.
     """
     files = sorted(folder.glob("input_*.pb"), key=natural)
     wanted = [f"input_{number}.pb" for number in range(len(input_names))]
@@ -67,7 +67,7 @@ def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
 
 
 def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -> Item:
-    """All batches of a reader, joined along the batch axis.
+    """Reads all batches of a reader, and joins them along the batch axis.
 
     Raises:
         DataError: There are none, or they can't be joined.
@@ -79,10 +79,14 @@ def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -
         )
     names = items[0][0].keys()
     if any(inputs.keys() != names for inputs, _ in items):
-        raise DataError(f"{where}: the batches have different names")
+        raise DataError(
+            f"{where}: the batches have arrays of different names; give the same in every batch"
+        )
     labels = [batch_labels for _, batch_labels in items if batch_labels is not None]
     if labels and len(labels) != len(items):
-        raise DataError(f"{where}: some batches have labels and some have not")
+        raise DataError(
+            f"{where}: some batches have labels and some have none; give labels in all, or in none"
+        )
     return (
         {name: _join([inputs[name] for inputs, _ in items], name, where) for name in names},
         _join(labels, LABEL, where) if labels else None,
@@ -90,17 +94,17 @@ def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -
 
 
 def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
-    """A batch in any of the forms that a loader yields, as arrays by name.
+    """Reads a batch, in any form that a loader yields, into arrays by name.
 
     Args:
-        data: A mapping by input name (labels under ``label``); ``(inputs, labels)`` where inputs is
-            a mapping, or one array for a model with one input; or that array alone. Tensors of
-            torch will do for arrays.
+        data: A mapping by input name (labels under ``label``); ``(inputs, labels)``, where inputs
+            is such a mapping, or one array for a model with one input; or that array alone. Arrays
+            may be torch tensors.
         input_names: The names of the inputs.
-        where: Place for the messages.
+        where: Where the data comes from, for the messages.
 
     Raises:
-        DataError: The form is none of these.
+        DataError: ``data`` has none of these forms.
     """
     if isinstance(data, Mapping):
         arrays = {str(name): as_array(value, where) for name, value in data.items()}
@@ -110,7 +114,10 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
         if len(data) == 1 or data[1] is None:
             return inputs, labels
         if labels is not None:
-            raise DataError(f"{where}: labels given twice, as {LABEL!r} and beside the inputs")
+            raise DataError(
+                f"{where}: labels are given twice, as {LABEL!r} and beside the inputs; give them "
+                "once"
+            )
         return inputs, as_array(data[1], where)
     if isinstance(data, (tuple, list)) or not hasattr(data, "__array__"):
         raise DataError(
@@ -128,7 +135,7 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
 
 
 def as_array(value: Any, where: str) -> npt.NDArray[Any]:
-    """A numpy array of an array, a tensor of torch, or nested numbers; not copied if possible.
+    """Makes a numpy array of an array, a torch tensor or nested numbers; copies only if needed.
 
     Raises:
         DataError: The value is not numeric.
@@ -143,7 +150,7 @@ def as_array(value: Any, where: str) -> npt.NDArray[Any]:
 
 
 def take_labels(arrays: dict[str, npt.NDArray[Any]], input_names: Sequence[str]) -> Item:
-    """Splits off the labels, unless an input of the model has their name."""
+    """Separates the labels from the arrays, unless an input of the model has their name."""
     if LABEL in input_names:
         return arrays, None
     labels = arrays.pop(LABEL, None)
@@ -151,13 +158,13 @@ def take_labels(arrays: dict[str, npt.NDArray[Any]], input_names: Sequence[str])
 
 
 def calibration_batches(reader: CalibrationReader) -> Iterator[Mapping[str, Any]]:
-    """The batches of an onnxruntime ``CalibrationDataReader``."""
+    """Yields the batches of an onnxruntime ``CalibrationDataReader``."""
     while (batch := reader.get_next()) is not None:
         yield batch
 
 
 def natural(path: Path) -> tuple[tuple[int, str], ...]:
-    """Sort key that puts ``input_10`` after ``input_9``."""
+    """A sort key that puts ``input_10`` after ``input_9``."""
     parts = re.findall(r"\d+|\D+", path.name)
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
 

@@ -20,9 +20,9 @@ class Batch:
         inputs: Arrays by input name, shape ``[batch, ...]``, in the types that the model wants.
         labels: Class indexes, int64 ``[batch]``, or ``None``.
         indices: Positions of the samples within their :class:`Samples`, int64 ``[batch]``.
-        size: Number of samples asked for; entries after these repeat the last one to fill a batch
-            size that the model fixes, and must not be counted.
-        targets: What outputs should be, by output name: float32, or int64 class indexes.
+        size: Number of samples asked for. Further entries only fill the batch up to a size that the
+            model fixes; they repeat the last sample and must not count in any result.
+        targets: Target values by output name: float32, or int64 class indexes.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
@@ -33,23 +33,26 @@ class Batch:
 
 
 class Store(Protocol):
-    """Where samples are kept."""
+    """A place that holds samples."""
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
-        """Labels of all samples, int64 ``[samples]``."""
+        """Labels of all samples, int64 ``[samples]``, or ``None``."""
 
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
-        """Inputs and targets of the samples, in that order; contiguous runs may be views."""
+        """Reads inputs and target values of samples, in the order of ``indices``.
+
+        The result may be a view if the indices count up one by one.
+        """
 
     def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
-        """Positions into ``indices`` in a random order that this store reads efficiently."""
+        """Positions in ``indices``, in a random order in which this store reads efficiently."""
 
 
 class ArrayStore:
-    """Samples in memory; the arrays are kept as they are, not copied."""
+    """Samples in memory. The arrays are not copied."""
 
     def __init__(
         self, inputs: dict[str, npt.NDArray[Any]], labels: npt.NDArray[np.int64] | None
@@ -73,7 +76,7 @@ class ArrayStore:
 
 
 def contiguous(indices: Indices) -> slice | Indices:
-    """``indices`` as a slice if they count up one by one, so that indexing gives a view."""
+    """Makes a slice of indices that count up one by one, so that indexing gives a view."""
     if len(indices) and np.array_equal(indices, np.arange(indices[0], indices[0] + len(indices))):
         return slice(int(indices[0]), int(indices[0]) + len(indices))
     return indices
@@ -84,10 +87,11 @@ class Samples:
     """Checked data of a model.
 
     Attributes:
-        store: Where the samples are kept.
+        store: The place that holds the samples.
         indices: Rows of the store that belong to this set, int64 ``[samples]``.
         fixed_batch: The batch size that the model fixes, or ``None``.
-        outputs: Names of the model's outputs: arrays of the store with such a name are targets.
+        outputs: Names of the model's outputs; an array of the store with such a name holds target
+            values.
     """
 
     store: Store
@@ -99,7 +103,7 @@ class Samples:
     def of(
         cls, store: Store, fixed_batch: int | None = None, outputs: tuple[str, ...] = ()
     ) -> Samples:
-        """All samples of a store."""
+        """Makes a set of all samples of a store."""
         return cls(store, np.arange(len(store)), fixed_batch, outputs)
 
     def __len__(self) -> int:
@@ -117,7 +121,7 @@ class Samples:
         return self.store.labels is not None
 
     def batch(self, indices: Indices) -> Batch:
-        """The samples at ``indices`` (positions in this set), in that order."""
+        """Reads the samples at ``indices``, which are positions in this set, in that order."""
         rows = self.indices[indices]
         labels = self.store.labels
         arrays = self.store.read(rows)
@@ -132,13 +136,13 @@ class Samples:
     def batches(
         self, batch_size: int, *, order: Indices | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
-        """Batches over all samples.
+        """Yields batches over all samples.
 
         Args:
-            batch_size: Samples in a batch; a batch size that the model fixes overrides it, and then
+            batch_size: Samples in a batch. If the model fixes the batch size, that one is used, and
                 the last batch is filled up (see :attr:`Batch.size`).
-            order: Positions in the order wanted, see :meth:`shuffled`; ``None`` for ascending.
-            drop_last: Leave out a last batch that is not full, unless it is the only one.
+            order: Positions in the wanted order (:meth:`shuffled`); ``None`` for ascending.
+            drop_last: Leave out the last batch if it is not full, unless it is the only one.
         """
         size = self.fixed_batch or batch_size
         positions = np.arange(len(self)) if order is None else order
@@ -154,21 +158,21 @@ class Samples:
             yield replace(full, size=len(part))
 
     def batch_count(self, batch_size: int) -> int:
-        """How many batches :meth:`batches` gives, without ``drop_last``."""
+        """How many batches :meth:`batches` yields without ``drop_last``."""
         return -(-len(self) // (self.fixed_batch or batch_size))
 
     def shuffled(self, seed: int | Sequence[int]) -> Indices:
-        """A random order for :meth:`batches` that reads each file of samples about once."""
+        """A random order for :meth:`batches` in which each file of samples is read about once."""
         return self.store.shuffle(self.indices, np.random.default_rng(seed))
 
     def subset(self, indices: Indices) -> Samples:
-        """The samples at ``indices`` as a set of its own."""
+        """Makes a set of the samples at ``indices``."""
         return replace(self, indices=self.indices[indices])
 
     def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
-        """Random disjoint parts ``(training, validation)``, each with at least one sample.
+        """Splits the set at random into ``(training, held_out)``, each with at least one sample.
 
-        A share of 0, or a set of one sample, gives the whole set as both.
+        If the share is 0, or if there is only one sample, both are the whole set.
         """
         if validation_share <= 0 or len(self) < 2:
             return self, self

@@ -1,4 +1,4 @@
-"""One door for data: from whatever the user has to checked samples."""
+"""Opens any data that a user has as checked samples."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def open_data(data: Any, model: ir.Model) -> Samples:
     """Opens and checks data for a model.
 
     Args:
-        data: Samples that open already; or one of
+        data: Samples, which are returned as they are; or one of
 
             * the path of an ``.npz`` file: arrays named like the inputs, ``label`` optional;
             * a folder of such files, streamed in sorted order;
             * an ONNX ``test_data_set_*`` folder, or a folder of them;
-            * ``"package.module:factory"``, or a callable: it is called and may return any of these;
+            * ``"package.module:factory"``, or a callable, which may return any of these;
             * an onnxruntime ``CalibrationDataReader``;
             * a torch ``DataLoader`` or another iterable of batches: dicts, ``(x, y)`` or ``x``;
             * a dict of arrays (``label`` optional), ``(dict, labels)``, and, for a model with one
               input, ``(x, labels)`` or ``x``.
 
-            Where arrays have names, one named like an output is the target of that output.
+            An array named like an output holds the target values of that output.
         model: The model that the data is for.
 
     Returns:
-        The samples, with types as the model wants them. Arrays in memory are not copied if their
+        The samples, in the types of the model's inputs. Arrays in memory are not copied if their
         type already fits.
 
     Raises:
@@ -58,7 +58,13 @@ def open_data(data: Any, model: ir.Model) -> Samples:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What data must have for a model, and may have: the class count bounds its labels."""
+    """What the data for a model must and may have.
+
+    Attributes:
+        specs: The inputs that it must have.
+        outputs: The outputs for which it may have target values.
+        classes: Number of classes, which its labels must be below; ``None`` if it is not known.
+    """
 
     specs: tuple[InputSpec, ...]
     outputs: tuple[str, ...]
@@ -86,7 +92,7 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
         return _open(data(), wanted, from_factory=True)
     else:
         raise DataError(
-            f"{where}: not a kind of data that can be read; give an .npz file, a folder, a dict of "
+            f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of "
             f"arrays named {names}, a reader, or package.module:factory"
         )
     loaded = _check(item, wanted, where)
@@ -109,13 +115,17 @@ def _open_path(path: Path, wanted: _Wanted) -> Store:
         )
     )
     if archives and sets:
-        raise DataError(f"{path}: has both .npz files and ONNX test data; give one of them")
+        raise DataError(
+            f"{path}: this folder has both .npz files and ONNX test data; give a folder with one "
+            "kind"
+        )
     if archives:
         return FileStore(archives, partial(load, readers.read_npz))
     if sets:
         return FileStore(sets, partial(load, readers.read_test_data_set))
     raise DataError(
-        f"{path}: empty: no .npz files, no test_data_set_* folders and no input_0.pb in it"
+        f"{path}: this folder has no data: no .npz files, no test_data_set_* folders and no "
+        "input_0.pb"
     )
 
 

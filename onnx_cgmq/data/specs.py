@@ -1,4 +1,4 @@
-"""What a model wants: names, types and shapes of its inputs, and the output that names classes."""
+"""The inputs of a model (names, types, shapes), and the output that holds class scores."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class InputSpec:
     Attributes:
         name: Input name.
         dtype: Element type.
-        dims: Sizes, batch axis first; a name or ``None`` where any size will do. ``None`` as a
-            whole when the model doesn't say.
+        dims: Sizes, batch axis first; a name or ``None`` stands for any size. The whole is
+            ``None`` if the model gives no shape.
     """
 
     name: str
@@ -27,7 +27,7 @@ class InputSpec:
 
     @property
     def fixed_batch(self) -> int | None:
-        """Size of the batch axis where the model fixes it."""
+        """Size of the batch axis if the model fixes it, else ``None``."""
         return self.dims[0] if self.dims and isinstance(self.dims[0], int) else None
 
     def __str__(self) -> str:
@@ -36,12 +36,14 @@ class InputSpec:
 
 
 def shape_text(dims: tuple[int | str | None, ...]) -> str:
-    """``[batch, 3, ?]``: how messages show a shape."""
+    """Makes text of a shape for messages, such as ``[batch, 3, ?]``."""
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
 
 
 def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
-    """The inputs that data must supply, in graph order (initializers that are listed too left out).
+    """The inputs that data must supply, in graph order.
+
+    Initializers that the graph lists among its inputs are left out.
 
     Raises:
         ModelError: An input is not a tensor, has no type, or has no batch axis; or the inputs fix
@@ -70,17 +72,17 @@ def fixed_batch(specs: tuple[InputSpec, ...]) -> int | None:
 
 
 def output_names(model: ir.Model) -> tuple[str, ...]:
-    """The outputs that data may have targets for: those that are no inputs as well."""
+    """Names of the outputs for which data may have target values: those that are not inputs too."""
     inputs = {value.name for value in model.graph.inputs}
     return tuple(str(v.name) for v in model.graph.outputs if v.name not in inputs)
 
 
 def class_count(model: ir.Model) -> int | None:
-    """Number of classes: the last size of the first float output ``[batch, classes]``."""
+    """Number of classes: the last size of the first float output ``[batch, classes]``, if any."""
     for output in model.graph.outputs:
         shape = output.shape
         if output.dtype is None or not output.dtype.is_floating_point():
-            continue  # such as the class itself, which classifiers of scikit-learn give first
+            continue  # classifiers of scikit-learn have the class itself as their first output
         if shape is None or len(shape) != 2 or shape[1] == 1:
             continue
         return shape[1] if isinstance(shape[1], int) else None

@@ -1,4 +1,4 @@
-"""The differentiable PyTorch mirror of an ONNX graph, keyed by ONNX value names."""
+"""The mirror: runs an ONNX graph in PyTorch with gradients, under the graph's own names."""
 
 from onnx_cgmq.mirror.module import Mirror
 

@@ -1,4 +1,4 @@
-"""The mirror: an ONNX graph as a differentiable ``torch.nn.Module``."""
+"""The mirror: runs an ONNX graph as a ``torch.nn.Module``, with gradients."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
 
 
 class Mirror(nn.Module):
-    """Runs an ONNX graph in torch, named after the graph's values.
+    """Runs an ONNX graph in torch, under the names of the graph's values.
 
     Float constants are parameters, other constants are buffers. Nodes that :func:`insert_gates`
     put into the graph become :class:`GatedQuantizer` modules; a graph without them is the float
-    model. Weights reach operators as tensors, so anything may be computed or quantized.
+    model. Operators take weights as tensors like any other, so a weight may be computed or
+    quantized.
 
     Attributes:
-        model: The graph that is mirrored.
+        model: The model that is mirrored.
         input_names: Names of the graph inputs.
         output_names: Names of the graph outputs.
-        quantizers: The quantizers by the name of the tensor they quantize, in graph order.
+        quantizers: The quantizers by the name of the tensor that they quantize, in graph order.
     """
 
     def __init__(self, model: ModelLike) -> None:
         """Builds the mirror.
 
         Args:
-            model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``, with or without gates. It is not
+            model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``, with or without gates; it is not
                 changed.
 
         Raises:
             ModelError: If the model can't be read.
-            UnsupportedOperatorError: If the graph has operators that can't be run; names all.
+            UnsupportedOperatorError: If the mirror can't run an operator; the message names all of
+                these.
         """
         super().__init__()
         self.model: ir.Model = load_model(model)
@@ -72,7 +74,7 @@ class Mirror(nn.Module):
         self.output_names: tuple[str, ...] = tuple(self._program.outputs)
 
     def _free_name(self, name: str) -> str:
-        """A name that torch accepts and that is not taken, close to a value's name."""
+        """Makes a name that torch accepts and that is free, close to a value's name."""
         base = name.replace(".", "_")
         candidate, count = base, 0
         while hasattr(self, candidate):
@@ -82,7 +84,7 @@ class Mirror(nn.Module):
 
     @property
     def value_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters by the name of the ONNX value they hold, in graph order."""
+        """The parameters by the name of the ONNX value that they hold, in graph order."""
         found = {}
         for name in self._parameter_keys:
             parameter = self.value_parameter(name)
@@ -104,14 +106,14 @@ class Mirror(nn.Module):
         """Runs the graph.
 
         Args:
-            inputs: Tensors by input name; or the tensor, if the graph has one input.
+            inputs: Tensors by input name; or one tensor, if the graph has one input.
 
         Returns:
             The graph's outputs by name.
 
         Raises:
             DataError: If an input is missing or unknown.
-            ModelError: If an operator fails on its inputs; names the node.
+            ModelError: If an operator fails on its inputs; the message names the node.
         """
         slots = self._execute(inputs, None)
         return {name: slots[slot] for name, slot in self._program.outputs.items()}
@@ -172,14 +174,14 @@ class Mirror(nn.Module):
         return inputs
 
     def plan(self) -> BitPlan:
-        """What the quantizers hold: width, range and grid of every gated tensor.
+        """Reads the width, range and grid of every gated tensor from its quantizer.
 
-        Nothing is changed or counted: a plan within a bound, with its cost, comes from
-        :meth:`~onnx_cgmq.learn.guide.Guide.plan`.
+        This changes nothing and counts no cost. :meth:`~onnx_cgmq.learn.guide.Guide.plan` makes a
+        plan that keeps a bound, with its cost.
 
         Returns:
-            The plan without a cost, with the values of weights and biases that differ from the
-            model's, for :func:`write_back`.
+            The plan, for :func:`write_back`. It has no cost. It has the values of those weights and
+            biases that differ from the model's.
         """
         parameters = self.value_parameters
         learned = {
@@ -195,10 +197,10 @@ class Mirror(nn.Module):
         )
 
     def to_model(self) -> ir.Model:
-        """The graph with what was learned: weights, ranges and gates as its initializers.
+        """Copies the model, with the learned weights, ranges and gates as its initializers.
 
-        A checkpoint that is a valid ONNX model: onnxruntime runs it with the same outputs, and a
-        mirror of it goes on where this one is.
+        The copy is a valid ONNX model. onnxruntime runs it with the same outputs, and a mirror of
+        it continues from the state of this one.
         """
         model = self.model.clone()
         state: dict[str, Tensor] = dict(self.value_parameters)
@@ -213,7 +215,7 @@ class Mirror(nn.Module):
         return model
 
     def extra_repr(self) -> str:
-        """One line for ``print``."""
+        """Text for ``print``, on one line."""
         return (
             f"inputs={', '.join(self.input_names)}; outputs={', '.join(self.output_names)}; "
             f"{len(self._program.steps)} nodes, {len(self.quantizers)} quantizers"

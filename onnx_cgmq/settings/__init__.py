@@ -1,4 +1,4 @@
-"""What a user may set: the settings of a run, and targets as data."""
+"""Everything that a user may set: the settings of a run, and targets as data."""
 
 from onnx_cgmq.settings.load_target import (
     DEFAULT_TARGET,

@@ -1,4 +1,4 @@
-"""What a user may set, validated. The bound is the only number that must be given."""
+"""The settings of a run, validated. Only the bound, which is not one of them, must be given."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from onnx_cgmq.settings.toml import problems
 
 
 class Direction(str, Enum):
-    """Which importance moves the gates (see docs/concepts.md)."""
+    """What the importance of a gate is made of (docs/concepts.md, "Directions")."""
 
     GRADIENT = "gradient"
     GRADIENT_MAGNITUDE = "gradient_magnitude"
@@ -33,53 +33,57 @@ class Direction(str, Enum):
 
 
 class Config(BaseModel):
-    """Settings of a run; the defaults serve every model.
+    """Settings of a run; the defaults suit every model.
 
-    What the user does not set comes from the target, and what the user sets must be allowed by it.
+    Settings that the user does not give come from the target. The target must allow those that the
+    user gives.
 
     Attributes:
-        target: What the model is for: name of a built-in target, path of a TOML file, or a
-            :class:`~onnx_cgmq.settings.Target` (docs/targets.md).
-        form: How the model is written (docs/concepts.md, "What is written"); ``qonnx`` gives
-            activations that can be negative symmetric grids, since it has no zero points.
+        target: What the model is made for: the name of a built-in target, the path of a TOML file,
+            or a :class:`~onnx_cgmq.settings.Target` (docs/targets.md).
+        form: How the model is written (docs/concepts.md, "What is written"). ``qonnx`` has no zero
+            points, so activations that can be negative get symmetric grids.
         runtime: The versions of onnxruntime that are to run the written file, such as
-            ``onnxruntime>=1.22``: it gets the opset and the types that the oldest one takes. By
-            default the installed version.
+            ``onnxruntime>=1.22``; ``None`` stands for the installed version. The file gets the
+            opset and the types that the oldest of these versions takes.
         granularity: One gate per tensor, channel or element, for weights and biases.
-        activation_granularity: The same for activations; ``None`` follows ``granularity`` where the
-            target allows it.
+        activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
+            the target allows it.
         weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
         exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.gating.exact.exact_ranges`),
-            so that float and integer kernels, and every runtime, compute the same codes.
+            so that float kernels and integer kernels compute the same codes in every runtime.
         reduced_range: Keep 8-bit codes of weights within -64 .. 64, so that INT8 kernels of x86
-            processors without VNNI don't saturate; otherwise such weights are written as UINT8,
-            which is exact, but slower there.
-        widths: The widths a gate may choose, ascending.
-        activation_widths: The same for activations; ``None`` follows ``widths`` where the target
-            allows them.
-        bias_widths: The same for biases.
+            processors without VNNI can't saturate. Without it, weights that could saturate are
+            written as UINT8, which is exact too, but slower there.
+        widths: The widths that gates may select, ascending.
+        activation_widths: The widths for activations; ``None`` takes those of ``widths`` that the
+            target allows.
+        bias_widths: The widths for biases; ``None`` as for activations.
         prune: Allow width 0 for weights with ``channel`` or ``element`` gates.
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
         keep_float: Names of tensors and nodes, patterns (``head/*``) and operator types that stay
-            float. An exact name goes before a pattern, a pattern before an operator type, all
-            before the other settings; a name that matches nothing is an error.
-        fix: Fixed widths, by the same.
-        widths_for: Widths to choose from, by the same.
-        shapes: Shapes of inputs, for one sample, at which cost is counted; by default sizes that
+            float. An exact name overrides a pattern, a pattern overrides an operator type, and all
+            of them override the other settings. A name that matches nothing is an error.
+        fix: Fixed widths, by names as in ``keep_float``.
+        widths_for: Widths to select from, by names as in ``keep_float``.
+        shapes: Shapes of inputs, for one sample, with which cost is counted. By default, sizes that
             the model leaves open are those of the data.
-        direction: Importance that moves the gates.
-        integer_kernels: Narrow tensors left at 16 or 32 bits to 8 once gates settle, so that
-            onnxruntime runs them on integer kernels; ``False`` keeps what was learned.
-        epochs: Passes over the training data.
+        direction: What the importance of a gate is made of.
+        integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
+            and narrow tensors at 16 or 32 bits to 8 when gates settle, so that onnxruntime runs
+            them in integer kernels. ``False`` does neither.
+        epochs: Number of passes over the training data.
         batch_size: Samples in a training step.
         learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
             model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).
         range_learning_rate: Peak Adam learning rate of the logarithm of ranges.
-        validation_share: Part of the data held out to choose the best state.
-        loss: ``auto`` (labels and targets where there are any, always the float model as teacher),
-            ``labels`` (these alone), ``teacher``, or ``package.module:function``.
+        validation_share: Share of the data that is held out to choose the best state.
+        loss: ``auto`` (the float model as teacher, and labels and target values if the data has
+            any), ``labels`` (labels and target values only), ``teacher`` (the float model only), or
+            ``package.module:function``.
         seed: Seed of every random choice.
-        time_limit: Seconds after which training stops with the best feasible state, or ``None``.
+        time_limit: Seconds after which training stops with the best state that keeps the bound;
+            ``None`` sets no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,7 +119,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _filled(cls, settings: Any) -> Any:
-        """Takes what is not set from the target."""
+        """Takes settings that are not given from the target."""
         if not isinstance(settings, Mapping):
             return settings
         target = load_target(settings.get("target", DEFAULT_TARGET))
@@ -151,7 +155,7 @@ class Config(BaseModel):
 
     @classmethod
     def create(cls, **settings: Any) -> Config:
-        """Builds a config, with errors as :class:`ConfigError`.
+        """Makes a config, and reports problems as :class:`ConfigError`.
 
         Raises:
             ConfigError: A setting is unknown, out of range, or contradicts another.
@@ -163,7 +167,7 @@ class Config(BaseModel):
 
     @property
     def choices(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Widths by name or pattern, from ``keep_float``, ``fix`` and ``widths_for``."""
+        """Names or patterns and their widths, from ``keep_float``, ``fix`` and ``widths_for``."""
         return (
             *((pattern, (FLOAT_BITS,)) for pattern in self.keep_float),
             *((pattern, (width,)) for pattern, width in self.fix.items()),
@@ -172,32 +176,35 @@ class Config(BaseModel):
 
     @property
     def ladder(self) -> Ladder:
-        """Widths of weights that can't be pruned."""
+        """The ladder of weights that can't be pruned."""
         return Ladder(self.widths)
 
     @property
     def activation_ladder(self) -> Ladder:
-        """Widths of activations."""
+        """The ladder of activations."""
         return Ladder(self.activation_widths or self.widths)
 
     @property
     def bias_ladder(self) -> Ladder:
-        """Widths of biases."""
+        """The ladder of biases."""
         return Ladder(self.bias_widths or self.widths)
 
     @property
     def weight_ladder(self) -> Ladder:
-        """Widths of weights: with 0 when pruning is allowed."""
+        """The ladder of weights, with width 0 if pruning is allowed."""
         return Ladder((0, *self.widths)) if self.prune else self.ladder
 
     @property
     def activations(self) -> Granularity:
-        """Granularity of activations."""
+        """The granularity of activations."""
         return self.activation_granularity or self.granularity
 
     @property
     def signed_grid(self) -> GridForm:
-        """Grid of activations that can be negative: ``Quant`` nodes have no zero point."""
+        """The grid of activations that can be negative.
+
+        The form ``qonnx`` has symmetric grids, because its ``Quant`` nodes have no zero point.
+        """
         return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE
 
 

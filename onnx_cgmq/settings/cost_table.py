@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 
 def _exact(value: Any) -> Any:
-    """A number as it is written: 0.1 is a tenth."""
+    """Reads a number as it is written in decimals: 0.1 is exactly a tenth."""
     if isinstance(value, Fraction):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -19,6 +20,7 @@ def _exact(value: Any) -> Any:
 
 
 def _plain(value: Fraction) -> int | float:
+    """Makes an int or a float, which JSON and messages can show, of an exact number."""
     return int(value) if value.denominator == 1 else float(value)
 
 
@@ -26,16 +28,17 @@ Price = Annotated[Fraction, BeforeValidator(_exact), PlainSerializer(_plain), Fi
 
 
 class CostTable(BaseModel):
-    """What one multiply-accumulate costs by the widths of its weight and its activation.
+    """What one multiply-accumulate costs for each pair of widths of its weight and activation.
 
-    It must be complete for the widths of its target, and monotone: more bits never cost less. The
-    guarantee of a bound rests on that, since it is kept by narrowing.
+    The table must have all widths of its target, and more bits must never cost less. The guarantee
+    of a bound rests on that, because a bound is kept by narrowing.
 
     Attributes:
-        unit: What is counted, such as ``cycles``, ``pJ`` or ``ms``.
-        float: Cost where an operand is float or wider than the table.
-        activations: Widths of activations, ascending: the columns.
-        weights: By width of weights, ascending, the cost for each width of activations: the rows.
+        unit: The unit of the costs, such as ``cycles``, ``pJ`` or ``ms``.
+        float: The cost if an operand is float, or wider than the table.
+        activations: The widths of activations, ascending; they are the columns.
+        weights: The rows: for each width of weights, ascending, its cost with each width of
+            activations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -62,24 +65,25 @@ class CostTable(BaseModel):
                 if cost < before[index] or (index and cost < row[index - 1]):
                     raise ValueError(
                         f"{where} cost {_plain(cost)}, less than fewer bits do; more bits must "
-                        "never cost less, or narrowing could not keep a bound"
+                        "never cost less, because bounds are kept by narrowing"
                     )
                 if cost > self.float:
                     raise ValueError(
-                        f"{where} cost {_plain(cost)}, more than float ({_plain(self.float)})"
+                        f"{where} cost {_plain(cost)}, more than float ({_plain(self.float)}); no "
+                        "pair may cost more than float"
                     )
             before = row
         return self
 
     def price(self, weight: int, activation: int) -> Fraction:
-        """Cost of one multiply-accumulate.
+        """The cost of one multiply-accumulate.
 
-        A width between those of the table costs as much as the next wider one. Pruned operands (0
-        bits) cost nothing, as in bit operations.
+        A width between two widths of the table costs as much as the wider one. A pruned operand (0
+        bits) makes the cost 0, as in bit operations.
 
         Args:
-            weight: Bits of the weight; of two activations, of the second.
-            activation: Bits of the activation.
+            weight: Width of the weight; if two activations are multiplied, of the second.
+            activation: Width of the activation.
         """
         if weight == 0 or activation == 0:
             return Fraction(0)
@@ -87,3 +91,19 @@ class CostTable(BaseModel):
         columns = enumerate(self.activations)
         column = next((index for index, width in columns if width >= activation), None)
         return self.float if row is None or column is None else row[column]
+
+    def to_toml(self) -> str:
+        """The table as lines of a target's TOML file."""
+        rows = (
+            f"{width} = [{', '.join(str(_plain(cost)) for cost in row)}]"
+            for width, row in self.weights.items()
+        )
+        lines = (
+            "[cost]",
+            f"unit = {json.dumps(self.unit, ensure_ascii=False)}",
+            f"float = {_plain(self.float)}",
+            f"activations = {list(self.activations)}",
+            "[cost.weights]",
+            *rows,
+        )
+        return "".join(f"{line}\n" for line in lines)

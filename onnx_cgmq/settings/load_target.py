@@ -1,4 +1,4 @@
-"""Finds a target: built in by name, a user's own by file."""
+"""Finds a target: a built-in one by its name, the user's own by its file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from onnx_cgmq.settings.toml import problems, read_toml
 DEFAULT_TARGET: Final = "generic"
 
 TargetLike = str | os.PathLike[str] | Mapping[str, Any] | Target
-"""Name of a built-in target, path of a TOML file, what such a file holds, or a target."""
+"""The name of a built-in target, the path of a TOML file, the content of one, or a target."""
 
 _FOLDER: Final = Path(__file__).parent / "targets"
 _SUFFIX: Final = ".toml"
 
 
 def built_in_targets() -> tuple[str, ...]:
-    """Names of the targets that come with onnx-cgmq."""
+    """The names of the targets that come with onnx-cgmq."""
     return tuple(sorted(path.stem for path in _FOLDER.glob(f"*{_SUFFIX}")))
 
 
 def load_target(target: TargetLike) -> Target:
-    """A target by its name, or from a TOML file.
+    """Finds a target by its name, or reads it from a TOML file.
 
     Args:
-        target: Name of a built-in target, path of a file (a text with a folder or the suffix
-            ``.toml`` is one), what such a file holds, or a target, which is returned as it is.
+        target: The name of a built-in target; the path of a file (a string with a folder or the
+            suffix ``.toml``); the content of such a file; or a target, which is returned as it is.
 
     Raises:
         ConfigError: There is no such target, or the file can't be read or is not a target.
@@ -47,30 +47,37 @@ def load_target(target: TargetLike) -> Target:
 
 
 def target_text(target: str | os.PathLike[str]) -> str:
-    """A target as TOML, with its comments; arguments and errors as for :func:`load_target`."""
+    """The TOML text of a target, with its comments.
+
+    Args:
+        target: The name of a built-in target, or the path of a file.
+
+    Raises:
+        ConfigError: There is no such target, or the file can't be read or is not a target.
+    """
     load_target(target)
     return _path(target).read_text(encoding="utf-8")
 
 
 def _validated(fields: Mapping[str, Any], what: str) -> Target:
-    """The target with these fields.
+    """Makes a target of its fields.
 
     Raises:
-        ConfigError: They are wrong.
+        ConfigError: A field is missing, unknown or wrong.
     """
     try:
         return Target.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {problems(error)}; 'onnx-cgmq targets generic' shows one that is right"
+            f"{what}: {problems(error)}; 'onnx-cgmq targets generic' shows a valid one"
         ) from error
 
 
 def _path(target: Any) -> Path:
-    """The file of a target.
+    """The path of a target's file.
 
     Raises:
-        ConfigError: It is no path, and no built-in target has that name.
+        ConfigError: The target is not a path, and no built-in target has that name.
     """
     if isinstance(target, os.PathLike):
         return Path(target)
@@ -84,6 +91,6 @@ def _path(target: Any) -> Path:
     similar = difflib.get_close_matches(target, names, n=1, cutoff=0.4)
     hint = f"did you mean '{similar[0]}'? " if similar else ""
     raise ConfigError(
-        f"there is no target '{target}'; {hint}built in are {', '.join(names)}; for one of your "
-        f"own give the path of its {_SUFFIX} file"
+        f"there is no target '{target}'; {hint}The built-in targets are {', '.join(names)}; for "
+        f"your own target give the path of its {_SUFFIX} file"
     )

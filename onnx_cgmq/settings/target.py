@@ -1,4 +1,4 @@
-"""What a target allows: widths, granularities, the form of the file. Data, read from TOML."""
+"""Targets as data, read from TOML: which widths, granularities and form they allow."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Granularities = Annotated[tuple[Granularity, ...], BeforeValidator(_as_list), Fi
 
 
 class Biases(BaseModel):
-    """What biases may be.
+    """What a target allows for biases.
 
     Attributes:
-        widths: Widths that their gates may choose, ascending; 32 leaves rounding to the accumulator
-            of an integer kernel (INT32).
+        widths: Widths that their gates may select, ascending. With 32, a bias is rounded only as
+            the accumulator of an integer kernel (INT32) needs it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,23 +48,24 @@ class Biases(BaseModel):
 
 
 class Activations(Biases):
-    """What activations may be.
+    """What a target allows for activations.
 
     Attributes:
-        widths: Widths that their gates may choose, ascending.
-        granularity: Gates that they may have, the usual first; a single one needs no list.
+        widths: Widths that their gates may select, ascending.
+        granularity: Allowed granularities, the default first; a single one needs no list.
     """
 
     granularity: Granularities = (Granularity.TENSOR,)
 
 
 class Weights(Activations):
-    """What weights may be.
+    """What a target allows for weights.
 
     Attributes:
-        widths: Widths that their gates may choose, ascending.
-        granularity: Gates that they may have, the usual first; a single one needs no list.
-        ranges: Ranges under one gate a tensor: one as well, or one for each output channel.
+        widths: Widths that their gates may select, ascending.
+        granularity: Allowed granularities, the default first; a single one needs no list.
+        ranges: Whether a weight with one gate has one range (``tensor``), or one for each output
+            channel (``channel``).
         reduced_range: Keep 8-bit codes within -64 .. 64, so that kernels for x86 processors without
             VNNI can't saturate.
     """
@@ -76,7 +77,7 @@ class Weights(Activations):
     @classmethod
     def _check_ranges(cls, ranges: Granularity) -> Granularity:
         if ranges is Granularity.ELEMENT:
-            raise ValueError("a range is for a 'tensor' or a 'channel'")
+            raise ValueError("ranges must be 'tensor' or 'channel'")
         return ranges
 
 
@@ -84,16 +85,17 @@ class Target(BaseModel):
     """What a kind of hardware or runtime allows.
 
     Attributes:
-        name: Its name.
+        name: Name of the target.
         description: What it is for, in a sentence.
-        weights: What weights may be.
-        activations: What activations may be.
-        biases: What biases may be; by default as wide as weights.
-        integer_kernels: Narrow what is left at 16 or 32 bits to 8 when gates settle, and put
-            quantizers where values flow from one integer kernel to the next.
-        exact_steps: Steps of few mantissa bits, so that float and integer arithmetic give the same.
+        weights: What it allows for weights.
+        activations: What it allows for activations.
+        biases: What it allows for biases; by default the widths of weights.
+        integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
+            and narrow tensors at 16 or 32 bits to 8 when gates settle.
+        exact_steps: Round steps to a few significant bits, so that float and integer arithmetic
+            give the same codes.
         form: How the model is written.
-        cost: What a multiply-accumulate costs for every pair of widths, if bounds are to count it.
+        cost: What a multiply-accumulate costs for every pair of widths, for bounds on this cost.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,21 +130,22 @@ class Target(BaseModel):
             missing = sorted({*allowed} - {*listed, FLOAT_BITS})
             if missing:
                 raise ValueError(
-                    f"cost: {what} of {_listing(missing)} bits are allowed but have no costs"
+                    f"cost: {what} of {_listing(missing)} bits are allowed but have no costs; add "
+                    "them to the table"
                 )
         return self
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings that a user did not give, as this target has them.
+        """The settings that a user did not give, with the values of this target.
 
         Widths and granularity of activations, and widths of biases, follow those that the user gave
-        for weights as far as the target allows them.
+        for weights, as far as the target allows.
 
         Args:
             given: Fields of :class:`~onnx_cgmq.settings.config.Config` that the user gave.
 
         Returns:
-            Values for the other fields that a target decides.
+            Values for the fields that a target decides and the user did not give.
         """
         widths, granularity = given.get("widths"), given.get("granularity")
         filled: dict[str, Any] = {
@@ -167,10 +170,10 @@ class Target(BaseModel):
         granularity: Granularity | None = None,
         activation_granularity: Granularity | None = None,
     ) -> None:
-        """Checks what a user chose.
+        """Checks that the target allows the settings of a user.
 
         Raises:
-            ValueError: The target does not allow it; the message says what it allows.
+            ValueError: It does not; the message says what it allows.
         """
         self._check_widths("weights", widths, self.weights)
         self._check_widths("activations", activation_widths, self.activations)
@@ -194,7 +197,7 @@ class Target(BaseModel):
 
 
 def _following(given: Any, allowed: tuple[int, ...]) -> tuple[int, ...]:
-    """The widths allowed that were given for weights; all if none of these."""
+    """The allowed widths that are also given for weights; all allowed ones if there are none."""
     if not isinstance(given, (list, tuple)):
         return allowed
     return tuple(width for width in allowed if width in given) or allowed

@@ -1,4 +1,4 @@
-"""Settings from outside: TOML files, and what pydantic finds wrong with their content."""
+"""Reads TOML files, and words the problems that pydantic finds in their content."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ else:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Reads a TOML file.
 
     Args:
         path: The file.
-        what: What it is, for the message.
+        what: What the file is, for the message.
 
     Raises:
-        ConfigError: It can't be read, or is not TOML.
+        ConfigError: The file can't be read, or is not TOML.
     """
     try:
         content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def problems(error: ValidationError) -> str:
-    """What is wrong, field by field, in one line."""
+    """Says on one line what is wrong, field by field."""
     return "; ".join(
         ": ".join(
             part

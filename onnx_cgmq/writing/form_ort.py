@@ -8,7 +8,7 @@ what the gated graph computes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -16,6 +16,7 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
+from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.writing.activations import (
     dequantize,
@@ -29,6 +30,8 @@ from onnx_cgmq.writing.codes import FloatArray
 from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
 from onnx_cgmq.writing.node_writer import NodeWriter
+from onnx_cgmq.writing.separate_biases import separate_biases
+from onnx_cgmq.writing.separate_clamps import separate_clamps
 from onnx_cgmq.writing.sink_dequantize import sink_dequantization
 from onnx_cgmq.writing.weights import (
     write_bias,
@@ -38,19 +41,33 @@ from onnx_cgmq.writing.weights import (
 )
 
 
-def write_ort(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
+def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
     """Replaces every gated quantizer by the form ``ort``, in place.
+
+    Args:
+        tensors: The gated tensors of the model.
+        integer_kernels: Whether to write for integer kernels where onnxruntime has them. Otherwise
+            the model is written for float kernels, which compute the same.
 
     Returns:
         The kernel that onnxruntime will run for each node of the gated graph, by node name.
     """
-    kernels = _kernels(tensors)
+    kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
-    _Writer(tensors, kernels).run()
+    integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
+    _Writer(tensors, integer).run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
+    separate_biases(tensors.graph)
+    separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
     return by_name
+
+
+def _float_kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
+    """Chooses a float kernel for every MAC node."""
+    choice = KernelChoice(Kernel.FLOAT, "it is written for a float kernel")
+    return {node: choice for node in tensors.graph if mac_spec(node) is not None}
 
 
 def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
@@ -67,13 +84,17 @@ def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
 class _Writer:
     """Writes every tensor as codes for integer kernels, and as floats for float kernels."""
 
-    def __init__(self, tensors: GatedTensors, kernels: Mapping[ir.Node, KernelChoice]) -> None:
+    def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node]) -> None:
+        """Prepares the writing.
+
+        Args:
+            tensors: The gated tensors of the model.
+            integer: The nodes that are to run in integers.
+        """
         # The activations that each weight meets are found here, in the gated graph, because the
         # first quantizer that is replaced changes the graph.
         self._tensors = tensors
-        self._integer_nodes = {
-            n for n, choice in kernels.items() if choice.kernel is Kernel.INTEGER
-        }
+        self._integer_nodes = set(integer)
         weights = tensors.of_role(Role.WEIGHT)
         self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
 

@@ -26,10 +26,10 @@ from onnx_cgmq.writing.form_qonnx import write_qonnx
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.older_opset import lower_opset
 
-_WRITERS: Final[dict[Form, Callable[[GatedTensors], Mapping[str, KernelChoice]]]] = {
+_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelChoice]]]] = {
     Form.ORT: write_ort,
-    Form.NATIVE: write_native,
-    Form.QONNX: write_qonnx,
+    Form.NATIVE: lambda tensors, _: write_native(tensors),
+    Form.QONNX: lambda tensors, _: write_qonnx(tensors),
 }
 """By form, the function that replaces every quantizer of a gated graph in place, and returns the
 predicted kernels by node name."""
@@ -79,7 +79,12 @@ def write_back(
 
 
 def write(
-    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+    gated: ModelLike,
+    plan: BitPlan,
+    *,
+    form: Form | str = Form.ORT,
+    compact: bool = True,
+    integer_kernels: bool = True,
 ) -> Written:
     """Writes a plan as :func:`write_back` does, and returns the predicted kernels too.
 
@@ -88,6 +93,8 @@ def write(
         plan: The plan of the model.
         form: The form in which quantized tensors are written.
         compact: Whether to leave out what readers can do without, and to shorten names.
+        integer_kernels: Whether the form ``ort`` is written for integer kernels. ``False`` writes
+            the same values on the same grids so that onnxruntime multiplies floats.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
@@ -99,7 +106,7 @@ def write(
     # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
-    kernels = _WRITERS[form](tensors)
+    kernels = _WRITERS[form](tensors, integer_kernels)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]

@@ -27,7 +27,7 @@ def test_unknown_command(cli):
 
 
 def test_help_loads_nothing_heavy():
-    heavy = "{'torch', 'onnx', 'onnxruntime', 'onnxscript'}"
+    heavy = "{'torch', 'numpy', 'onnx', 'onnxruntime', 'onnxscript'}"
     code = (
         "import sys; sys.argv = ['onnx-cgmq', '--help']\n"
         "from onnx_cgmq.cli import main\n"
@@ -37,6 +37,7 @@ def test_help_loads_nothing_heavy():
     assert run("-c", code).stdout.endswith("[]\n")
 
 
+@pytest.mark.slow
 def test_module_runs_and_finds_factories_in_the_current_folder(model, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\ndef samples(): return np.ones((3, 2), 'float32')\n"

@@ -74,7 +74,7 @@ def test_cache_that_holds_all_reads_nothing_again(files):
     ("second", "message"),
     [
         (content(1, width=3), r"samples of shape 'x' \[3\], but 0 has 'x' \[2\]"),
-        (content(1, labels=False), "one has labels and the other has not"),
+        (content(1, labels=False), "one has labels and the other has none"),
     ],
 )
 def test_files_that_do_not_go_together(second, message):

@@ -127,7 +127,7 @@ def test_factory_by_name_and_as_callable(one, tmp_path, monkeypatch):
     assert len(open_data(lambda: rows(4), one)) == 4
     with pytest.raises(DataError, match="no 'missing'"):
         open_data("my_samples:missing", one)
-    with pytest.raises(DataError, match="not callable"):
+    with pytest.raises(DataError, match="can't be called"):
         open_data("my_samples:N", one)
     with pytest.raises(DataError, match="can't import 'no_such'"):
         open_data("no_such:make", one)
@@ -195,14 +195,14 @@ def with_value(value):
         ({"x": rows(2), "label": np.eye(2)}, "one-hot labels become indexes"),
         ({"x": rows(2), "label": np.array([0.0, 1.0])}, "must be integer class indexes"),
         ({"x": rows(2), "label": np.array([0, 3])}, r"label 3 of sample 1 .* \(0 to 2\)"),
-        (({"x": rows(2), "label": np.array([0, 1])}, np.array([0, 1])), "labels given twice"),
+        (({"x": rows(2), "label": np.array([0, 1])}, np.array([0, 1])), "labels are given twice"),
         ((rows(2), rows(2), rows(2)), "a tuple of 3 is not a batch"),
         ([], "the data is empty"),
         ([{"x": rows(1)}, {"x": rows(1), "label": np.array([0])}], "some batches have labels"),
         ([{"x": rows(1)}, {"y": rows(1)}], "different names"),
         ([rows(1), rows(1)[:, :2]], "can't be joined along axis 0"),
-        (3, "not a kind of data"),
-        (lambda: lambda: rows(1), "not a kind of data"),
+        (3, "this kind of data"),
+        (lambda: lambda: rows(1), "this kind of data"),
         ("nowhere.npz", "no such file"),
     ],
 )
@@ -246,7 +246,7 @@ def test_bad_files(one, tmp_path):
 
 
 def test_bad_folders(one, tmp_path):
-    with pytest.raises(DataError, match=r"empty: no .npz files"):
+    with pytest.raises(DataError, match=r"no data: no .npz files"):
         open_data(tmp_path, one)
     folder = tmp_path / "test_data_set_0"
     save_tensor(folder / "input_1.pb", rows(1))
@@ -315,7 +315,7 @@ def test_a_last_batch_that_is_filled_up_has_targets_for_all():
 
 @pytest.mark.parametrize(
     ("scores", "message"),
-    [(rows(3), "different numbers"), ([1.0, np.nan], "target 'scores': NaN"), (1.0, "single")],
+    [(rows(3), "different numbers"), ([1.0, np.nan], "values 'scores': NaN"), (1.0, "single")],
 )
 def test_unfit_targets_are_refused(one, scores, message):
     with pytest.raises(DataError, match=message):

@@ -9,6 +9,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BOUND = "3%"
 
 

@@ -19,6 +19,12 @@ from onnx_cgmq.settings.config import Config
 RNG = np.random.default_rng(0)
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 def tensor(name, *shape):
     return numpy_helper.from_array(RNG.normal(size=shape).astype(np.float32), name)
 
@@ -93,6 +99,7 @@ def test_gated_model_starts_as_the_float_model(granularity, optimize):
         np.testing.assert_array_equal(run(gated, x), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4, 8, 16])
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_narrow_gates_run_and_change_the_output(granularity, width):

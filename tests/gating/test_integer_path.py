@@ -9,7 +9,6 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from referee import optimized_operators
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS
 from onnx_cgmq.data.source import open_data
@@ -20,6 +19,7 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.referee import optimized_operators
 
 RESIDUAL = """
     c0 = Conv<pads=[1,1,1,1]>(x, w0)
@@ -227,6 +227,7 @@ def test_onnxruntime_runs_the_nodes_between_in_integers(body, kernels, bits, tmp
     assert not {*floats, "Div", "HardSigmoid"} & set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 2])
 @pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES])
 def test_written_file_without_optimizations_equals_the_mirror(body, bits) -> None:

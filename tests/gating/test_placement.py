@@ -7,7 +7,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from plans import make_plan
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.errors import ConfigError
@@ -17,8 +16,15 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
 
 RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def model(nodes, inputs, outputs, **weights) -> onnx.ModelProto:
@@ -157,6 +163,7 @@ def at_widths(proto, width, **settings):
     return gated, plan, write_back(gated, plan, compact=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("width", [4, 8, 32])
 @pytest.mark.parametrize("name", MODELS)

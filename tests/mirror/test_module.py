@@ -212,6 +212,7 @@ def test_copies_conversions_and_state() -> None:
     assert mirror.double()(x.double())["y"].dtype is torch.float64
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph() -> None:
     mirror = Mirror(_model())
     compiled = torch.compile(mirror, fullgraph=True, backend="eager")
@@ -288,7 +289,7 @@ def test_broken_quantizers_are_named(broken: str) -> None:
         message = "has no 'onnx_cgmq.quantizer'"
     else:
         node.replace_input_with(2, model.graph.inputs[0])
-        message = "must be initializers; x"
+        message = "must be initializers, but x"
     with pytest.raises(ModelError, match=message):
         Mirror(model)
 

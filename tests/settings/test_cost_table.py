@@ -38,6 +38,7 @@ def test_a_table_is_rows_of_weights_and_columns_of_activations(written) -> None:
     assert float(target.cost.price(2, 8)) == 1
     assert float(target.cost.price(4, 8)) == 2.5
     assert load_target(target.model_dump(mode="json")) == target
+    assert load_target(written("\n" + target.cost.to_toml())) == target
 
 
 @pytest.mark.parametrize(

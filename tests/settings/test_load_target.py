@@ -87,7 +87,8 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("ort_cpu", "did you mean 'ort-cpu'"), ("gpu", "built in are generic")]
+    ("name", "hint"),
+    [("ort_cpu", "did you mean 'ort-cpu'"), ("gpu", "built-in targets are generic")],
 )
 def test_unknown_names(name, hint):
     with pytest.raises(ConfigError, match=rf"no target '{name}'.*{hint}.*\.toml file"):

@@ -6,10 +6,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from convolutions import GRANULARITIES, LAYERS, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan, set_initializer, set_widths
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.errors import ModelError
@@ -19,6 +17,8 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import GRANULARITIES, LAYERS, gated, mixed, network, run, samples
+from tests.support.plans import draw_widths, make_plan, set_initializer, set_widths
 
 
 def check_file(written: ir.Model) -> onnx.ModelProto:
@@ -28,6 +28,15 @@ def check_file(written: ir.Model) -> onnx.ModelProto:
     assert [opset.domain for opset in proto.opset_import] == [""]
     assert not any(is_gated_quantizer(node) for node in written.graph)
     return proto
+
+
+def check_optimized(found: np.ndarray, expected: np.ndarray) -> None:
+    """Integer kernels add in another order, so that one value may round to the next code.
+
+    That changes the outputs of one sample; those of all others must be equal.
+    """
+    close = np.abs(found - expected) <= 2e-5 * max(np.abs(expected).max(), 1e-3)
+    assert close.all(axis=1).sum() >= len(expected) - 1
 
 
 @pytest.mark.parametrize(("weights", "activations"), GRANULARITIES)
@@ -40,8 +49,7 @@ def test_written_file_equals_the_gated_model(weights, activations, widths) -> No
     expected = run(model, x, optimize=False)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(run(written, x, False), expected, rtol=0, atol=2e-5 * scale)
-    optimized = run(written, x, True)
-    assert np.mean(np.abs(optimized - expected) > 1e-3 * scale) < 0.1
+    check_optimized(run(written, x, True), expected)
     report = inspect(written)
     assert report.bops == plan.cost.bops
     assert {node.name: node.bops for node in report.nodes} == plan.cost.bops_by_node
@@ -115,8 +123,7 @@ def test_onnxruntime_does_not_quantize_what_the_plan_keeps_wide(widths) -> None:
     plan = make_plan(model, {name: np.array(widths.get(name, 8)) for name in names})
     written = write_back(model, plan)
     x = samples()
-    off, on = run(written, x, False), run(written, x, True)
-    assert np.abs(on - off).max() <= 0.01 * np.abs(off).max()
+    check_optimized(run(written, x, True), run(written, x, False))
     assert inspect(written).bops == plan.cost.bops
 
 
@@ -137,6 +144,7 @@ def test_symmetric_activations_are_unsigned_codes(width) -> None:
     assert inspect(written).bops == plan.cost.bops
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_random_graphs_and_plans_written_equal_the_gated_model(data) -> None:
@@ -164,7 +172,7 @@ def test_random_graphs_and_plans_written_equal_the_gated_model(data) -> None:
     expected = run(model, x, False)
     scale = max(np.abs(expected).max(), 1e-3)
     np.testing.assert_allclose(run(written, x, False), expected, rtol=0, atol=2e-5 * scale)
-    run(written, x, True)
+    check_optimized(run(written, x, True), expected)
     assert inspect(written).bops == plan.cost.bops
 
 
@@ -210,6 +218,7 @@ def test_metadata_of_the_model_stays_and_that_of_nodes_does_not():
     assert not any(node.metadata_props or node.doc_string for node in written.graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("granularity", ["tensor", "channel", "element"])
 @pytest.mark.parametrize("weight_ranges", ["tensor", "channel"])
 def test_exact_steps_give_the_same_bits_in_every_kernel(granularity, weight_ranges) -> None:

@@ -1,1 +1,1 @@
-"""From an ONNX graph to the program that the mirror runs."""
+"""Compiles an ONNX graph to the program that the mirror runs."""

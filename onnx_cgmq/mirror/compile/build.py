@@ -1,4 +1,4 @@
-"""Compiles a model to a flat list of steps: functions are flattened, subgraphs become bodies."""
+"""Compiles a model to a flat list of steps. Functions are flattened, subgraphs become bodies."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def compile_model(
     """Compiles a model.
 
     Args:
-        model: The model, with unique value names in every graph.
-        constants: From :func:`~onnx_cgmq.mirror.compile.constants.constants_of`.
-        quantizers: What runs each quantizer node.
+        model: The model; value names must be unique in every graph.
+        constants: Its constants, from
+            :func:`~onnx_cgmq.mirror.compile.constants.constants_of`.
+        quantizers: The function or module that runs each quantizer node.
 
     Raises:
-        UnsupportedOperatorError: If any node can't be run; names all of them.
+        UnsupportedOperatorError: If a node can't be run; the message names all such nodes.
         ModelError: If a value is read before it is computed, or a function calls itself.
     """
     return _Compiler(model, constants, quantizers).program()
@@ -92,7 +93,7 @@ class _Compiler:
         )
 
     def _held(self, frame: Frame) -> dict[str, HeldConstant]:
-        """The constants that are used as tensors: the model's, then those of definitions."""
+        """The constants that are read as tensors: first the model's, then those of definitions."""
         used = frame.constants
         held = {
             constant.name: HeldConstant(
@@ -127,7 +128,7 @@ class _Compiler:
             return
         if is_constant_node(node):
             tensor = constant_tensor(attributes)
-            if tensor is not None:  # part of a definition, with the attributes of this call
+            if tensor is not None:  # in a definition, and made of the attributes of this call
                 constant = Constant(f"{name}.{node.outputs[0].name}", tensor, is_learned=False)
                 scope.values[node.outputs[0]] = constant
                 return
@@ -155,7 +156,7 @@ class _Compiler:
         attributes: _Attributes,
         scope: Scope,
     ) -> None:
-        """A node that has a handler."""
+        """Adds a step for a node that has a handler."""
         inputs: list[int] = []
         tensors: list[int] = []
         for position, value in enumerate(node.inputs):
@@ -182,7 +183,7 @@ class _Compiler:
         _add(call, node, scope, context, inputs, tuple(tensors))
 
     def _body(self, graph: ir.Graph, scope: Scope) -> Body:
-        """A subgraph, in a scope of its own."""
+        """Compiles a subgraph, in a scope of its own."""
         inputs = tuple(scope.define(value) for value in graph.inputs)
         self._nodes(graph, scope)
         outputs = tuple(scope.slot(value) for value in graph.outputs)
@@ -207,7 +208,9 @@ class _Compiler:
         """Flattens the body of a function into the frame of its caller."""
         key = (domain_of(node), node.op_type, node.overload)
         if key in scope.calls:
-            raise ModelError(f"node '{name}': function {node.op_type} calls itself; export again")
+            raise ModelError(
+                f"node '{name}': function {node.op_type} calls itself; export the model again"
+            )
         defaults = {k: a for k, a in function.attributes.items() if a.value is not None}
         inner = Scope(
             scope.frame,
@@ -218,7 +221,10 @@ class _Compiler:
             calls=(*scope.calls, key),
         )
         if len(node.inputs) > len(function.inputs):
-            raise ModelError(f"node '{name}' gives function {node.op_type} too many inputs")
+            raise ModelError(
+                f"node '{name}' gives function {node.op_type} too many inputs; export the model "
+                "again"
+            )
         for parameter, argument in zip_longest(function.inputs, node.inputs):
             inner.types[parameter] = scope.type_of(argument)
             inner.values[parameter] = (
@@ -243,7 +249,10 @@ def _add(
 
 
 def _resolved(node: ir.Node, scope: Scope) -> _Attributes:
-    """Attributes of a node; those that refer to the function's get the values of the call."""
+    """The attributes of a node.
+
+    Inside a function, an attribute may refer to one of the function. It gets the value of the call.
+    """
     found = {}
     for name, attribute in node.attributes.items():
         if not attribute.is_ref():
@@ -260,7 +269,7 @@ def _python_value(attribute: ir.Attr) -> Any:
 
 
 def _context(node: ir.Node, attributes: _Attributes, scope: Scope, name: str) -> Context:
-    """What a handler learns of a node."""
+    """Collects what a handler may know about a node."""
     named = [index for index, value in enumerate(node.outputs) if value.name]
     read = (i for i in named if node.outputs[i].uses() or node.outputs[i].is_graph_output())
     return Context(

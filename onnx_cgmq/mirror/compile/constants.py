@@ -1,4 +1,4 @@
-"""The constants of a model: initializers and ``Constant`` nodes, in subgraphs and functions too."""
+"""The constants of a model: initializers and ``Constant`` nodes, subgraphs and functions too."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Constant:
     """A constant tensor.
 
     Attributes:
-        name: Name of the value that has it, made unique in the model.
+        name: Name of the constant's value, made unique in the model.
         tensor: Its value.
-        is_learned: Whether it belongs to the model, not to the definition of an operator.
+        is_learned: Whether it belongs to the model, and not to the definition of an operator.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class GatedNode:
-    """A quantizer node and its constants."""
+    """The spec of a quantizer node, and its constants."""
 
     spec: QuantizerSpec
     low: ir.TensorProtocol | None
@@ -47,10 +47,10 @@ class GatedNode:
 
 
 def constants_of(model: ir.Model) -> dict[ir.Value, Constant]:
-    """All constants of a model: first those of the main graph, whose names stay what they are.
+    """Finds all constants of a model; those of the main graph come first and keep their names.
 
     Raises:
-        ModelError: If the data of an initializer is not there.
+        ModelError: If an initializer has no data.
     """
     found: dict[ir.Value, Constant] = {}
     names: set[str] = set()
@@ -69,7 +69,8 @@ def replace_constants(model: ir.Model, arrays: Callable[[str], np.ndarray | None
 
     Args:
         model: Changed in place.
-        arrays: The new value of a constant of :func:`constants_of` by name, ``None`` to keep it.
+        arrays: Returns the new value of a constant by its name in :func:`constants_of`, or
+            ``None`` to keep the value.
     """
     for value, constant in constants_of(model).items():
         array = arrays(constant.name)
@@ -85,7 +86,11 @@ def replace_constants(model: ir.Model, arrays: Callable[[str], np.ndarray | None
 
 
 def constant_tensor(attributes: Mapping[str, ir.Attr]) -> ir.TensorProtocol | None:
-    """The tensor of a ``Constant`` node; ``None`` for strings, sparse and referred attributes."""
+    """The tensor of a ``Constant`` node.
+
+    Returns:
+        ``None`` for strings, for sparse tensors, and for an attribute of the function around it.
+    """
     for name, attribute in attributes.items():
         if attribute.is_ref():
             continue
@@ -97,7 +102,7 @@ def constant_tensor(attributes: Mapping[str, ir.Attr]) -> ir.TensorProtocol | No
 
 
 def is_constant_node(node: ir.Node) -> bool:
-    """Whether a node is a ``Constant`` of the standard."""
+    """Whether a node is a ``Constant`` of the standard domain."""
     return node.op_type == "Constant" and domain_of(node) == ""
 
 
@@ -123,10 +128,10 @@ def _constant_values(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProto
 def gated_nodes(
     graph: ir.Graph, constants: Mapping[ir.Value, Constant]
 ) -> dict[ir.Node, GatedNode]:
-    """The quantizer nodes in graph order.
+    """Finds the quantizer nodes, in graph order.
 
     Raises:
-        ModelError: If a quantizer lacks its description, or its ranges or gate are computed.
+        ModelError: If a quantizer has no spec, or if its ranges or gate are not constants.
     """
     found = {}
     for node in graph:
@@ -141,8 +146,9 @@ def gated_nodes(
         missing = [str(value.name) for value in values if value not in constants]
         if missing or len(values) not in (2, 3):
             raise ModelError(
-                f"quantizer node '{node.name}': its ranges and gate must be initializers; "
-                f"{', '.join(missing) or 'some are missing'}: insert the gates again"
+                f"quantizer node '{node.name}': its ranges and gate must be initializers, but "
+                f"{', '.join(missing) or 'some'} are not; insert the gates again with "
+                "insert_gates()"
             )
         *low, high, gate = (constants[value].tensor for value in values)
         spec = QuantizerSpec.from_json(node.metadata_props[SPEC_KEY])

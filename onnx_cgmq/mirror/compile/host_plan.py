@@ -1,4 +1,4 @@
-"""What is computed with Python numbers instead of tensors: shapes of inputs, plans of nodes."""
+"""Describes nodes that are computed with Python numbers instead of tensors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import onnx_ir as ir
 
 Shape = tuple[int | None, ...]
-"""``()`` of a number, ``(n,)`` of a list; the length is ``None`` if it depends on the data."""
+"""``()`` for a number, ``(n,)`` for a list; ``n`` is ``None`` if it depends on the data."""
 
 
 @dataclass(frozen=True)
 class Operand:
-    """What is known of an input before anything runs.
+    """What is known about an input of a node before anything runs.
 
     Attributes:
         shape: Its shape.
         dtype: ``INT64`` or ``BOOL``.
-        value: Its value if it is constant.
+        value: Its value if it is constant, else ``None``.
     """
 
     shape: Shape
@@ -32,9 +32,9 @@ class HostPlan:
     """How a node is computed in Python.
 
     Attributes:
-        shape: Shape of its result.
-        dtype: Type of its result.
-        run: Computes it from the node's inputs.
+        shape: Shape of the result.
+        dtype: Type of the result.
+        run: Function that computes the result from the node's inputs.
     """
 
     shape: Shape

@@ -1,4 +1,4 @@
-"""Steps that compute in Python what a graph computes from shapes."""
+"""Compiles nodes that compute with shapes to steps in Python."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from onnx_cgmq.mirror.compile.scope import HostValue, Scope, is_omitted
 from onnx_cgmq.mirror.compile.shape_arithmetic import HOST_OPS, plan_host, plan_size
 from onnx_cgmq.mirror.core.registry import Context
 
-_LARGEST = 64  # numbers above which a constant is no shape
+_LARGEST = 64  # a constant with more numbers is not a shape
 
 
 def compile_on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
-    """Compiles a node to a step in Python, if it is arithmetic on shapes.
+    """Compiles a node to a step in Python, if it computes with shapes.
 
     Returns:
-        Whether it is; if not, nothing was done.
+        Whether it does; if not, nothing has changed.
     """
     if node.op_type not in HOST_OPS and node.op_type != "Size":
         return False
@@ -41,7 +41,7 @@ def compile_on_host(node: ir.Node, context: Context, scope: Scope) -> bool:
 
 
 def _operand(value: ir.Value | None, scope: Scope) -> Operand | None:
-    """A number or short list of numbers that is known or computed in Python."""
+    """What is known about an input that is a number or a short list; ``None`` for a tensor."""
     assert value is not None
     found = scope.find(value)
     if isinstance(found, HostValue):

@@ -1,4 +1,7 @@
-"""The texts that attributes of standard operators may have: another one must not mean a default."""
+"""The strings that attributes of standard operators may have.
+
+Any other string is refused, so that it is not taken for a default.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
 
 
 def unknown_text(context: Context) -> str | None:
-    """Why a text attribute of a standard operator can't be understood, if so.
+    """Says which string attribute of a standard operator has an unknown value, if any.
 
-    Onnx's checker does not look at them, and a handler may compare with one of two words only.
+    The checker of onnx does not check these, and a handler may compare with one of two words only.
     """
     for name, known in _KNOWN.items():
         text = context.attributes.get(name, "")
         if isinstance(text, (str, bytes)) and text and text not in known:
-            return f"its attribute {name} = {text!r}"
+            return f"its attribute {name} = {text!r} is unknown"
     return None

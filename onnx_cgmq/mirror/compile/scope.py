@@ -1,4 +1,4 @@
-"""Slots and names while a graph is compiled."""
+"""Keeps track of slots and values while a graph is compiled."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
 from onnx_cgmq.mirror.core.program import Step
 
 NONE_SLOT = 0
-"""The slot of what a node omits."""
+"""The slot that an omitted input reads; it holds ``None``."""
 
 
 @dataclass(eq=False)
@@ -23,10 +23,10 @@ class HostValue:
     """A number or a list of numbers that is computed in Python, not as a tensor.
 
     Attributes:
-        slot: Where it is.
-        shape: ``()`` or ``(n,)``; the length is ``None`` if it depends on the data.
+        slot: Slot that holds it.
+        shape: ``()`` or ``(n,)``; ``n`` is ``None`` if it depends on the data.
         dtype: ``INT64`` or ``BOOL``.
-        tensor_slot: Where it is as a tensor, once that was asked for.
+        tensor_slot: Slot that holds it as a tensor, once a node has needed that.
     """
 
     slot: int
@@ -36,12 +36,12 @@ class HostValue:
 
 
 Found = int | Constant | HostValue
-"""What a value is: a slot with a tensor, a constant, or computed in Python."""
+"""What a value is: the slot of a tensor, a constant, or a value that is computed in Python."""
 
 
 @dataclass(frozen=True)
 class PendingStep:
-    """A step whose last uses are not known yet; see :class:`Step`."""
+    """A step before it is known which slots it may free; see :class:`Step`."""
 
     call: Callable[..., Any]
     inputs: tuple[int, ...]
@@ -51,7 +51,7 @@ class PendingStep:
 
 
 class Frame:
-    """Slots and steps of a graph; functions that it calls are flattened into it."""
+    """The slots and steps of a graph, with those of the functions that it calls."""
 
     def __init__(self, outer: Frame | None = None) -> None:
         self.outer = outer
@@ -62,18 +62,22 @@ class Frame:
         self._steps: list[PendingStep] = []
 
     def new_slot(self, content: Any = None) -> int:
-        """A new slot, with what it holds before the first step."""
+        """Adds a slot.
+
+        Args:
+            content: What the slot holds before the first step.
+        """
         self.template.append(content)
         return len(self.template) - 1
 
     def capture(self, outer_slot: int) -> int:
-        """The slot of a value of the graph around this one."""
+        """The slot here of a value that the graph around this one has in ``outer_slot``."""
         if outer_slot not in self.captured:
             self.captured[outer_slot] = self.new_slot()
         return self.captured[outer_slot]
 
     def constant(self, constant: Constant) -> int:
-        """The slot of a constant, which the module holds once for all graphs."""
+        """The slot of a constant; the module holds each constant once for all graphs."""
         if constant not in self.constants:
             self.constants[constant] = (
                 self.new_slot()
@@ -83,7 +87,7 @@ class Frame:
         return self.constants[constant]
 
     def as_list(self, constant: Constant) -> int:
-        """The slot of a constant as Python numbers."""
+        """The slot that holds a constant as Python numbers."""
         if constant not in self._lists:
             self._lists[constant] = self.new_slot(constant.tensor.numpy().tolist())
         return self._lists[constant]
@@ -100,7 +104,11 @@ class Frame:
         self._steps.append(PendingStep(call, tuple(inputs), host, tuple(outputs), label))
 
     def steps(self, kept: Collection[int]) -> tuple[Step, ...]:
-        """The steps, which free every slot after its last use but those to be kept."""
+        """The steps, each of which frees the slots that no later step reads.
+
+        Args:
+            kept: Slots that are never freed.
+        """
         seen = {NONE_SLOT, *kept, *self.captured.values(), *self.constants.values()}
         seen.update(self._lists.values())
         steps: list[Step] = []
@@ -117,15 +125,15 @@ class Scope:
     """The values that are visible in a graph or in the body of a function.
 
     Attributes:
-        frame: Where its nodes run.
+        frame: Frame in which the nodes run.
         constants: The constants of the model.
-        opsets: Operator sets that it imports.
+        opsets: Versions of the domains that the graph or function imports.
         path: Beginning of the names of its nodes in messages.
-        attributes: Attributes of the call, if it is the body of a function.
-        outer: The scope around a subgraph.
-        values: What it defines itself.
-        types: Types of values, where the caller of a function knows them.
-        calls: The functions it is in, outermost first.
+        attributes: Attributes of the call, if this is the body of a function.
+        outer: The scope around a subgraph, else ``None``.
+        values: Values that this scope has defined or found.
+        types: Types of values that the caller of a function knows.
+        calls: The functions that this scope is in, outermost first.
     """
 
     frame: Frame
@@ -139,7 +147,7 @@ class Scope:
     calls: tuple[object, ...] = ()
 
     def subgraph(self, path: str) -> Scope:
-        """The scope of a subgraph, with a frame of its own."""
+        """Makes the scope of a subgraph, with a frame of its own."""
         return Scope(
             Frame(self.frame),
             self.constants,
@@ -151,7 +159,7 @@ class Scope:
         )
 
     def find(self, value: ir.Value) -> Found:
-        """What a value is, in this scope or one around it.
+        """Finds a value in this scope or in one around it.
 
         Raises:
             ModelError: If nothing defines it.
@@ -173,7 +181,7 @@ class Scope:
         return found
 
     def slot(self, value: ir.Value | None) -> int:
-        """The slot that has a value as a tensor."""
+        """The slot that holds a value as a tensor."""
         if is_omitted(value):
             return NONE_SLOT
         assert value is not None
@@ -194,7 +202,11 @@ class Scope:
         return found.tensor_slot
 
     def host_slot(self, value: ir.Value | None) -> tuple[int, bool]:
-        """The slot that has a value as Python numbers, and whether it is still a tensor there."""
+        """The slot of a value that a step wants as Python numbers.
+
+        Returns:
+            The slot, and whether it holds a tensor that the step must convert.
+        """
         if is_omitted(value):
             return NONE_SLOT, False
         assert value is not None
@@ -206,23 +218,23 @@ class Scope:
         return found, found != NONE_SLOT
 
     def is_known(self, value: ir.Value | None) -> bool:
-        """Whether a value is constant, or computed in Python."""
+        """Whether a value is a constant, or computed in Python."""
         if value is None or is_omitted(value):
             return False
         return isinstance(self.find(value), Constant | HostValue)
 
     def define_slot(self) -> int:
-        """A new slot of the frame."""
+        """Adds a slot to the frame."""
         return self.frame.new_slot()
 
     def define(self, value: ir.Value) -> int:
-        """Gives a value that this scope computes a slot."""
+        """Adds a slot for a value that this scope computes."""
         slot = self.define_slot()
         self.values[value] = slot
         return slot
 
     def type_of(self, value: ir.Value | None) -> ir.DataType | None:
-        """Element type of a value, where it is known."""
+        """The element type of a value, or ``None`` if it is not known."""
         if value is None:
             return None
         if value in self.types:
@@ -233,5 +245,5 @@ class Scope:
 
 
 def is_omitted(value: ir.Value | None) -> bool:
-    """Whether an input of a node is left out."""
+    """Whether an input of a node is omitted."""
     return value is None or (value.name == "" and value.producer() is None)

@@ -24,19 +24,22 @@ def is_quantizer(node: ir.Node) -> bool:
 
 
 def domain_of(node: ir.Node) -> str:
-    """Domain of a node, ``""`` for the standard one."""
+    """The domain of a node, ``""`` for the standard one."""
     return "" if node.domain == "ai.onnx" else node.domain
 
 
 def choose_operator(
     domain: str, context: Context, types: Iterable[ir.DataType | None]
 ) -> Operator | str:
-    """The handler of a node, or why it has none that is exact.
+    """Chooses the handler of a node.
 
     Args:
         domain: Domain of the node.
-        context: What is known of it.
-        types: Types of its inputs and outputs, where they are known.
+        context: What is known about the node.
+        types: Types of its inputs and outputs; ``None`` where they are not known.
+
+    Returns:
+        The handler, or the reason why there is none that runs the node exactly.
     """
     too_old = domain == "" and context.opset < OLDEST_OPSET
     if too_old and not same_operator(context.op_type, context.opset, OLDEST_OPSET):
@@ -44,7 +47,7 @@ def choose_operator(
     operator = find_operator(domain, context.op_type, context.opset)
     if operator is None:
         return NO_OPERATOR
-    # What Cast makes is for its handler to check.
+    # Cast may read any of CAST_ONLY; its handler checks the type of its output.
     read = CAST_ONLY if domain == "" and context.op_type == "Cast" else ()
     known = (dtype for dtype in types if dtype is not None and dtype not in read)
     unfit = sorted({dtype.name for dtype in known if not is_supported(dtype)})
@@ -55,26 +58,26 @@ def choose_operator(
     try:
         reason = operator.check(context) if operator.check is not None else None
     except (LookupError, TypeError, ValueError) as error:
-        reason = f"an attribute has a value that makes no sense ({error})"
+        reason = f"an attribute has a value that is not allowed ({error})"
     return operator if reason is None else reason
 
 
 class Problems:
-    """Nodes that can't be run, so that one message can name all of them."""
+    """Collects the nodes that can't be run, so that one message can name all of them."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], list[str]] = defaultdict(list)
 
     def add(self, domain: str, context: Context, reason: str) -> None:
-        """Notes a node and why it can't be run."""
+        """Adds a node, and the reason why it can't be run."""
         where = f"{domain or 'ai.onnx'} opset {context.opset}"
         self._found[f"{context.op_type} ({where})", reason].append(context.node)
 
     def raise_if_any(self) -> None:
-        """Ends the compilation if a node was noted.
+        """Ends the compilation if a node can't be run.
 
         Raises:
-            UnsupportedOperatorError: Names all of them.
+            UnsupportedOperatorError: There are such nodes; the message names all of them.
         """
         if not self._found:
             return

@@ -1,8 +1,8 @@
-"""Arithmetic on shapes, done with Python numbers.
+"""Computes shapes with Python numbers.
 
-A graph with dynamic sizes computes shapes from shapes. Done in Python that costs nothing, needs no
-tensor to be read back, and ``torch.compile`` can trace it. Everything here is an integer or a truth
-value, or a list of them.
+A graph with dynamic sizes computes shapes from shapes. In Python this costs nothing, no tensor has
+to be read back, and ``torch.compile`` can trace it. All values here are integers or booleans, or
+lists of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnx_cgmq.mirror.core.registry import Context
 _INT, _BOOL = ir.DataType.INT64, ir.DataType.BOOL
 _Operands = Sequence[Operand | None]
 _Planner = Callable[[Context, _Operands], HostPlan | None]
-"""``None`` if the result must be a tensor."""
+"""Plans a node; returns ``None`` if its result must be a tensor."""
 
 
 def _broadcast(shapes: Sequence[Shape]) -> Shape:
@@ -34,7 +34,7 @@ def _broadcast(shapes: Sequence[Shape]) -> Shape:
 
 
 def _map(function: Callable[..., Any], *values: Any) -> Any:
-    """Applies a function to numbers, and to lists number by number."""
+    """Applies a function to numbers, or to the numbers of lists one by one."""
     lengths = {len(value) for value in values if isinstance(value, list)}
     if not lengths:
         return function(*values)
@@ -54,7 +54,13 @@ def _map(function: Callable[..., Any], *values: Any) -> Any:
 def _elementwise(
     function: Callable[..., Any], dtype: ir.DataType | None = None, takes: ir.DataType | None = None
 ) -> _Planner:
-    """An operator number by number; its result has the type given, else that of its last input."""
+    """Makes the planner of an elementwise operator.
+
+    Args:
+        function: What the operator computes of single numbers.
+        dtype: Type of the result; ``None`` for that of the last input.
+        takes: The only type of inputs that can be planned; ``None`` for any.
+    """
 
     def plan(ctx: Context, operands: _Operands) -> HostPlan | None:
         known = [operand for operand in operands if operand is not None]
@@ -67,18 +73,22 @@ def _elementwise(
 
 
 def _modulo(ctx: Context, operands: _Operands) -> HostPlan | None:
-    # With fmod the sign is that of the dividend; Python's has that of the divisor.
+    # With fmod the result has the sign of the dividend, but in Python that of the divisor.
     return None if ctx.flag("fmod") else _elementwise(operator.mod, takes=_INT)(ctx, operands)
 
 
 def _divide(a: int, b: int) -> int:
-    """Division towards zero, as integers divide in C."""
+    """Divides integers, and rounds towards zero as C does."""
     quotient = abs(a) // abs(b)
     return quotient if (a < 0) == (b < 0) else -quotient
 
 
 def _axes(ctx: Context, operands: _Operands) -> Any:
-    """Axes from the attribute of older versions or a constant input; ``None`` if omitted."""
+    """The axes of a node, from an attribute (older versions) or a constant input.
+
+    Returns:
+        ``None`` if they are omitted, ``"unknown"`` if the input is not constant.
+    """
     if ctx.has("axes"):
         return list(ctx.integers("axes") or ())
     operand = operands[1] if len(operands) > 1 else None
@@ -207,8 +217,8 @@ def _expand(ctx: Context, operands: _Operands) -> HostPlan | None:
 def _reduction(function: Callable[[list[Any]], Any]) -> _Planner:
     def plan(ctx: Context, operands: _Operands) -> HostPlan | None:
         x, axes = operands[0], _axes(ctx, operands)
-        whole = axes in ([0], [-1]) or (axes is None and not ctx.flag("noop_with_empty_axes"))
-        if x is None or len(x.shape) != 1 or x.dtype is not _INT or not whole:
+        reduces_all = axes in ([0], [-1]) or (axes is None and not ctx.flag("noop_with_empty_axes"))
+        if x is None or len(x.shape) != 1 or x.dtype is not _INT or not reduces_all:
             return None
         if ctx.flag("keepdims", True):
             return HostPlan((1,), _INT, lambda x, axes=None: [function(x)])
@@ -252,16 +262,19 @@ HOST_OPS: Mapping[str, _Planner] = {
     "ReduceMax": _reduction(max),
     "ReduceMin": _reduction(min),
 }
-"""Operators on Python numbers, by operator of the standard domain."""
+"""The planners of the operators that can run in Python, by operator of the standard domain."""
 
 
 def plan_host(op_type: str, ctx: Context, operands: Sequence[Operand | None]) -> HostPlan | None:
-    """How a node is computed in Python from inputs that are, or ``None`` if it can't be.
+    """Plans a node whose inputs are all known or computed in Python.
 
     Args:
         op_type: Operator of the standard domain.
         ctx: The node.
-        operands: Its inputs, ``None`` for those omitted.
+        operands: Its inputs; ``None`` for omitted ones.
+
+    Returns:
+        The plan, or ``None`` if the node can't be computed in Python.
     """
     planner = HOST_OPS.get(op_type)
     plan = planner(ctx, operands) if planner is not None else None
@@ -269,12 +282,15 @@ def plan_host(op_type: str, ctx: Context, operands: Sequence[Operand | None]) ->
 
 
 def plan_size(op_type: str, ctx: Context, rank: int | None) -> HostPlan | None:
-    """How ``Shape`` or ``Size`` of a tensor is computed; ``None`` for other operators.
+    """Plans ``Shape`` or ``Size`` of a tensor.
 
     Args:
         op_type: Operator of the standard domain.
         ctx: The node.
         rank: Rank of the tensor, if it is known.
+
+    Returns:
+        The plan, or ``None`` for other operators.
     """
     if op_type == "Size":
         return HostPlan((), _INT, lambda x: x.numel())

@@ -29,16 +29,16 @@ TORCH_DTYPES: Final[Mapping[ir.DataType, torch.dtype]] = {
     _DataType.UINT16: torch.uint16,
     _DataType.UINT32: torch.uint32,
     _DataType.UINT64: torch.uint64,
-    # Torch computes on nothing narrower than a byte: narrow codes are held in one.
+    # Torch has no types narrower than a byte, so each narrow code takes a byte.
     _DataType.INT4: torch.int8,
     _DataType.UINT4: torch.uint8,
     _DataType.INT2: torch.int8,
     _DataType.UINT2: torch.uint8,
 }
-"""Torch type that holds each supported ONNX element type."""
+"""The torch type that holds each supported ONNX element type."""
 
 CAST_ONLY: Final = MappingProxyType({_DataType.FLOAT8E5M2: np.float16})
-"""Types of constants that nothing but Cast reads, such as short scales, and what holds them."""
+"""Types of constants that only Cast may read, such as short scales, and their numpy types."""
 
 INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = {
     _DataType.INT2: (-2, 1),
@@ -51,39 +51,41 @@ INTEGER_LIMITS: Final[Mapping[ir.DataType, tuple[int, int]]] = {
     _DataType.UINT16: (0, 65535),
     _DataType.INT32: (-(2**31), 2**31 - 1),
 }
-"""Smallest and largest code of the integer types that quantizers write."""
+"""The smallest and largest code of the integer types that quantizers write."""
 
 FIRST_NARROW_OPSET: Final = 21
-"""The opset that brought integer types of less than 8 bits."""
+"""The first opset with integer types of less than 8 bits."""
 
 UNSIGNED_WIDE: Final = frozenset({torch.uint16, torch.uint32, torch.uint64})
-"""Types that torch stores but barely computes with; see :func:`computable`."""
+"""Types that torch stores, but with which it hardly computes; see :func:`computable`."""
 
 
 def is_supported(dtype: ir.DataType | None) -> bool:
-    """Whether the mirror can hold tensors of a type; an unknown type is given the benefit."""
+    """Whether the mirror can hold tensors of a type; an unknown type is taken to be supported."""
     return dtype is None or dtype in TORCH_DTYPES
 
 
 def unambiguous_type(tensor: Tensor, opset: int) -> ir.DataType:
-    """The ONNX type of a tensor whose type the graph doesn't tell.
+    """The ONNX type of a tensor for which the graph gives no type.
 
     Raises:
-        ValueError: If it is held in bytes, which may be codes of 8 bits or narrower ones.
+        ValueError: If the tensor holds bytes, which may be codes of 8 bits or narrower ones.
     """
     found = [onnx_type for onnx_type, dtype in TORCH_DTYPES.items() if dtype is tensor.dtype]
     if opset < FIRST_NARROW_OPSET:
         found = found[:1]
     if len(found) != 1:
         names = ", ".join(onnx_type.name for onnx_type in found)
-        raise ValueError(f"an input may be any of {names}; infer types first, see prepare()")
+        raise ValueError(
+            f"an input may have any of the types {names}; infer types first, see prepare()"
+        )
     return found[0]
 
 
 def computable(tensor: Tensor) -> Tensor:
-    """The tensor in a type that torch computes with: int64 for uint16, uint32 and uint64.
+    """Converts a tensor to a type that torch computes with: int64 for uint16, uint32 and uint64.
 
-    Two's complement makes sums and products of uint64 right in int64; comparing or dividing codes
+    Sums and products of uint64 are right in int64 (two's complement). Comparing or dividing values
     of 2**63 and more is not.
     """
     return tensor.to(torch.int64) if tensor.dtype in UNSIGNED_WIDE else tensor
@@ -96,22 +98,22 @@ _SIGN_BIT: Final = -(2**63)
 
 
 def movable(tensor: Tensor) -> Tensor:
-    """The tensor, without a copy, in a type whose elements torch picks and places.
+    """Views a tensor, without a copy, as a type whose elements torch can select and move.
 
-    :func:`from_movable` undoes it.
+    :func:`from_movable` undoes this.
     """
     return tensor.view(_SIGNED[tensor.dtype]) if tensor.dtype in UNSIGNED_WIDE else tensor
 
 
 def from_movable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Elements of what :func:`movable` was given, of type ``dtype``."""
+    """Views a tensor that came from :func:`movable` as its own type ``dtype`` again."""
     return tensor.view(dtype) if dtype in UNSIGNED_WIDE else tensor
 
 
 def comparable(tensor: Tensor) -> Tensor:
-    """The tensor in a type in which torch compares right: int64 for uint16, uint32 and uint64.
+    """Converts a tensor to a type that torch compares right: int64 for uint16, uint32 and uint64.
 
-    The sign bit of uint64 is flipped, which keeps the order; :func:`from_comparable` undoes it.
+    The sign bit of uint64 is flipped, which keeps the order. :func:`from_comparable` undoes this.
     """
     if tensor.dtype is torch.uint64:
         return tensor.view(torch.int64) ^ _SIGN_BIT
@@ -119,7 +121,7 @@ def comparable(tensor: Tensor) -> Tensor:
 
 
 def from_comparable(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """What :func:`comparable` was given, of type ``dtype``."""
+    """Converts a tensor that came from :func:`comparable` back to its own type ``dtype``."""
     return (tensor ^ _SIGN_BIT).view(dtype) if dtype is torch.uint64 else tensor.to(dtype)
 
 
@@ -127,7 +129,7 @@ def to_torch(tensor: ir.TensorProtocol) -> Tensor:
     """Copies an ONNX tensor to a torch tensor of the same shape.
 
     Raises:
-        TypeError: If torch has no such type.
+        TypeError: If torch has no type for it.
     """
     if tensor.dtype in CAST_ONLY:
         return torch.from_numpy(tensor.numpy().astype(CAST_ONLY[tensor.dtype]))

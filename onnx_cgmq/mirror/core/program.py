@@ -1,4 +1,4 @@
-"""What a graph is compiled to: a flat list of steps over numbered slots."""
+"""The program that a graph is compiled to: a flat list of steps over numbered slots."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Step:
     """One node, ready to run.
 
     Attributes:
-        call: Runs it on its inputs.
-        inputs: Slots of its inputs; slot 0 is always ``None``.
-        host: Positions of inputs to convert to Python values first.
-        outputs: Slots of its outputs.
-        free: Slots that nothing reads afterwards.
+        call: Function that runs the node on its inputs.
+        inputs: Slots of the inputs; slot 0 always holds ``None``.
+        host: Positions of the inputs that must be converted to Python values first.
+        outputs: Slots of the outputs.
+        free: Slots that no later step reads.
         label: Operator, node and opset, for messages.
     """
 
@@ -40,9 +40,9 @@ class HeldConstant:
     """A constant that the module holds.
 
     Attributes:
-        slot: Where the program reads it.
-        tensor: Its value.
-        is_parameter: Whether it is learned: a float tensor of the model.
+        slot: Slot from which the program reads the constant.
+        tensor: Value of the constant.
+        is_parameter: Whether it is learned, because it is a float tensor of the model.
     """
 
     slot: int
@@ -55,11 +55,11 @@ class Program:
     """A compiled model.
 
     Attributes:
-        steps: Steps in order.
-        template: Initial slots: ``None``, or a Python value converted from a constant.
+        steps: The steps in order.
+        template: Initial content of the slots: ``None``, or a Python value made of a constant.
         inputs: Slot of every graph input, by name.
         outputs: Slot of every graph output, by name.
-        constants: Every constant that the module must hold, by name.
+        constants: The constants that the module must hold, by name.
         slot_of: Slot of every named value of the main graph.
         host_types: Types of the slots that hold Python numbers or lists instead of tensors.
     """
@@ -78,12 +78,12 @@ class Body:
     """A compiled subgraph.
 
     Attributes:
-        steps: Steps in order.
-        template: Initial slots.
-        inputs: Slots of its inputs.
-        captures: Slots of the values that it reads from the graphs around it.
+        steps: The steps in order.
+        template: Initial content of the slots.
+        inputs: Slots of the subgraph's inputs.
+        captures: Slots of the values that the subgraph reads from the graphs around it.
         outputs: Slots of its outputs.
-        output_types: Element type and shape of every output, where the graph tells.
+        output_types: Element type and shape of every output, as far as the graph gives them.
     """
 
     steps: tuple[Step, ...]
@@ -95,10 +95,10 @@ class Body:
 
 
 class BoundBody:
-    """A subgraph as a function: captured values are given once, inputs at every call."""
+    """A subgraph as a function. Captured values are given once, inputs at every call."""
 
     def __init__(self, body: Body, captured: Sequence[Any]) -> None:
-        """Gives the captured values, in the order of ``body.captures``."""
+        """Binds the captured values, which are in the order of ``body.captures``."""
         self._body = body
         self._slots = list(body.template)
         for slot, value in zip(body.captures, captured, strict=True):
@@ -106,14 +106,14 @@ class BoundBody:
 
     @property
     def output_count(self) -> int:
-        """Number of its outputs."""
+        """Number of outputs of the subgraph."""
         return len(self._body.outputs)
 
     def __call__(self, *inputs: Any) -> list[Any]:
         """Runs the subgraph.
 
         Raises:
-            ValueError: If the number of inputs is wrong.
+            ValueError: If there are too few or too many inputs.
             ModelError: If a step fails.
         """
         body = self._body
@@ -126,17 +126,17 @@ class BoundBody:
         return [slots[slot] for slot in body.outputs]
 
     def no_items(self, output: int, axis: int) -> Tensor:
-        """What an output that is stacked along an axis is after no call at all.
+        """Makes the value of an output that is stacked along an axis, if there were no calls.
 
         Unknown sizes are 0, as in onnxruntime.
 
         Raises:
-            ValueError: If the graph doesn't tell the output's type and rank.
+            ValueError: If the graph does not give the output's type and rank.
         """
         dtype, shape = self._body.output_types[output]
         if dtype is None or shape is None:
             raise ValueError(
-                f"its subgraph ran for no item, and output {output} of it has no type and shape; "
+                f"its subgraph never ran, and the subgraph's output {output} has no type or shape; "
                 "infer shapes first, see prepare()"
             )
         sizes = [size if isinstance(size, int) else 0 for size in shape]
@@ -150,10 +150,10 @@ def call_with_bodies(
     """Runs a node that has subgraphs.
 
     Args:
-        handler: Takes the bodies, then the node's inputs.
-        bodies: Its subgraphs.
+        handler: Function that takes the bodies, then the node's inputs.
+        bodies: The subgraphs of the node.
         count: How many of the arguments are inputs of the node.
-        *arguments: The inputs, then what each body captures.
+        *arguments: The inputs, then the values that each body captures.
     """
     bound: list[BoundBody | None] = []
     start = count
@@ -168,15 +168,15 @@ def call_with_bodies(
 
 
 def run_steps(steps: Sequence[Step], slots: list[Any], kept: Collection[int] | None = None) -> None:
-    """Runs steps.
+    """Runs the steps of a program or a body.
 
     Args:
         steps: The steps.
-        slots: The values, changed in place.
-        kept: Slots not to free.
+        slots: The content of the slots, changed in place.
+        kept: Slots that must not be freed.
 
     Raises:
-        ModelError: If a step fails; names the node.
+        ModelError: If a step fails; the message names the node.
     """
     for step in steps:
         arguments = [slots[index] for index in step.inputs]

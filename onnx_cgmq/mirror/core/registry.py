@@ -1,4 +1,4 @@
-"""The operators that the mirror can run, by (domain, operator, since-version)."""
+"""The registry of the operators that the mirror can run, by domain, operator and opset."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ Handler = Callable[..., Any]
 """``handler(context, *bodies, *inputs) -> Tensor | tuple``; an omitted input is ``None``."""
 
 Check = Callable[["Context"], "str | None"]
-"""``check(context) -> reason``: why this node can't be run exactly, or ``None``."""
+"""``check(context) -> reason``: why the handler can't run a node exactly; ``None`` if it can."""
 
 HandlerT = TypeVar("HandlerT", bound=Handler)
 
 OLDEST_OPSET = 6
-"""The oldest opset whose operators are registered; others run if they meant the same before."""
+"""The oldest opset whose operators are registered.
+
+Operators of older opsets run if their meaning has not changed since.
+"""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a handler knows of its node besides the inputs.
+    """What a handler knows about its node besides the inputs.
 
     Attributes:
         node: Name of the node.
-        op_type: Operator.
-        opset: Version of the operator set of the node's domain that the model imports.
-        attributes: Attributes as Python values, tensors as torch has them.
-        input_types: ONNX element types of the inputs where the graph tells them, else ``None``.
-        output_count: Number of outputs up to the last one that the node names.
-        wanted_outputs: Indices of the outputs that the node names and something reads.
+        op_type: Operator of the node.
+        opset: The version of the node's domain that the model imports.
+        attributes: Attributes as Python values, tensors as torch tensors.
+        input_types: ONNX element type of each input, ``None`` where the graph does not give it.
+        output_count: Number of outputs up to the last one that has a name.
+        wanted_outputs: Indices of the outputs that have a name and are read.
     """
 
     node: str
@@ -53,14 +56,14 @@ class Context:
         return name in self.attributes
 
     def integer(self, name: str, default: int = 0) -> int:
-        """An integer attribute."""
+        """The value of an integer attribute."""
         return int(self.attributes.get(name, default))
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """An integer attribute that is a truth value.
+        """The value of an integer attribute that stands for true or false.
 
         Raises:
-            ValueError: If it is neither 0 nor 1, of which implementations make different things.
+            ValueError: If it is neither 0 nor 1; implementations differ on other values.
         """
         value = self.attributes.get(name, default)
         if value not in (0, 1):
@@ -68,20 +71,20 @@ class Context:
         return bool(value)
 
     def real(self, name: str, default: float = 0.0) -> float:
-        """A float attribute."""
+        """The value of a float attribute."""
         return float(self.attributes.get(name, default))
 
     def text(self, name: str, default: str = "") -> str:
-        """A string attribute."""
+        """The value of a string attribute."""
         return str(self.attributes.get(name, default))
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """An attribute that is a list of integers, or ``None`` when the node doesn't set it."""
+        """The value of an attribute with a list of integers, or ``None`` if the node has none."""
         value: Sequence[int] | None = self.attributes.get(name)
         return None if value is None else tuple(value)
 
     def input_type(self, index: int) -> ir.DataType | None:
-        """ONNX element type of an input, ``None`` when unknown or omitted."""
+        """ONNX element type of an input, ``None`` if it is unknown or the input is omitted."""
         return self.input_types[index] if index < len(self.input_types) else None
 
     def wants(self, output: int) -> bool:
@@ -94,17 +97,17 @@ class Operator:
     """One registered version of an operator.
 
     Attributes:
-        domain: Operator domain, ``""`` for the standard one.
+        domain: Domain of the operator, ``""`` for the standard one.
         op_type: Operator.
-        since: First opset in which the handler is right.
-        handler: Runs it.
+        since: First opset for which the handler is right.
+        handler: Function that runs the operator.
         host: Indices of inputs that the handler takes as Python numbers or lists (shapes, axes,
-            pads): converted once when the graph is built if they are constants.
+            pads). Constants are converted once, when the mirror is built.
         host_if_known: Indices of inputs that the handler takes as Python values if they are
             constants or come from shapes, else as tensors, which may have a gradient.
-        check: Refuses nodes that the handler can't run exactly.
-        bodies: Attributes that hold subgraphs: the handler takes them after the context as
-            functions (:class:`~onnx_cgmq.mirror.core.program.BoundBody`), ``None`` if omitted.
+        check: Function that refuses nodes which the handler can't run exactly.
+        bodies: Names of attributes that hold subgraphs. The handler takes them after the context,
+            as functions (:class:`~onnx_cgmq.mirror.core.program.BoundBody`) or ``None`` if omitted.
     """
 
     domain: str
@@ -132,23 +135,25 @@ def onnx_op(
     """Registers a handler for operators.
 
     Args:
-        *op_types: Operators that it runs.
-        since: First opset in which it is right; a later registration takes over from its ``since``.
-        domain: Operator domain.
-        host: Inputs wanted as Python values, see :class:`Operator`.
-        host_if_known: The same where their values are known, see :class:`Operator`.
-        check: Refuses nodes, see :class:`Operator`.
+        *op_types: Operators that the handler runs.
+        since: First opset for which the handler is right. It serves all newer opsets, up to the
+            ``since`` of the next registration.
+        domain: Domain of the operators.
+        host: Inputs that the handler takes as Python values, see :class:`Operator`.
+        host_if_known: Inputs that it takes as Python values if these are known, see
+            :class:`Operator`.
+        check: Function that refuses nodes, see :class:`Operator`.
         bodies: Attributes that hold subgraphs, see :class:`Operator`.
 
     Raises:
-        ValueError: If an operator has a handler of the same ``since`` already.
+        ValueError: If an operator already has a handler with the same ``since``.
     """
 
     def register(handler: HandlerT) -> HandlerT:
         for op_type in op_types:
             versions = _OPERATORS.setdefault((domain, op_type), [])
             if any(version.since == since for version in versions):
-                raise ValueError(f"operator {op_type} since {since} is registered already")
+                raise ValueError(f"operator {op_type} since {since} is already registered")
             operator = Operator(domain, op_type, since, handler, host, host_if_known, check, bodies)
             bisect.insort(versions, operator, key=lambda version: version.since)
         return handler
@@ -157,11 +162,11 @@ def onnx_op(
 
 
 def find_operator(domain: str, op_type: str, opset: int) -> Operator | None:
-    """The registered version with the newest ``since`` that is not above ``opset``."""
+    """Finds the registered version with the newest ``since`` that is not above ``opset``."""
     versions = _OPERATORS.get((domain, op_type), [])
     return next((v for v in reversed(versions) if v.since <= opset), None)
 
 
 def registered_operators() -> tuple[Operator, ...]:
-    """All registered versions, by domain, operator and since-version."""
+    """All registered versions, sorted by domain, operator and ``since``."""
     return tuple(operator for key in sorted(_OPERATORS) for operator in _OPERATORS[key])

@@ -100,13 +100,13 @@ def _softmax_type(ctx: Context, default: torch.dtype) -> torch.dtype:
 def _visible(
     q: Tensor, k: Tensor, mask: Tensor | None, filled: Tensor | None, window: Window
 ) -> Tensor | None:
-    """All masks in one."""
+    """Combines all masks into one."""
     keys = k.shape[2]
-    return combined_mask(_as_long_as(mask, keys), window.visible(q, keys), filled)
+    return combined_mask(_extended(mask, keys), window.visible(q, keys), filled)
 
 
-def _as_long_as(mask: Tensor | None, keys: int) -> Tensor | None:
-    """The mask, hiding keys that it doesn't reach to."""
+def _extended(mask: Tensor | None, keys: int) -> Tensor | None:
+    """Extends a mask to all keys; those beyond its end are hidden."""
     if mask is None or mask.shape[-1] >= keys:
         return mask
     hidden = 0.0 if mask.dtype is torch.bool else -math.inf

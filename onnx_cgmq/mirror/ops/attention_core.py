@@ -73,7 +73,10 @@ class Window:
 
 
 def combined_mask(mask: Tensor | None, *conditions: Tensor | None) -> Tensor | None:
-    """A mask (truth values, or numbers to add) that also hides what any condition is false for."""
+    """Combines a mask (truth values, or numbers to add) with conditions.
+
+    Where any condition is false, the key is hidden.
+    """
     for condition in conditions:
         if condition is None:
             continue
@@ -107,7 +110,7 @@ def fused_attention(
 
 @dataclass(frozen=True)
 class Steps:
-    """Attention with what lies between, ``[batch, heads, queries, keys]`` each.
+    """The result of attention and its intermediate values, ``[batch, heads, queries, keys]`` each.
 
     Attributes:
         scores: ``scale * q k'``.
@@ -133,7 +136,17 @@ def attention_in_steps(
     cap: float = 0.0,
     precision: torch.dtype | None = None,
 ) -> Steps:
-    """As :func:`fused_attention`, with a cap (none if 0) and the type of the softmax (``q``'s)."""
+    """Computes :func:`fused_attention` step by step, and returns all steps.
+
+    Args:
+        q: As in :func:`fused_attention`.
+        k: As there.
+        v: As there.
+        mask: As there.
+        scale: As there.
+        cap: Limit of the scores; 0 for none.
+        precision: Type in which the softmax is computed; ``None`` for that of ``q``.
+    """
     k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
     # The scale is spread over both factors, as the standard has it: less overflow in halves.
     root = math.sqrt(scale)

@@ -1,4 +1,4 @@
-"""Operators that make tensors; the mirror holds what ``Constant`` nodes give as its own."""
+"""Operators that make tensors. The mirror itself holds the tensors of most ``Constant`` nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: gradients pass through whatever ran."""
+"""If, Loop and Scan. Gradients pass through the subgraphs that ran."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def _stacked(
     """The outputs of the runs from output ``first`` on, stacked along a new axis.
 
     Args:
-        body: What ran.
+        body: The subgraph that ran.
         rows: Its outputs from ``first`` on, one list for every run.
-        first: Index of the first one.
+        first: Index of the first output to stack.
         axes: The new axis of every output, 0 by default.
         backward: Whether to stack the last run first.
     """

@@ -30,7 +30,9 @@ def _mode(ctx: Context) -> str:
 
 @onnx_op("GridSample", since=16, check=_check)
 def grid_sample(ctx: Context, x: Tensor, grid: Tensor) -> Tensor:
-    """The image at the positions of a grid, whose last axis counts from -1 to 1, innermost first.
+    """Samples an image at the positions of a grid.
+
+    The last axis of the grid has coordinates from -1 to 1, that of the innermost axis first.
 
     Integers are interpolated as floats and cut off, as the standard says. With cubic interpolation,
     padding applies to each of the pixels around a position, as in onnxruntime and torch.

@@ -15,7 +15,7 @@ from onnx_cgmq.mirror.ops.attention_core import join_heads, repeat_heads, split_
 def tensor_scatter(
     ctx: Context, past: Tensor, update: Tensor, first: Tensor | None = None
 ) -> Tensor:
-    """The cache with new elements along ``axis``, from a position of its own for each sample."""
+    """Writes new elements into a cache along ``axis``, at a position of its own for each sample."""
     axis = ctx.integer("axis", -2) % past.dim()
     position = torch.arange(update.shape[axis], device=past.device)
     position = position if first is None else position + first[:, None]
@@ -60,7 +60,7 @@ def linear_attention(
     decay: Tensor | None = None,
     beta: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention by a state ``S`` that all pairs of keys and values are added to, one by one.
+    """Attention with a state ``S``, to which the pairs of keys and values are added one by one.
 
     ``S = exp(decay) S``; ``v = beta (v - S' k)`` by the delta rules; ``S = S + k v'``; the result
     is ``scale S' q``.

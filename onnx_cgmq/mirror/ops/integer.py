@@ -26,7 +26,7 @@ def _per_filter(values: Tensor, rank: int) -> Tensor:
 
 
 def _accumulator(sums: Tensor) -> Tensor:
-    """Sums as INT32, which they may overflow."""
+    """Converts sums to INT32; sums that do not fit wrap around."""
     return sums.to(torch.int64).to(torch.int32)
 
 
@@ -38,7 +38,7 @@ def _requantized(sums: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
 
 
 def _ratio(a_scale: Tensor, b_scale: Tensor, y_scale: Tensor) -> Tensor:
-    """What a sum of products of codes is multiplied by."""
+    """The factor from a sum of products of codes to the codes of the output."""
     return a_scale.to(torch.float32) * b_scale.to(torch.float32) / y_scale.to(torch.float32)
 
 

@@ -94,7 +94,10 @@ def attention(
     past: Tensor | None = None,
     added: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Projection to queries, keys and values, and their attention; keys and values for later."""
+    """Projects to queries, keys and values, and computes attention.
+
+    Also returns keys and values, joined with the past ones, for the next call.
+    """
     heads = ctx.integer("num_heads")
     sizes = list(ctx.integers("qkv_hidden_sizes") or (weights.shape[1] // 3,) * 3)
     projected = functional.linear(x, weights.t(), bias)
@@ -123,7 +126,9 @@ def multi_head_attention(
     past_key: Tensor | None = None,
     past_value: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention of projected queries, keys and values; keys and values for later.
+    """Attention of projected queries, keys and values.
+
+    Also returns keys and values, joined with the past ones, for the next call.
 
     Raises:
         ValueError: If queries, keys and values come in one tensor.

@@ -43,7 +43,10 @@ def batch_normalization(
 def batch_normalization_modes(
     ctx: Context, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-    """The same; in training mode with the batch's statistics, which also update those given."""
+    """Batch normalization; in training mode with the batch's statistics.
+
+    Training mode also returns the given statistics, updated with those of the batch.
+    """
     if not ctx.flag("training_mode"):
         return batch_normalization(ctx, x, scale, bias, mean, variance)
     wide = x if x.dtype is torch.float64 else x.to(torch.float32)
@@ -96,7 +99,11 @@ def layer_normalization(
 
 
 def rms_statistics(ctx: Context, x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """The input over its root mean square over the axes from ``axis`` on, and what it is times."""
+    """Divides by the root mean square over the axes from ``axis`` on.
+
+    Returns:
+        The quotient, and the reciprocal of the root mean square.
+    """
     axes = tuple(range(ctx.integer("axis", -1) % x.dim(), x.dim()))
     stashed = _stash(ctx, x)
     inverse = torch.rsqrt(stashed.square().mean(dim=axes, keepdim=True) + epsilon)

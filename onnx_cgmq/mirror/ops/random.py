@@ -1,7 +1,7 @@
 """Operators that draw random numbers.
 
-They draw from torch's generator, so that ``torch.manual_seed`` decides. The standard says of the
-attribute ``seed`` neither which generator it seeds nor when, so it is not used.
+They draw from torch's generator, so ``torch.manual_seed`` makes them repeatable. The attribute
+``seed`` is not used: the standard does not say which generator it seeds, nor when.
 """
 
 from __future__ import annotations

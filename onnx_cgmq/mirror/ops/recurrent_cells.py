@@ -58,7 +58,7 @@ class Activation:
     beta: float = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Applies it."""
+        """Applies the function."""
         return _FUNCTIONS[self.name](x, self.alpha, self.beta)
 
 
@@ -99,7 +99,7 @@ def activations_of(ctx: Context, default: tuple[Activation, ...]) -> tuple[Activ
 def clipped(limit: float) -> Callable[[Tensor], Tensor]:
     """Limits the inputs of gate activations to ``[-limit, limit]``; no limit if it is 0.
 
-    The input of LSTM's third activation, the cell state, is not limited: nor does onnxruntime.
+    The input of LSTM's third activation, the cell state, is not limited, as in onnxruntime.
     """
     return (lambda x: x.clamp(-limit, limit)) if limit > 0 else (lambda x: x)
 

@@ -18,7 +18,7 @@ Kernel = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Direction:
-    """What one direction computes with.
+    """The weights and activation functions of one direction.
 
     Attributes:
         weight: ``[gates * hidden, input]``.
@@ -44,12 +44,12 @@ class Direction:
 
 @dataclass(frozen=True)
 class Cell:
-    """How an operator computes.
+    """How a recurrent operator is computed.
 
     Attributes:
-        step: Makes a direction's step.
-        order: Where the gates of torch's kernel are among the operator's.
-        kernel: Torch's kernel, if it computes what the node asks for.
+        step: Makes the function for one time step of a direction.
+        order: Position of each gate of torch's kernel among the operator's gates.
+        kernel: Torch's kernel, if it computes what the node asks for, else ``None``.
         apart: Whether the step adds the recurrent bias itself.
     """
 
@@ -140,7 +140,10 @@ def unrolled(
 def _loop(
     step: Step, gates: Tensor, state: State, lengths: Sequence[int] | None
 ) -> tuple[Tensor, State]:
-    """All outputs ``[time, batch, hidden]`` and the last state; sequences that ended are left."""
+    """Computes all outputs ``[time, batch, hidden]`` and the last state.
+
+    Sequences that have ended keep their state, and their further outputs are zero.
+    """
     if lengths is None:
         outputs = []
         for now in gates.unbind():

@@ -22,7 +22,7 @@ class _Taps:
     Attributes:
         index: Which pixels.
         weight: Their weights.
-        given: Which of them exist; regions may have fewer than others.
+        given: Which of these pixels exist, because some regions have fewer than others.
     """
 
     index: Tensor

@@ -50,14 +50,14 @@ class Axis:
     end: float = 1.0
 
     @property
-    def whole(self) -> bool:
-        """Whether the scale takes the input's length to the output's without a rest."""
+    def is_exact(self) -> bool:
+        """Whether the scale is the output's length over the input's, in float32."""
         return self.scale == single(self.length / self.size) if self.size else False
 
     @property
     def factor(self) -> int | None:
         """The scale, if it is an integer."""
-        return int(self.scale) if self.whole and self.length % self.size == 0 else None
+        return int(self.scale) if self.is_exact and self.length % self.size == 0 else None
 
 
 @dataclass(frozen=True)

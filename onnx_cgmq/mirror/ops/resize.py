@@ -107,7 +107,7 @@ def _regions(region: Sequence[float] | None, count: int) -> list[tuple[float, fl
 def _scaled(
     ctx: Context, x: Tensor, scales: Sequence[float], region: Sequence[float] | None
 ) -> list[Axis]:
-    """The axes for given scales; like all runtimes, lengths leave the region out of account."""
+    """The axes for given scales; as in all runtimes, the lengths do not depend on the region."""
     axes = _chosen(ctx, x, scales, "scales")
     regions = _regions(region, len(axes))
     return [
@@ -173,7 +173,7 @@ def _resize(ctx: Context, x: Tensor, axes: list[Axis], mode: str, rounding: str)
 
 
 def _refuse_disputed(ctx: Context, axes: list[Axis]) -> None:
-    """Refuses what the standard resamples and onnxruntime copies."""
+    """Refuses cases that the standard resamples but onnxruntime copies."""
     for a in axes:
         cropped = a.scale == 1.0 and a.size == a.length
         if cropped or (ctx.flag("antialias") and a.size == a.length):
@@ -205,7 +205,7 @@ def _fused(x: Tensor, axes: list[Axis], mode: str, kind: Filter) -> Tensor | Non
     if kind.cubic or kind.antialias:
         return None
     name = _INTERPOLATE[x.dim() - 2]
-    centred = mode in _HALF_PIXEL and all(a.whole and a.length > 1 for a in axes)
+    centred = mode in _HALF_PIXEL and all(a.is_exact and a.length > 1 for a in axes)
     if centred or mode == "align_corners":
         corners = mode == "align_corners"
         return functional.interpolate(x, _lengths(x, axes), mode=name, align_corners=corners)

@@ -1,4 +1,4 @@
-"""Operators that select by the values of a tensor; their results are as long as the data says."""
+"""Operators that select by the values of a tensor, so the data decide the size of the result."""
 
 from __future__ import annotations
 

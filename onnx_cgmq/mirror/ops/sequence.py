@@ -14,7 +14,7 @@ from onnx_cgmq.mirror.ops.host import number
 
 @onnx_op("SequenceEmpty", since=11)
 def sequence_empty(ctx: Context) -> list[Tensor]:
-    """A sequence of nothing."""
+    """An empty sequence."""
     return []
 
 
@@ -73,7 +73,10 @@ def concat_from_sequence(ctx: Context, sequence: list[Tensor]) -> Tensor:
 def sequence_map(
     ctx: Context, body: BoundBody, sequence: list[Tensor], *others: Any
 ) -> tuple[list[Tensor], ...]:
-    """Runs a subgraph on every item; other sequences give theirs, tensors are given as they are."""
+    """Runs a subgraph on every item of a sequence.
+
+    Of other sequences it also gets the item at that place; it gets other tensors whole.
+    """
     rows = [
         body(item, *(other[i] if isinstance(other, list) else other for other in others))
         for i, item in enumerate(sequence)
@@ -83,19 +86,19 @@ def sequence_map(
 
 @onnx_op("Optional", since=15)
 def optional(ctx: Context, x: Any = None) -> Any:
-    """The input, or nothing."""
+    """Makes an optional that holds the input, or an empty one."""
     return x
 
 
 @onnx_op("OptionalHasElement", since=15)
 def optional_has_element(ctx: Context, x: Any = None) -> Tensor:
-    """Whether there is something."""
+    """Whether an optional holds a value."""
     return torch.tensor(x is not None)
 
 
 @onnx_op("OptionalGetElement", since=15)
 def optional_get_element(ctx: Context, x: Any) -> Any:
-    """What is there."""
+    """The value that an optional holds."""
     if x is None:
         raise ValueError("the optional is empty")
     return x

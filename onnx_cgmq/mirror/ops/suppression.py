@@ -40,8 +40,8 @@ def non_max_suppression(
 ) -> Tensor:
     """``[batch, class, box]`` of the boxes kept, int64, without a gradient.
 
-    Of every class the best box is kept and those that overlap it by more than a threshold are
-    dropped, until there are ``limit``. All classes of all samples go in step.
+    In every class the best box is kept, and those that overlap it by more than a threshold are
+    dropped, until ``limit`` boxes are kept. All classes of all samples run at the same time.
     """
     classes = scores.shape[1]
     most = 0 if limit is None else int(number(limit))

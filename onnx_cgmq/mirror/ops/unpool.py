@@ -18,7 +18,7 @@ from onnx_cgmq.mirror.ops.windows import window_of
 def max_unpool(
     ctx: Context, x: Tensor, indices: Tensor, output_shape: Sequence[int] | None = None
 ) -> Tensor:
-    """Values of a MaxPool back where they were, zeros elsewhere.
+    """Puts the values of a MaxPool back where they were, with zeros elsewhere.
 
     Indices count in the whole tensor that the attributes imply. A larger ``output_shape`` leaves
     room behind it, as in the standard's case; onnxruntime counts in that shape instead.

@@ -1,7 +1,8 @@
-"""Fake quantization as one fused forward and backward: a single rounding at the selected width.
+"""Fake quantization with one fused forward and one fused backward function.
 
-The grids of all widths over one range are nested, so one rounding at the selected width equals the
-residual sum of Bayesian Bits (arXiv 2005.07093); no chain of residuals is built or differentiated.
+The grids of all widths over one range are nested. So one rounding at the selected width equals the
+residual sum of Bayesian Bits (arXiv 2005.07093), and no chain of residuals is built or
+differentiated.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from torch import Tensor
 
 
 class GradientObserver(Protocol):
-    """Sees what the backward pass holds anyway; the directions of the guide are made of it."""
+    """Sees the values and gradients of the backward pass, from which importance is computed."""
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Takes a tensor and the gradient of the loss for its quantized value, same shape."""
+        """Takes a tensor, and the gradient (same shape) of the loss for its quantized value."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """An integer grid, broadcastable to the tensor it quantizes.
+    """An integer grid, which broadcasts to the tensor that it quantizes.
 
     Attributes:
-        step: Step, float32, positive (any value where ``passes`` is true).
-        code_min: Smallest code less the zero point, float32 integers; ``-inf`` where it passes.
-        code_max: Largest code less the zero point, float32 integers; ``inf`` where it passes.
-        passes: True where the value stays float, or ``None`` if it does nowhere.
+        step: The step, float32, positive (any value where ``passes`` is true).
+        code_min: Smallest code minus the zero point, whole numbers in float32; ``-inf`` where
+            ``passes`` is true.
+        code_max: Largest code minus the zero point, likewise; ``inf`` where ``passes`` is true.
+        passes: True where the value stays float; ``None`` if no value does.
     """
 
     step: Tensor
@@ -45,10 +47,11 @@ def _reduce_to(tensor: Tensor, shape: torch.Size) -> Tensor:
 class FakeQuantize(torch.autograd.Function):
     """``y = clip(round(x / step), code_min, code_max) * step`` with learned range ends.
 
-    Gradients: straight-through where ``x`` is inside the range, zero outside. The quantizer without
-    a low end (symmetric, unsigned) is homogeneous in ``(x, high)``, hence by Euler's theorem
-    ``high * dL/dhigh = sum(g * y) - sum(g_x * x)``: LSQ's gradient from two dot products, with no
-    mask and no code tensor kept. With a low end, clipped values pull their own end (as in TQT).
+    The gradient for ``x`` is straight-through inside the range, and zero outside. A quantizer
+    without a low end (symmetric, unsigned) is homogeneous in ``(x, high)``. Hence by Euler's
+    theorem ``high * dL/dhigh = sum(g * y) - sum(g_x * x)``. This is LSQ's gradient from two dot
+    products; no mask and no codes are kept. With a low end, a clipped value gives its gradient to
+    the end at which it is clipped (as in TQT).
     """
 
     @staticmethod
@@ -84,7 +87,7 @@ class FakeQuantize(torch.autograd.Function):
         grid: Grid = ctx.grid
         if ctx.observer is not None:
             ctx.observer.observe(x, g)
-        if inside is None:  # one kernel, no mask
+        if inside is None:  # one torch kernel, without a mask
             lower = (grid.code_min - 0.5) * grid.step
             upper = (grid.code_max + 0.5) * grid.step
             g_x = torch.ops.aten.hardtanh_backward(g, x, lower.item(), upper.item())
@@ -101,7 +104,7 @@ class FakeQuantize(torch.autograd.Function):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of products in float32, whatever the memory format, without a temporary."""
+    """The sum of products in float32, for any memory format, without a temporary tensor."""
     if not (a.is_contiguous() and b.is_contiguous()):
         same = a.dim() == 4 and all(
             t.is_contiguous(memory_format=torch.channels_last) for t in (a, b)
@@ -125,21 +128,21 @@ def _affine_range_gradients(
 def fake_quantize(
     x: Tensor, high: Tensor, low: Tensor | None, grid: Grid, observer: GradientObserver | None
 ) -> Tensor:
-    """Quantizes and dequantizes (:class:`FakeQuantize`).
+    """Quantizes and dequantizes a tensor (:class:`FakeQuantize`).
 
     Args:
-        x: Any shape, float32.
-        high: Range ends, broadcastable to ``x``.
+        x: The tensor, any shape, float32.
+        high: Range ends, which broadcast to ``x``.
         low: Range starts if they are learned apart from ``high``, else ``None``.
         grid: The grid over that range.
-        observer: Sees ``x`` and the gradient in the backward pass.
+        observer: Sees ``x`` and its gradient in the backward pass; may be ``None``.
     """
     result: Tensor = FakeQuantize.apply(x, high, low, grid, observer)  # type: ignore[no-untyped-call]
     return result
 
 
 class Observe(torch.autograd.Function):
-    """Identity that shows value and gradient to an observer: the quantizer at 32 bits."""
+    """The identity, which shows value and gradient to an observer: a quantizer at 32 bits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, observer: GradientObserver) -> Tensor:
@@ -158,12 +161,12 @@ class Observe(torch.autograd.Function):
 
 
 def observe(x: Tensor, observer: GradientObserver) -> Tensor:
-    """Identity; the observer sees value and gradient in the backward pass."""
+    """Returns ``x``; in the backward pass the observer sees ``x`` and its gradient."""
     result: Tensor = Observe.apply(x, observer)  # type: ignore[no-untyped-call]
     return result
 
 
 def round_straight_through(x: Tensor, step: Tensor) -> Tensor:
-    """``round(x / step) * step`` with the gradient of the identity."""
+    """Computes ``round(x / step) * step``, with the gradient of the identity."""
     rounded = torch.round(x.detach() / step) * step
     return x + (rounded - x).detach()

@@ -1,4 +1,4 @@
-"""The gated quantizer of the mirror: the width its gate selects, ranges that learn, statistics."""
+"""The gated quantizer of the mirror: a gate that selects its width, and ranges that learn."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _SAMPLE_SIZE = 1 << 15
 
 
 class GatedQuantizer(nn.Module):
-    """Quantizes a tensor at the width(s) that its gate selects.
+    """Quantizes a tensor at the width or widths that its gate selects.
 
-    The gate is a buffer, not a parameter: its gradient is zero everywhere, so a
-    :class:`~onnx_cgmq.learn.guide.Guide` moves it. The ranges are learned multiplicatively,
+    The gate is a buffer, not a parameter. Its gradient is zero everywhere, so a
+    :class:`~onnx_cgmq.learn.guide.Guide` moves it. Ranges are learned as factors,
     ``high = base * exp(delta)``: they stay positive by construction, and one learning rate of
     ``delta`` fits every scale.
 
     Attributes:
-        spec: What this quantizer is.
-        gate: float32, ``spec.gate_shape``.
-        log_high: Learned change of ``high``, float32, ``spec.range_shape``.
-        log_low: The same for ``low`` (affine grids only).
-        revision: Grows whenever a selected width changes.
+        spec: The spec of this quantizer.
+        gate: The gate, float32, ``spec.gate_shape``.
+        log_high: Learned logarithm of the change of ``high``, float32, ``spec.range_shape``.
+        log_low: The same for ``low``; affine grids only, else ``None``.
+        revision: A number that grows whenever a selected width changes.
         noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
             ``[widths, *spec.range_item_shape]``.
-        observer: Sees values and gradients in the backward pass when set.
+        observer: Sees values and gradients in the backward pass; may be ``None``.
     """
 
     gate: Tensor
@@ -61,10 +61,10 @@ class GatedQuantizer(nn.Module):
         """Builds the quantizer.
 
         Args:
-            spec: What it quantizes and how.
+            spec: The spec of the quantizer.
             low: Range starts (affine grids only), float32, ``spec.range_shape``, at most 0.
             high: Range ends, float32, ``spec.range_shape``, positive.
-            gate: float32, ``spec.gate_shape``.
+            gate: The gate, float32, ``spec.gate_shape``.
         """
         super().__init__()
         self.spec = spec
@@ -77,7 +77,7 @@ class GatedQuantizer(nn.Module):
         self.log_high = nn.Parameter(torch.zeros_like(high))
         self.log_low = nn.Parameter(torch.zeros_like(high)) if affine else None
         self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
-        # An activation's range is a placeholder until its gate has moved or the range was set.
+        # The range of an activation is a placeholder until its gate moves or the range is set.
         touched = bool((self.gate < spec.ladder.gate_max).any() or (high != 1.0).any())
         calibrated = spec.role is not Role.ACTIVATION or touched
         self.register_buffer("calibrated", torch.tensor(calibrated))
@@ -94,7 +94,7 @@ class GatedQuantizer(nn.Module):
 
     @property
     def widths(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        """Bits that the gate selects, int64, ``spec.gate_shape``."""
+        """The widths that the gate selects, int64, ``spec.gate_shape``."""
         return self.spec.ladder.widths_of(self.gate.numpy())
 
     def set_gate(self, gate: Tensor) -> bool:
@@ -109,12 +109,12 @@ class GatedQuantizer(nn.Module):
             self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
         self._refresh()
         if self._sample is not None and not self._is_float:
-            # Now, not at the next forward pass: a plan may be made before that.
+            # Fits now, not at the next forward pass, because a plan may be made before that.
             self.fit(self._sample)
         return self.revision != before
 
     def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
-        """Gates in the middle of the intervals of the given widths, ``spec.gate_shape``."""
+        """The gate that selects the given widths, each in the middle of its interval."""
         ladder = self.spec.ladder
         table = np.zeros(max(ladder.widths) + 1, dtype=np.float32)
         for width in ladder.widths:
@@ -122,7 +122,7 @@ class GatedQuantizer(nn.Module):
         return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
 
     def _refresh(self) -> None:
-        """Derives from the gate what forward needs; called whenever it may have moved."""
+        """Computes what ``forward`` needs from the gate, whenever the gate may have moved."""
         ladder = self.spec.ladder
         count = len(ladder.nonzero)
         levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
@@ -141,7 +141,7 @@ class GatedQuantizer(nn.Module):
         ]
         self._code_min = torch.tensor([float(c[0]) for c in codes])[levels]
         self._code_max = torch.tensor([float(c[1]) for c in codes])[levels]
-        # Pruned and float entries have no step of their own: any range and width will do.
+        # Pruned and float entries have no step of their own, so any range and width serves.
         quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
         index = (levels - 1).clamp(0, len(quantized) - 1)
         counts = torch.tensor([float(intervals(width, self.spec.form)) for width in quantized])
@@ -162,7 +162,10 @@ class GatedQuantizer(nn.Module):
         return self._ranges()[0]
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
-        """Starts and ends of every width; rounding to exact steps has the identity's gradient."""
+        """Range starts and ends of every width, with exact steps if the spec says so.
+
+        The gradient of the rounding is that of the identity.
+        """
         high = torch.maximum(self.base_high * torch.exp(self.log_high), self.smallest_high)
         low = self.base_low
         if self.spec.form.is_symmetric:
@@ -175,7 +178,7 @@ class GatedQuantizer(nn.Module):
         return _with_gradient_of(low, exact_low), _with_gradient_of(high, exact_high)
 
     def fit(self, values: Tensor) -> None:
-        """Fits the range of every width to values by least squared error (:func:`fit_ranges`)."""
+        """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
         fitted = fit_ranges(self.spec, values)
         with torch.no_grad():
             self.base_high.copy_(fitted.high)
@@ -190,11 +193,12 @@ class GatedQuantizer(nn.Module):
 
     @torch.no_grad()
     def set_smallest_step(self, step: Tensor) -> None:
-        """Keeps the ranges of a weight so wide that no step of up to 8 bits is smaller.
+        """Keeps the ranges of a weight so wide that no step up to 8 bits is smaller than given.
 
         Args:
-            step: One for each channel; the largest counts where channels share a range, or where
-                there is another number of them (a bias of one number, say).
+            step: The smallest step allowed, for each channel. Its largest entry is used if channels
+                share a range, or if its size is not the number of channels (for example because
+                the bias is a single number).
         """
         shape = self.spec.range_item_shape
         one_each = self.spec.has_channels and step.numel() == math.prod(shape)
@@ -206,7 +210,7 @@ class GatedQuantizer(nn.Module):
                 self.smallest_high[index] = least * (intervals(width, self.spec.form) / 2)
 
     def _remember(self, x: Tensor) -> None:
-        """Keeps a sample of an activation, so that an uncalibrated range can be fitted later."""
+        """Keeps some values of an activation, so that its range can be fitted later."""
         flat = x.detach()
         if self.spec.has_channels:
             rows = max(1, _SAMPLE_SIZE * 4 // max(1, flat[0].numel()))
@@ -218,14 +222,14 @@ class GatedQuantizer(nn.Module):
     # -- forward --------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantizes.
+        """Quantizes and dequantizes a tensor.
 
         Args:
-            x: The tensor, float32; activations with any batch size.
+            x: The tensor, float32; an activation may have any batch size.
 
         Returns:
-            The quantized-dequantized tensor, and the step of the integer tensor that an integer
-            kernel would hold (0 if there is none), of ``spec.range_item_shape``.
+            The tensor on its grid, and the step that its codes have in an integer kernel, of
+            ``spec.range_item_shape`` (0 if no integer kernel takes them).
         """
         if not self.calibrated:
             if self._is_float:
@@ -249,7 +253,7 @@ class GatedQuantizer(nn.Module):
         return self._width == FLOAT_BITS if self._width is not None else self._all_float
 
     def _selected_range(self) -> tuple[Tensor, Tensor]:
-        """Range of the selected width(s): of ``spec.range_item_shape``."""
+        """End and start of the range at the selected widths, ``spec.range_item_shape``."""
         low, high = self._ranges()
         if self.spec.granularity is Granularity.ELEMENT:
             return high[0], low[0]
@@ -260,7 +264,7 @@ class GatedQuantizer(nn.Module):
         return high.gather(0, index_of).squeeze(0), low.gather(0, index_of).squeeze(0)
 
     def grid(self, high: Tensor, low: Tensor) -> Grid:
-        """The grid that the gate selects over a range of ``spec.range_item_shape``."""
+        """The grid of the selected widths over a range of ``spec.range_item_shape``."""
         form = self.spec.form
         if self._width is not None:
             smallest, largest = code_range(self._width, form)
@@ -277,7 +281,7 @@ class GatedQuantizer(nn.Module):
         return Grid(step, code_min, code_max, passes)
 
     def _kernel_step(self, grid: Grid) -> Tensor:
-        """Step of the integer tensor; 0 if a gate selects more bits than integer kernels take."""
+        """Step of the codes; 0 if a gate selects more bits than integer kernels take."""
         widest = self._width if self._width is not None else int(self.widths.max())
         if widest > INTEGER_KERNEL_BITS:
             return torch.zeros(self.spec.range_item_shape)
@@ -287,9 +291,9 @@ class GatedQuantizer(nn.Module):
 
     @torch.no_grad()
     def selected(self) -> tuple[Grid, Tensor, Tensor]:
-        """The current grid, and its range as ``(grid, low, high)``, for plans.
+        """The current grid and its range, as ``(grid, low, high)``, for plans.
 
-        At a width without a grid of its own (0 or 32 bits, one gate) the step is 0 and the range
+        If one gate selects a width without a grid (0 or 32 bits), the step is 0, and the range is
         that of the widest grid.
         """
         if self._width in (0, FLOAT_BITS):
@@ -300,7 +304,7 @@ class GatedQuantizer(nn.Module):
 
 
 def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
-    """``value``, to the last bit, with the gradient of the identity to ``learned``."""
+    """Returns ``value`` unchanged, and passes its gradient on to ``learned``."""
     if not (torch.is_grad_enabled() and learned.requires_grad):
         return value
     return value + (learned - learned.detach())
@@ -311,16 +315,17 @@ def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
 
 
 def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
-    """The bias as an integer kernel adds it: INT32 codes at the step of the accumulator.
+    """Rounds a bias to the INT32 codes that an integer kernel adds to its accumulator.
 
     Args:
-        bias: float32, ``[C]``.
+        bias: The bias, float32, ``[C]``.
         step_x: Step of the activation, ``()``; 0 if the kernel is float.
-        step_w: Step of the weight, ``()`` or one per channel in any shape; 0 likewise.
+        step_w: Step of the weight, ``()`` or one per channel in any shape; 0 if the kernel is
+            float.
 
     Returns:
-        ``round(bias / s) * s`` with ``s = step_x * step_w``, gradient straight through; the bias
-        itself if ``s`` is 0 or any code is beyond INT32.
+        ``round(bias / s) * s`` with ``s = step_x * step_w`` and a straight-through gradient; the
+        bias itself if ``s`` is 0, or if a code does not fit into INT32.
     """
     step = (step_x * step_w.reshape(-1)).detach()
     if not bool((step > 0).all()) or bool((bias.detach() / step).abs().amax() > INT32_LIMIT):

@@ -1,4 +1,4 @@
-"""Ranges of least squared error, one for every width."""
+"""Fits the range of every width by least squared error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.exact import exact_range, exact_ranges
 
 _CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
-_ABOVE = torch.tensor([1.1, 1.25, 1.5])  # so that an exact step may be rounded up
+_ABOVE = torch.tensor([1.1, 1.25, 1.5])  # beyond the largest value: exact steps may be rounded up
 _MAX_ELEMENTS = 1 << 17
 _TINY = 1e-8
 
@@ -40,19 +40,20 @@ class FittedRanges:
 
 
 def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
-    """Fits the range of every width to values by least squared error.
+    """Fits the range of every width to values, by least squared error.
 
-    The best clipping range at 2 bits is far narrower than at 8, so one range for all widths loses
-    nearly everything when a gate falls. ``element`` gates share one range (their grids must stay
-    nested): that of the narrowest width, where clipping costs least against rounding.
+    The best clipping range at 2 bits is far narrower than at 8, so with one range for all widths a
+    model loses nearly everything when a gate falls. ``element`` gates share one range, because
+    their grids must stay nested. It is that of the narrowest width, at which clipping costs least
+    compared with rounding.
 
     Args:
-        spec: The quantizer.
+        spec: The spec of the quantizer.
         values: Observed values, float32: the tensor itself, or any number of samples of an
             activation (flat for ``tensor`` and ``element`` gates, else ``[N, ...shape[1:]]``).
 
     Returns:
-        Ranges and their errors.
+        The ranges and their errors.
     """
     rows = _rows(spec, values.detach().float())
     top = rows.amax(dim=1).clamp_min(0.0)
@@ -95,14 +96,14 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
 
 
 def exact(spec: QuantizerSpec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`~onnx_cgmq.gating.exact.exact_ranges` of tensors, without gradient."""
+    """Applies :func:`~onnx_cgmq.gating.exact.exact_ranges` to tensors, without a gradient."""
     ends = exact_ranges(spec, low.detach().numpy(), high.detach().numpy())
     return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 
 def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """A range as the quantizer will use it."""
-    shared = spec.granularity is Granularity.ELEMENT  # rounded for the widest of its grids only
+    """Rounds a range as the quantizer will, if its spec asks for exact steps."""
+    shared = spec.granularity is Granularity.ELEMENT  # fit_ranges rounds it, for the widest grid
     if not spec.exact or shared or width > INTEGER_KERNEL_BITS:
         return low, high
     ends = exact_range(spec, low.numpy(), high.numpy(), width)
@@ -110,7 +111,7 @@ def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tu
 
 
 def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
-    """One row of values for every range."""
+    """Arranges values in one row for every range, and thins them if there are many."""
     if spec.has_channels:
         assert spec.axis is not None
         rows = values.movedim(spec.axis, 0).reshape(spec.shape[spec.axis], -1)
@@ -121,7 +122,7 @@ def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
 
 
 def _error(rows: Tensor, low: Tensor, high: Tensor, width: int, form: GridForm) -> Tensor:
-    """Mean squared quantization error of every row."""
+    """The mean squared quantization error of every row."""
     step = ((high - low) / intervals(width, form)).unsqueeze(1)
     smallest, largest = code_range(width, form)
     zero_point = torch.zeros_like(step)

@@ -1,4 +1,4 @@
-"""The BitPlan of a mirror: what its quantizers hold, in numbers that a file can carry."""
+"""Makes the plan of each tensor from its quantizer in the mirror."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _Ints = npt.NDArray[np.int64]
 
 
 def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
-    """The plan of one tensor.
+    """Makes the plan of one tensor.
 
     Args:
-        quantizer: Its quantizer.
+        quantizer: The quantizer of the tensor.
         values: The learned float values of a weight or bias, else ``None``.
     """
     spec = quantizer.spec
@@ -56,9 +56,9 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
 
 
 def learned_values(values: Tensor, original: ir.TensorProtocol) -> Tensor | None:
-    """The values of a weight or bias, or ``None`` if they are still those of the model.
+    """Returns the values of a weight or bias, or ``None`` if they are still those of the model.
 
-    A plan copies what was learned; what the model has need not be in memory a second time.
+    A plan copies the values that it gets. Values that the model has need not be in memory twice.
     """
     with reading(original) as array:
         return None if np.array_equal(array, values.detach().numpy()) else values
@@ -66,13 +66,14 @@ def learned_values(values: Tensor, original: ir.TensorProtocol) -> Tensor | None
 
 @torch.no_grad()
 def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
-    """Gives a weight's channels or elements the narrowest width whose codes hold them.
+    """Gives each channel or element of a weight the narrowest width that has its values.
 
-    The values stay what they are, the cost can only fall, and the widths can then be read from the
+    The values do not change, and the cost can only fall. The widths can then be read from the
     written codes alone.
 
     Args:
-        quantizer: Quantizer of a weight or bias; one gate for the whole tensor stays as it is.
+        quantizer: Quantizer of a weight or bias. If it has one gate for the whole tensor, nothing
+            changes.
         values: The float values of the tensor.
     """
     granularity = quantizer.spec.granularity
@@ -89,7 +90,7 @@ def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
     else:
         narrow = _narrowest_by_channel(quantizer, widths, codes, has_grid)
         for width in quantizer.spec.ladder.quantized:
-            # A width has a range of its own: take along the step.
+            # Each width has a range of its own: the new width must keep the old step.
             moved = torch.from_numpy((narrow == width) & (widths != width))
             index = quantizer.spec.range_index(width)
             span = grid.step * intervals(width, quantizer.spec.form)
@@ -106,7 +107,7 @@ def _has_grid(widths: _Ints) -> npt.NDArray[np.bool_]:
 def _narrowest_by_element(
     quantizer: GatedQuantizer, widths: _Ints, codes: _Ints, has_grid: npt.NDArray[np.bool_]
 ) -> _Ints:
-    """The coarsest nested grid that has an element's value."""
+    """The width of the coarsest nested grid that has the value of each element."""
     ladder = quantizer.spec.ladder
     narrow: _Ints = widths.copy()
     for fine in ladder.quantized:
@@ -123,7 +124,7 @@ def _narrowest_by_element(
 def _narrowest_by_channel(
     quantizer: GatedQuantizer, widths: _Ints, codes: _Ints, has_grid: npt.NDArray[np.bool_]
 ) -> _Ints:
-    """The width whose code range holds a channel's codes."""
+    """The narrowest width whose code range holds the codes of each channel."""
     spec = quantizer.spec
     axes = tuple(axis for axis in range(len(spec.shape)) if axis != spec.axis)
     largest = np.abs(codes).max(axis=axes, keepdims=True)

@@ -78,6 +78,7 @@ def test_learned_weights_of_functions_are_written_back() -> None:
     np.testing.assert_allclose(_run(mirror, _feeds()), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_graph_with_torch_compile() -> None:
     mirror = Mirror(onnx.parser.parse_model(FUNCTIONS))
     torch._dynamo.reset()

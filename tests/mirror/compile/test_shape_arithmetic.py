@@ -6,9 +6,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_like_onnxruntime
 
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_like_onnxruntime
 
 CASES = {
     "flatten": """
@@ -90,6 +90,7 @@ def test_values_can_be_asked_for_as_tensors() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph_for_all_sizes() -> None:
     for name in ("flatten", "part of a shape", "expand", "range", "quotients"):
         mirror = Mirror(ir.from_proto(_model(name)))

@@ -18,7 +18,7 @@ def test_unknown_operators_are_not_found() -> None:
 
 
 def test_one_handler_per_version() -> None:
-    with pytest.raises(ValueError, match="Relu since 1 is registered already"):
+    with pytest.raises(ValueError, match="Relu since 1 is already registered"):
         onnx_op("Relu")(lambda ctx, x: x)
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from backend_cases import difference, load
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.attention import attention
+from tools.fetch.backend_cases import difference, load
 
 BATCH, QUERIES, KEYS, HEADS, SIZE, PAST = 2, 3, 4, 4, 6, 2
 
@@ -54,6 +54,7 @@ def test_same_as_onnxruntime(
     same_as_onnxruntime("Attention", arrays, outputs, opset=23, softcap=softcap, scale=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", [0, 1, 11])
 def test_fused_and_in_steps_are_the_same(precision: int) -> None:
     case = next(case for case in load() if case.name == "test_attention_4d_causal")
@@ -79,6 +80,7 @@ def test_masks_and_values_may_have_types_of_their_own(dtype: torch.dtype) -> Non
     assert values.dtype is torch.double
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attributes", [{"scale": -1.0}, {"qk_matmul_output_mode": 4}])
 def test_what_is_not_defined_is_refused(attributes: dict[str, Any]) -> None:
     case = next(case for case in load() if case.name == "test_attention_4d")
@@ -90,6 +92,7 @@ def test_what_is_not_defined_is_refused(attributes: dict[str, Any]) -> None:
         Mirror(model)
 
 
+@pytest.mark.slow
 def test_flex_attention() -> None:
     cases = [c for c in load() if c.operators == {"FlexAttention"} and not c.is_expanded]
     assert len(cases) >= 11

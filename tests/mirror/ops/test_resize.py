@@ -9,10 +9,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse
 
 from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse
 
 COORDINATES = (
     "half_pixel",
@@ -194,6 +194,7 @@ def test_gradients(coordinates: str) -> None:
         assert_gradients(model, {"x": _image(1, 1, 4, 5).astype(np.float64)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 def test_one_graph_for_the_compiler(mode: str) -> None:
     torch._dynamo.reset()

@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import gated, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan
 
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import gated, network, run, samples
+from tests.support.plans import draw_widths, make_plan
 
 
 def size(model: ir.Model, folder: Path) -> int:
@@ -31,6 +31,7 @@ def kernels(model: ir.Model, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_compact_models_are_smaller_with_equal_outputs_kernels_and_reports(
