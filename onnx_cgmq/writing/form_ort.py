@@ -45,8 +45,9 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     """Replaces every gated quantizer by the form ``ort``, in place.
 
     Args:
-        tensors: The gated tensors.
-        integer_kernels: ``False`` writes all products for float kernels.
+        tensors: The gated tensors of the model.
+        integer_kernels: Whether to write for integer kernels where onnxruntime has them. Otherwise
+            the model is written for float kernels, which compute the same.
 
     Returns:
         The kernel that onnxruntime will run for each node of the gated graph, by node name.
@@ -64,6 +65,7 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
 
 
 def _float_kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
+    """Chooses a float kernel for every MAC node."""
     choice = KernelChoice(Kernel.FLOAT, "it is written for a float kernel")
     return {node: choice for node in tensors.graph if mac_spec(node) is not None}
 
@@ -83,6 +85,12 @@ class _Writer:
     """Writes every tensor as codes for integer kernels, and as floats for float kernels."""
 
     def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node]) -> None:
+        """Prepares the writing.
+
+        Args:
+            tensors: The gated tensors of the model.
+            integer: The nodes that are to run in integers.
+        """
         # The activations that each weight meets are found here, in the gated graph, because the
         # first quantizer that is replaced changes the graph.
         self._tensors = tensors

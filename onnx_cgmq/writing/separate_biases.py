@@ -1,9 +1,10 @@
-"""Keeps biases that an Add of its own adds to a product in floats, as they were learned.
+"""Keeps onnxruntime from rounding float biases that an Add adds to the product of a MatMul.
 
-With static shapes, onnxruntime makes one Gemm of MatMul and Add (MatMulAddFusion), and then rounds
-the float bias to INT32 at the product of both steps (WeightBiasQuantization). That is coarse at few
-bits: the file would compute something else than the mirror. A bias with as many axes as the product
-is left alone, and the product runs in its integer kernel.
+If shapes are static, onnxruntime fuses MatMul and Add into one Gemm (MatMulAddFusion), and then
+rounds the float bias to INT32, in units of the product of both steps (WeightBiasQuantization). At
+few bits these units are large, so the file would compute something else than the mirror.
+onnxruntime does not fuse an Add whose bias has as many axes as the product; the MatMul then still
+runs in its integer kernel.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from onnx_cgmq.graph.nodes import standard_op
 
 
 def separate_biases(graph: ir.Graph) -> None:
-    """Gives vectors that are added to products of quantized tensors all axes of the product.
+    """Gives biases of MatMul as many axes as the product has, in place.
 
-    In place. Broadcasting makes the same of them.
+    The values stay the same, because the added axes have length 1 and broadcast.
 
     Args:
-        graph: A written graph, with DequantizeLinear nodes at the operands of integer kernels.
+        graph: A written graph, with DequantizeLinear nodes before the operands of integer kernels.
     """
     for node in graph:
         if standard_op(node) != "Add" or len(node.inputs) != 2:
@@ -31,7 +32,7 @@ def separate_biases(graph: ir.Graph) -> None:
 
 
 def _rank_of_product(value: ir.Value | None) -> int | None:
-    """Number of axes of a product that MatMul makes of a quantized tensor; ``None`` otherwise."""
+    """Returns the number of axes of a product of a quantized tensor; ``None`` for other values."""
     node = None if value is None else value.producer()
     if value is None or value.shape is None or node is None or standard_op(node) != "MatMul":
         return None
@@ -39,14 +40,23 @@ def _rank_of_product(value: ir.Value | None) -> int | None:
 
 
 def _is_dequantized(value: ir.Value | None) -> bool:
+    """Says whether DequantizeLinear makes a value."""
     node = None if value is None else value.producer()
     return node is not None and standard_op(node) == "DequantizeLinear"
 
 
 def _give_axes(graph: ir.Graph, node: ir.Node, bias: ir.Value, rank: int) -> None:
+    """Makes an Add read its bias with axes of length 1 before its own.
+
+    Args:
+        graph: The graph.
+        node: The Add.
+        bias: The constant that it adds.
+        rank: Number of axes that the bias is to have.
+    """
     assert bias.const_value is not None
     array = bias.const_value.numpy()
-    if array.ndim >= rank or rank < 3:  # with two axes it is a Gemm already
+    if array.ndim >= rank or rank < 3:  # with two axes, the product and its bias are a Gemm already
         return
     shape = (1,) * (rank - array.ndim) + array.shape
     name = f"{bias.name}.as_{rank}d"

@@ -1,9 +1,8 @@
-"""Keeps Relu and Clip that stay floats from holding a product in floats.
+"""Keeps onnxruntime from running a product in floats because of a Relu or Clip behind it.
 
-onnxruntime takes Relu or Clip behind MatMul or Gemm for a part of it. Where a quantizer behind them
-does their work that is right, and the writer leaves them out. Where floats go on, it makes one
-float operator of both, and the product is no longer run in its integer kernel. Max and Min
-compute the same, and are no part of anything.
+onnxruntime fuses MatMul or Gemm with a Relu or Clip behind it into one float operator, so that the
+product no longer runs in its integer kernel. (A clamp whose work a quantizer does is not written at
+all.) Max and Min compute the same, and onnxruntime does not fuse them.
 """
 
 from __future__ import annotations
@@ -17,19 +16,20 @@ from onnx_cgmq.writing.node_writer import NodeWriter
 
 
 def separate_clamps(graph: ir.Graph, products: set[ir.Node]) -> None:
-    """Spells clamps right behind products that run in integers as Max and Min, in place.
+    """Replaces clamps right behind products that run in integers by Max and Min, in place.
 
     Args:
-        graph: A written graph: clamps that quantizers do the work of are gone.
-        products: The MatMul and Gemm nodes in it that are to run in integers.
+        graph: A written graph, without the clamps whose work quantizers do.
+        products: The MatMul and Gemm nodes of the graph that are to run in integers.
     """
     for node in list(graph):
         product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
         if product in products and is_clamp(node):
-            _spell_out(node)
+            _replace(node)
 
 
-def _spell_out(clamp: ir.Node) -> None:
+def _replace(clamp: ir.Node) -> None:
+    """Replaces one clamp by Max and Min."""
     source, output = clamp.inputs[0], clamp.outputs[0]
     assert source is not None
     assert clamp.graph is not None

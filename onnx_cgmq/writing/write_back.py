@@ -93,8 +93,8 @@ def write(
         plan: The plan of the model.
         form: The form in which quantized tensors are written.
         compact: Whether to leave out what readers can do without, and to shorten names.
-        integer_kernels: ``False`` writes the form ``ort`` so that onnxruntime multiplies floats:
-            the same values on the same grids, which it has no reason to fuse.
+        integer_kernels: Whether the form ``ort`` is written for integer kernels. ``False`` writes
+            the same values on the same grids so that onnxruntime multiplies floats.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
