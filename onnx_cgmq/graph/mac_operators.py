@@ -42,7 +42,7 @@ class OpSpec:
     """What placement, cost and writing must know about an operator whose operands are quantized.
 
     Attributes:
-        op_type: The operator, as :func:`operator_key` names it.
+        op_type: The operator, as :func:`~onnx_cgmq.graph.nodes.operator_key` names it.
         bias: Index of the bias input, or ``None`` if the operator has none.
         output_axis: ``output_axis(node, operand index, rank)`` returns the axis of an operand that
             counts output channels, or ``None`` if there is no such axis. If the operand is a

@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator are changed where it exists; elsewhere nothing happens."""
+"""The allocator's settings work where they exist, and are refused quietly elsewhere."""
 
 from __future__ import annotations
 
