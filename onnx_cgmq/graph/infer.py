@@ -1,4 +1,4 @@
-"""Shape inference in time and memory linear in the nodes, whatever the size of the weights."""
+"""Infers shapes in time and memory that grow with the number of nodes, not the size of weights."""
 
 from __future__ import annotations
 

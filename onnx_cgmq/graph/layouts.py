@@ -1,4 +1,4 @@
-"""Weights that operators read transposed: they are one tensor, in whatever layouts it is read."""
+"""Finds the one stored tensor of a weight, even if operators read it transposed."""
 
 from __future__ import annotations
 

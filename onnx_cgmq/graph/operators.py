@@ -207,7 +207,7 @@ _COMPUTE_ON_CODES: Final = frozenset(
     key.split(".")[-1] for key, row in _TABLE.items() if row.codes is Codes.COMPUTES
 )
 _ON_CODES_PREFIX: Final = "QLinear"
-"""How the names of operators begin that compute on codes, including those that the table lacks."""
+"""A prefix that only operators on codes have. It finds those too that the table lacks."""
 
 
 def _row(node: ir.Node) -> Operator:

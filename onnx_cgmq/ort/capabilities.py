@@ -15,7 +15,7 @@ from onnx_cgmq.ort.session import LogLevel, new_session
 from onnx_cgmq.ort.versions import Runtime
 
 OLDEST_OPSET: Final = 21
-"""The oldest opset of a gated model, whose functions need the 4- and 16-bit types of it."""
+"""The oldest opset of a gated model: its functions need the types of 4 and 16 bits."""
 
 NEWEST_OPSET: Final = 25
 """The newest opset that models are written in, which is the newest that the converter reaches."""

@@ -144,7 +144,7 @@ def _hidden_positions(emit: Emitter, mask: ir.Value, q: ir.Value, k: ir.Value) -
     shape = emit("Concat", emit.constant([-1], np.int64), batch, ones, attributes={"axis": 0})
     wide = emit("Cast", mask, rank=1, attributes={"to": ir.DataType.INT64})
     rows = emit("Reshape", wide, shape, rank=5)
-    # If there is only a row of ends, the last row is that one. A factor of 0 makes starts of it.
+    # If there is a row of ends only, it is the last row too. The factor 0 makes it a row of starts.
     second = emit("Sub", _length(emit, rows, 0), emit.constant(1, np.int64), rank=0)
     starts = emit("Mul", _take_row(emit, rows, -1), second, rank=4)
     keys = _positions(emit, _length(emit, k, 2))
