@@ -1,0 +1,226 @@
+"""Runs scripts of faults that people met, and says of each whether its right result came out.
+
+The scripts lie in a folder of their own, outside of the repository. Those in `reliability/` exit
+with 1 where the fault is there. Those in `wild/` print what happens; their right results stand in
+the scripts, and the verdicts on what they print are here. Every kind of fault has tests too.
+
+    python -m tools.compare.cases FOLDER                 # all of them
+    python -m tools.compare.cases FOLDER --only 49 --only 01b --output table.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import ROOT
+
+_SECONDS = 900
+_RUN = re.compile(r"^\s+(?P<what>.*?)\s+rc=(?P<code>\d+)(?P<rest>.*)$")
+_BLOCK = re.compile(r"^=== (?P<name>\w+):")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the command line that a script made.
+
+    Attributes:
+        block: The model of the script that it was made for.
+        what: Target and bound, or the name of the data.
+        code: Exit code.
+        text: What the script says of it: figures, or the message.
+    """
+
+    block: str
+    what: str
+    code: int
+    text: str
+
+    @property
+    def has_float_nodes(self) -> bool:
+        """Whether a node that multiplies and accumulates runs in floats."""
+        return "FLOAT:" in self.text
+
+
+def runs_of(output: str) -> list[Run]:
+    """Reads the calls off what a script printed; a message may take several lines."""
+    found: list[Run] = []
+    block = ""
+    for line in output.splitlines():
+        head, run = _BLOCK.match(line), _RUN.match(line)
+        if head:
+            block = head["name"]
+        elif run:
+            found.append(Run(block, run["what"].strip(), int(run["code"]), run["rest"]))
+        elif found:
+            last = found[-1]
+            found[-1] = Run(last.block, last.what, last.code, f"{last.text}\n{line}")
+    return found
+
+
+Rule = Callable[[list[Run]], str]
+"""What is wrong with the runs of a script; empty if its right result came out."""
+
+
+def _all(wrong: Callable[[Run], bool]) -> Rule:
+    """Names the first run that is wrong."""
+
+    def rule(runs: list[Run]) -> str:
+        if not runs:
+            return "the script made no run"
+        bad = [run for run in runs if wrong(run)]
+        return "" if not bad else f"{bad[0].block} {bad[0].what}: exit {bad[0].code}{bad[0].text}"
+
+    return rule
+
+
+def _refuses(expected: dict[str, tuple[int, str]]) -> Rule:
+    """By block or data: the exit code, and a pattern that the message must match."""
+
+    def rule(runs: list[Run]) -> str:
+        for run in runs:
+            code, pattern = expected.get(run.block or run.what, expected.get(run.what, (-1, "")))
+            if code >= 0 and (run.code != code or not re.search(pattern, run.text)):
+                return f"{run.block} {run.what}: exit {run.code}{run.text}"
+        return "" if runs else "the script made no run"
+
+    return rule
+
+
+_FAILS = _all(lambda run: run.code != 0)
+
+RULES: dict[str, Rule] = {
+    "01": _all(lambda run: run.code != 0 or run.has_float_nodes),
+    "06": _FAILS,
+    "13": _all(lambda run: run.code != 0 or ("ort-cpu" in run.what and run.has_float_nodes)),
+    "19": _refuses({"c19b": (3, "'w'.*NaN|NaN.*'w'"), "c19c": (3, "'b'.*inf")}),
+    "20": _all(
+        lambda run: (
+            run.code != 0
+            or (run.what.startswith("generic") and "6.25%" in run.what and _decibels(run) < 8)
+        )
+    ),
+    "22": _FAILS,
+    "23": _all(lambda run: "astype('uint8')" in run.text or (run.block == "c23" and run.code != 0)),
+    "29": _all(
+        lambda run: "contribute a PR" in run.text or (run.block != "c29d" and run.code != 0)
+    ),
+    "31": _all(
+        lambda run: run.code != 0 or (run.what.startswith("ort-cpu") and run.has_float_nodes)
+    ),
+    "32": _FAILS,
+    "34": _refuses({"id_range": (4, "'id'"), "floatlabel": (4, r"astype\(int\)|astype\('int")}),
+    "35": _FAILS,
+    "42": _all(
+        lambda run: run.code != 0 or "learning-rate" in run.text or "nan" in run.text.lower()
+    ),
+    "43": _FAILS,
+    "46": _all(lambda run: run.code != 0 or "please report it" in run.text),
+    "48": _refuses({"c48a": (4, "batch")}),
+    "49": _FAILS,
+}
+"""By the number in the name of a script in `wild/`, what its runs must show."""
+
+
+def _decibels(run: Run) -> float:
+    found = re.search(r"SQNR \{'\w+': (-?[\d.]+)", run.text)
+    return float(found[1]) if found else float("-inf")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a script.
+
+    Attributes:
+        script: Its folder and name.
+        wrong: What is wrong; empty if its right result came out.
+        seconds: How long it took.
+    """
+
+    script: str
+    wrong: str
+    seconds: float
+
+    def row(self) -> str:
+        """A row of the table."""
+        said = " ".join(self.wrong.split())[:160].replace("|", "/")
+        return f"| {self.script} | {'right' if not self.wrong else 'WRONG'} | {said} |"
+
+
+def examine(script: Path) -> Verdict:
+    """Runs one script in a folder of its own, and judges it."""
+    began = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CGMQ_INPROC": "1"}
+    command = ["bash", str(script)] if script.suffix == ".sh" else [sys.executable, str(script)]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env=environment | {"CGMQ_WORK": folder},
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return Verdict(_label(script), f"not done after {_SECONDS} s", _SECONDS)
+    number = script.name.split("-")[0]
+    if script.parent.name == "wild" and number in RULES:
+        wrong = RULES[number](runs_of(done.stdout))
+    else:
+        wrong = done.stdout[-400:] + done.stderr[-200:] if done.returncode else ""
+        wrong = wrong or ("exit code" if done.returncode else "")
+    return Verdict(_label(script), wrong, time.monotonic() - began)
+
+
+def _label(script: Path) -> str:
+    return f"{script.parent.name}/{script.stem}"
+
+
+def write_table(verdicts: list[Verdict]) -> str:
+    """The table of all verdicts."""
+    right = sum(not verdict.wrong for verdict in verdicts)
+    lines = [
+        "# Faults that people met",
+        "",
+        "Made by `python -m tools.compare.cases FOLDER`; do not edit.",
+        "",
+        f"{right} of {len(verdicts)} scripts give their right result.",
+        "",
+        "| script | result | what is wrong |",
+        "|---|---|---|",
+        *(verdict.row() for verdict in verdicts),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run scripts of faults, and judge them.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", action="append", default=[], help="Number in a script's name.")
+    parser.add_argument("--output", type=Path, help="Where to write the table, too.")
+    arguments = parser.parse_args()
+    scripts = sorted(path for end in ("py", "sh") for path in arguments.folder.glob(f"*/*.{end}"))
+    verdicts = []
+    for script in scripts:
+        if arguments.only and script.name.split("-")[0] not in arguments.only:
+            continue
+        verdicts.append(examine(script))
+        print(f"{verdicts[-1].seconds:5.0f} s {verdicts[-1].row()}", flush=True)
+        if arguments.output is not None:
+            arguments.output.write_text(write_table(verdicts), encoding="utf-8")
+    sys.exit(any(verdict.wrong for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    main()
