@@ -66,6 +66,10 @@ def _picks_the_nearest(node: ir.Node) -> bool:
     return text_attribute(node, "mode", "nearest") == "nearest" and not crops
 
 
+def _interpolates(node: ir.Node) -> bool:
+    return not _picks_the_nearest(node)
+
+
 def _has_constant_indices(node: ir.Node) -> bool:
     """Says whether Gather selects the same elements in every run; otherwise it looks up rows."""
     indices = node.inputs[1]
@@ -89,6 +93,8 @@ class Operator:
             of any scale. HardSigmoid is written as an Add that saturates
             (``writing/hard_sigmoid.py``). Softmax and linear Resize have integer kernels too, but
             these take up to ten times as long as the float kernels.
+        inexact_kernel: Whether onnxruntime would run a node between quantizers on codes, and then
+            rounds otherwise than it does on floats. The writer prevents that.
         sign: The condition under which the result is not negative, if there is one.
         dependence: How the result depends on the inputs, if not through a gradient.
         codes: What the operator does with integer codes; ``None`` if it does nothing with them.
@@ -101,6 +107,7 @@ class Operator:
     fast_on_codes: NodeTest = _always
     clamps: bool = False
     integer_kernel: bool = False
+    inexact_kernel: NodeTest = _never
     sign: Sign | None = None
     dependence: Dependence | None = None
     codes: Codes | None = None
@@ -171,14 +178,14 @@ _TABLE: Final[dict[str, Operator]] = {
     "ReduceSumSquare": Operator(sign=Sign.ALWAYS),
     "Relu": Operator(clamps=True, sign=Sign.ALWAYS),
     "Reshape": Operator(moves=_always, keeps_order=True),
-    "Resize": Operator(moves=_picks_the_nearest),
+    "Resize": Operator(moves=_picks_the_nearest, inexact_kernel=_interpolates),
     "Round": Operator(sign=Sign.LIKE_ALL, dependence=Dependence.FLAT),
     "Shape": Operator(dependence=Dependence.ON_SHAPES),
     "Sigmoid": Operator(integer_kernel=True, sign=Sign.ALWAYS),
     "Sign": Operator(dependence=Dependence.FLAT),
     "Size": Operator(dependence=Dependence.ON_SHAPES),
     "Slice": Operator(moves=_always, selects=True),
-    "Softmax": Operator(sign=Sign.ALWAYS),
+    "Softmax": Operator(inexact_kernel=_always, sign=Sign.ALWAYS),
     "Softplus": Operator(sign=Sign.ALWAYS),
     "SpaceToDepth": Operator(moves=_always, fast_on_codes=_never),
     "Split": Operator(moves=_always, selects=True),
@@ -290,6 +297,11 @@ def keeps_grid(node: ir.Node) -> bool:
     It does if the node is a mover or a Relu.
     """
     return moves_codes(node) or standard_op(node) == "Relu"
+
+
+def has_inexact_kernel(node: ir.Node) -> bool:
+    """Says whether onnxruntime has a kernel on codes for a node that rounds in another way."""
+    return _row(node).inexact_kernel(node)
 
 
 def runs_on_codes(node: ir.Node) -> bool:

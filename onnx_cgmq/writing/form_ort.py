@@ -17,7 +17,7 @@ from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
 from onnx_cgmq.graph.nodes import standard_op
-from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
 from onnx_cgmq.writing.activations import (
     dequantize,
     dequantize_for_float_kernel,
@@ -142,9 +142,7 @@ class _Writer:
             tensor.replace(write_float_activation(emit, plan, tensor.source))
         else:
             uses = tuple(node.outputs[0].uses())
-            floats = [
-                use for use in uses if mac_spec(use.node) and use.node not in self._integer_nodes
-            ]
+            floats = [use for use in uses if self._reads_floats(use.node)]
             codes = write_codes(emit, plan, tensor.source)
             if floats:
                 mixed = len(floats) < len(uses)
@@ -153,6 +151,11 @@ class _Writer:
             if len(floats) < len(uses):
                 tensor.replace(dequantize(emit, codes))
         self._tensors.graph.remove(node, safe=True)
+
+    def _reads_floats(self, node: ir.Node) -> bool:
+        """Says whether a node must not be fused with the quantizers around it."""
+        is_float_mac = mac_spec(node) is not None and node not in self._integer_nodes
+        return is_float_mac or has_inexact_kernel(node)
 
     def _largest_activation(self, weight: GatedTensor) -> int:
         """Returns the largest UINT8 code that integer kernels multiply a weight with."""

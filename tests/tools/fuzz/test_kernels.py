@@ -13,7 +13,7 @@ from tools.fuzz import kernels
 from tools.fuzz.graphs import random_network
 
 
-@pytest.mark.parametrize("case", [2, 3, 114])
+@pytest.mark.parametrize("case", [2, 3, 7, 15, 114])
 def test_right(case) -> None:
     outcome = kernels.examine(case)
     assert (outcome.verdict, list(outcome.problems)) == ("right", [])
