@@ -36,7 +36,7 @@ def test_given_widths_go_before_those_of_the_target() -> None:
     [
         ({"widths": (16,)}, "target 'ort-cpu' has no weights of 16 bits"),
         ({"widths": (32,)}, "weights: no width below 32 bits"),
-        ({"rounds": 0}, "rounds 0: must be at least 1"),
+        ({"rounds": 0}, "rounds 0: it must be at least 1"),
         ({"target": "ort-gpu"}, "there is no target 'ort-gpu'"),
     ],
 )
