@@ -255,8 +255,10 @@ def test_no_accumulator_without_an_integer_kernel(granularity):
 
 def test_no_accumulator_for_scaled_gemm_and_conv_transpose():
     gemm = dense(
-        ("Gemm", ["x", "w", "b"], ["y"], {"alpha": 0.5}),
-        weights=[tensor("w", 4, 4), tensor("b", 4)],
+        ("Gemm", ["x", "x", "b"], ["y"], {"alpha": 0.5}),  # no constant can take the factor
+        weights=[tensor("b", 4)],
+        x=(4, 4),
+        y=(4, 4),
     )
     conv = dense(
         ("ConvTranspose", ["x", "w", "b"], ["y"], {}),

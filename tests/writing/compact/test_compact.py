@@ -58,9 +58,11 @@ def test_compact_models_are_smaller_with_equal_outputs_kernels_and_reports(
     full = write_back(model, plan, form=form, compact=False)
     onnx.checker.check_model(ir.to_proto(small), full_check=True)
     x = samples(seed, 3)
-    for optimize in (False, True):
+    # onnxruntime's optimizations refuse some types of the form `native`.
+    for optimize in (False, True) if form == "ort" else (False,):
         np.testing.assert_array_equal(run(small, x, optimize), run(full, x, optimize))
-    assert kernels(small, folder) == kernels(full, folder)
+    if form == "ort":
+        assert kernels(small, folder) == kernels(full, folder)
     assert inspect(small).to_json() == inspect(full).to_json()
     assert size(small, folder) < size(full, folder)
 
