@@ -38,6 +38,7 @@ from onnx_cgmq.gating.placement import (
     bias_spec,
     carried_spec,
     channel_axes,
+    check_constant,
     quantized_nodes,
     weight_spec,
 )
@@ -84,7 +85,8 @@ def insert_gates(
 
     Raises:
         ModelError: The model can't be read or prepared, has nothing to quantize or has gates
-            already; or a size that a ``channel`` or ``element`` gate needs is not fixed.
+            already; a weight or bias is not finite; or a size that a ``channel`` or ``element``
+            gate needs is not fixed.
         ConfigError: A setting is invalid, or names a tensor, node or operator that isn't there.
     """
     if config is not None and settings:
@@ -227,6 +229,8 @@ class _Inserter:
     def _quantize(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
         """Inserts the quantizer of a value before a node."""
         name = spec.tensor
+        if value.const_value is not None:
+            check_constant(value, spec.role, before)
         high = _initial_high(value, spec)
         inputs: list[ir.Value] = [value]
         if spec.form is GridForm.AFFINE:

@@ -44,9 +44,14 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
 
 
 def _thin(value: Tensor, spec: QuantizerSpec, keep: int) -> Tensor:
-    """Part of an activation: whole samples for ``channel`` gates, else values at a stride."""
+    """Part of an activation: whole samples for ``channel`` gates, else values at a stride.
+
+    What is not finite (rows of a softmax in which everything is masked) has no place on a grid.
+    """
     if spec.has_channels:
         per_sample = max(1, value[0].numel())
-        return value[: max(1, keep // per_sample)].detach().clone()
-    flat = value.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // keep)].clone()
+        part = value[: max(1, keep // per_sample)].detach().clone()
+    else:
+        flat = value.detach().reshape(-1)
+        part = flat[:: max(1, flat.numel() // keep)].clone()
+    return part.nan_to_num_(0.0, 0.0, 0.0)

@@ -13,6 +13,7 @@ import numpy as np
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.cost.bound import plain
+from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.batches import answers, tensors
@@ -30,6 +31,9 @@ GUIDE_SHARE = 0.25
 
 _MOST_LOST_STEPS = 50
 """After so many steps in a row without a finite gradient there is nothing more to learn."""
+
+NOT_FINITE = "loss not finite"
+"""Why a run ends that found no state with a finite loss on held-out data."""
 
 _CAREFUL_PACE = 0.1
 """Factor of the learning rates after training did harm."""
@@ -50,8 +54,9 @@ class Outcome:
     """How learning ended.
 
     Attributes:
-        complete: Whether all epochs were run.
-        reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``.
+        complete: Whether all epochs were run, and the loss on held-out data is finite.
+        reason: ``"complete"``, ``"interrupted"``, ``"time limit"``, ``"diverged"``, or ``"loss not
+            finite"`` if no state has a finite loss on held-out data.
         epochs: Epochs that the run went through.
         best_epoch: Epoch of the state that was kept.
         validation_loss: Its loss on held-out data.
@@ -127,6 +132,7 @@ class Learner:
         self._loss_sum = 0.0  # of the steps made in this epoch
         self._settled = False
         self._pace = 1.0  # of the learning rates
+        self._told = False  # what the teacher leaves undefined
 
     def run(self, resume: bool = False) -> Outcome:
         """Learns; leaves the best feasible state in the mirror.
@@ -154,6 +160,9 @@ class Learner:
                 min(self._epochs + 1, self.config.epochs), *self.evaluator.evaluate(self.mirror)
             )
         assert self.best.state is not None
+        self._tell_undefined()
+        if reason in ("complete", "diverged") and not math.isfinite(self.best.loss):
+            reason = NOT_FINITE
         self.mirror.load_state_dict(self.best.state)
         self.guide.release()
         return Outcome(
@@ -177,6 +186,7 @@ class Learner:
             limit = self.config.time_limit
             if limit is not None and time.monotonic() - self._began > limit:
                 raise _StopError("time limit")
+        self._tell_undefined()
         loss, accuracy = self.evaluator.evaluate(self.mirror)
         self._consider(epoch + 1, loss, accuracy)
         mean_loss = self._loss_sum / self._steps_per_epoch
@@ -238,6 +248,16 @@ class Learner:
         if self._lost_steps >= _MOST_LOST_STEPS:
             raise _StopError("diverged")
 
+    def _tell_undefined(self) -> None:
+        """Says once what the loss leaves out, when the teacher has seen the samples."""
+        text = self.teacher.undefined_text
+        if text and not self._told:
+            left_out = "" if is_object_path(self.config.loss) else "; the loss leaves them out"
+            self.emit(
+                Notice(f"the float model itself gives values that are not finite: {text}{left_out}")
+            )
+            self._told = True
+
     @property
     def _phase(self) -> str:
         return "settled" if self._settled else "guided"
@@ -253,7 +273,7 @@ class Learner:
         loss, _ = self.evaluator.evaluate(self.mirror)
         self._start.put_back(self.mirror, self.guide)
         first = self.evaluator.evaluate(self.mirror)
-        if first[0] < loss or not math.isfinite(loss):
+        if first[0] < loss or (math.isfinite(first[0]) and not math.isfinite(loss)):
             self._consider(self._epochs, *first)
             self._optimizer = Optimizer(self.mirror, self.config)
             self._pace = _CAREFUL_PACE

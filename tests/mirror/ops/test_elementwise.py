@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
+
+from onnx_cgmq.mirror.module import Mirror
 
 ATTRIBUTES = ["", "<exclusive=1>", "<reverse=1>", "<exclusive=1, reverse=1>"]
 
@@ -50,3 +53,20 @@ def test_large_unsigned_integers_are_ordered(body: str, expected: list[int]) -> 
     feeds = {"x": LARGE, "b": np.full(3, 2**63, np.uint64), "s": np.array(2**63, np.uint64)}
     (y,) = run_mirror(model, feeds)
     assert y.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "body", ["y = Log(x)", "y = Sqrt(x)", "y = Reciprocal(x)", "y = Div(o, x)", "y = Div(x, s)"]
+)
+def test_what_is_left_out_of_the_loss_has_no_gradient(body: str) -> None:
+    model = parse("float[3] x, float[3] o, float[2,1] s", "float[m,n] y", body, 20)
+    x = torch.tensor([1.0, -1.0 if "Sqrt" in body else 0.0, 4.0], requires_grad=True)
+    others = {"o": torch.ones(3), "s": torch.tensor([[2.0], [0.0]], requires_grad=True)}
+    y = Mirror(model)({"x": x, **others})["y"]
+    known = torch.isfinite(y)
+    assert not known.all()
+    y[known].sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.any()
+    scale = others["s"].grad
+    assert scale is None or torch.isfinite(scale).all()
