@@ -153,17 +153,20 @@ def clip_attributes(ctx: Context, x: Tensor) -> Tensor:
 def clip(
     ctx: Context,
     x: Tensor,
-    low: float | Tensor | None = None,
-    high: float | Tensor | None = None,
+    low: Number | Tensor | None = None,
+    high: Number | Tensor | None = None,
 ) -> Tensor:
-    """Clips to ``[low, high]``; ``high`` wins if they are crossed."""
+    """Clips to ``[low, high]``, scalars or of one element; ``high`` wins if they are crossed."""
     if low is None and high is None:
         return x
     if isinstance(low, Tensor) or isinstance(high, Tensor) or x.dtype is torch.uint64:
-        ends = (end if end is None else torch.as_tensor(end).to(x) for end in (low, high))
+        ends = (
+            end if end is None else torch.as_tensor(end).to(x).reshape(()) for end in (low, high)
+        )
         bounds = (end if end is None else comparable(end) for end in ends)
         return from_comparable(torch.clamp(comparable(x), *bounds), x.dtype)
-    return torch.clamp(computable(x), low, high).to(x.dtype)
+    least, most = (end if end is None else number(end) for end in (low, high))
+    return torch.clamp(computable(x), least, most).to(x.dtype)
 
 
 @onnx_op("Where", since=9)

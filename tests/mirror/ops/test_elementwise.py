@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
@@ -70,3 +71,26 @@ def test_what_is_left_out_of_the_loss_has_no_gradient(body: str) -> None:
     assert x.grad.any()
     scale = others["s"].grad
     assert scale is None or torch.isfinite(scale).all()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Clip(x, low, high)",
+        "y = Clip(x, , high)",
+        "y = Clip(x, inner, high)",
+        "y = Pad(x, pads, low)",
+        "y = CumSum(x, axis)",
+        "y = Trilu(x, axis)",
+    ],
+)
+def test_scalars_of_one_element_are_taken_as_onnxruntime_takes_them(body: str) -> None:
+    constants = (
+        "<float[1] low = {-0.5}, float[1] high = {0.75}, int64[4] pads = {0, 1, 1, 0}, "
+        "int64[1] axis = {1}>"
+    )
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2,3] x, float[1] inner) => (float[m,n] y) {constants} {{ {body} }}"""
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    model = onnx.parser.parse_model(text)
+    assert_like_onnxruntime(model, {"x": x, "inner": np.array([-0.25], np.float32)})
