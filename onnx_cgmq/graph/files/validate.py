@@ -32,8 +32,7 @@ def refuse_maps(proto: onnx.ModelProto, label: str) -> None:
             if element.HasField("map_type"):
                 raise ModelError(
                     f"{label}: {kind} {value.name!r} is {text} from classes to values, not a "
-                    "tensor; export the model without it (skl2onnx: "
-                    "zipmap=False)"
+                    "tensor; export the model without it (skl2onnx: zipmap=False)"
                 )
 
 

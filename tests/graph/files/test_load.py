@@ -229,5 +229,5 @@ def test_maps_are_refused_with_a_way_out():
     maps = helper.make_value_info("p", helper.make_sequence_type_proto(element))
     proto.graph.output.append(maps)
     proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
-    with pytest.raises(ModelError, match="output 'p' is a sequence of maps .* zipmap=False"):
+    with pytest.raises(ModelError, match=r"output 'p' is a sequence of maps .* zipmap=False"):
         load_model(proto)
