@@ -189,7 +189,8 @@ def activation_spec(
     if value.shape is None:
         raise ModelError(
             f"node '{node.name}' ({node.op_type}): the rank of its input '{value.name}' is "
-            "unknown; infer shapes first, or export the model with fixed shapes"
+            "unknown, and a run on made-up data does not tell it: declare its shape in the model "
+            "(value_info), or use quantize(), which runs the first sample"
         )
     rank = len(value.shape)
     granularity = config.activations if rank > 1 else Granularity.TENSOR

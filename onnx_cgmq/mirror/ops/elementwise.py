@@ -69,7 +69,9 @@ def _without_gradient_at_poles(run: Callable[..., Tensor], *xs: Tensor) -> Tenso
     views = [x.expand_as(y) for x in xs]  # one gradient for each element of the result
     for view in views:
         if view.requires_grad:
-            view.register_hook(lambda gradient: gradient.masked_fill(undefined, 0.0))
+            view.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient.masked_fill(undefined, 0.0)
+            )
     return run(*views)
 
 
