@@ -12,7 +12,13 @@ from onnxscript import optimizer
 
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.input_shapes import dimension_name, dimension_sizes, graph_inputs, input_shapes
+from onnx_cgmq.graph.input_shapes import (
+    dimension_name,
+    dimension_sizes,
+    graph_inputs,
+    input_shapes,
+    unbatched_inputs,
+)
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 
 
@@ -36,14 +42,18 @@ class Sizes:
         self._model = model
         inputs, given = graph_inputs(model), input_shapes(model)
         self._sizes = dimension_sizes(inputs, given)
-        for value in inputs.values():
+        whole = unbatched_inputs(model)
+        batched = [value for name, value in inputs.items() if name not in whole]
+        for value in batched:
             name = dimension_name(value.shape[0]) if value.shape else None
             if name is not None:
                 self._sizes.setdefault(name, 1)
         self._inputs = {
-            name: given.get(name) or self._sample_shape(value) for name, value in inputs.items()
+            name: given.get(name)
+            or (self._declared(value) if name in whole else self._sample_shape(value))
+            for name, value in inputs.items()
         }
-        batches = {v.shape[0] for v in inputs.values() if v.shape and len(v.shape) > 1}
+        batches = {v.shape[0] for v in batched if v.shape and len(v.shape) > 1}
         fixed = batches.pop() if len(batches) == 1 else None
         self.samples: int = fixed if isinstance(fixed, int) and fixed > 0 else 1
 
