@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.errors import ModelError
-from onnx_cgmq.graph.input_shapes import unbatched_inputs
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.identifiers import GATED_DOMAIN, SHAPES_KEY
+from onnx_cgmq.contract.identifiers import SHAPES_KEY
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.errors import ConfigError, ModelError
-from onnx_cgmq.graph.nodes import int_attribute, standard_op
 
 Shape = tuple[int, ...]
-
-_SEQUENCE_AND_STATES: Final = (0, 5, 6)
-"""Inputs of a recurrent operator that have a batch axis: the sequence and the first states."""
-
-_KEEP_AXES: Final = frozenset(
-    {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Identity", "Mul", "QuantizeLinear", "Quant"}
-    | {"Relu", "Round", "Sub"}
-)
-"""Elementwise operators that may stand between an input and the operator that reads it."""
 
 
 def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -70,52 +60,6 @@ def open_inputs(model: ir.Model) -> tuple[str, ...]:
         if value.shape is None
         or any(not isinstance(dim, int) for dim in value.shape[name not in whole :])
     )
-
-
-def unbatched_inputs(model: ir.Model) -> frozenset[str]:
-    """Names of the inputs whose axis 0 does not count samples: a sample is one whole array.
-
-    These are scalars; what recurrent operators read time first; and all inputs, if these fix
-    different sizes on axis 0, or one that no output has (an image without a batch axis).
-    """
-    inputs = graph_inputs(model)
-    whole = {n for n, value in inputs.items() if value.shape is not None and not value.shape}
-    timed = _read_time_first(model) & inputs.keys()
-    others = {n: value.shape[0] for n, value in inputs.items() if value.shape and n not in timed}
-    fixed = {size for size in others.values() if isinstance(size, int)}
-    if len(fixed) > 1:
-        return frozenset(inputs)
-    if fixed and all(isinstance(size, int) for size in others.values()) and not timed:
-        (batch,) = fixed
-        outputs = [value.shape for value in model.graph.outputs]
-        if batch > 1 and outputs and not any(_may_hold(shape, batch) for shape in outputs):
-            return frozenset(inputs)
-    return frozenset(whole | timed)
-
-
-def _may_hold(shape: ir.Shape | None, batch: int) -> bool:
-    """Whether an output may have an entry, or several, for each sample of a batch."""
-    if shape is None:
-        return True
-    first = shape[0] if shape else 1
-    return not isinstance(first, int) or first % batch == 0
-
-
-def _read_time_first(model: ir.Model) -> set[str]:
-    """Values that recurrent operators read as sequence or first state: their batch is axis 1."""
-    found = set()
-    for node in model.graph:
-        if standard_op(node) not in ("GRU", "LSTM", "RNN") or int_attribute(node, "layout", 0):
-            continue
-        for index in _SEQUENCE_AND_STATES:
-            value = node.inputs[index] if index < len(node.inputs) else None
-            while value is not None and (above := value.producer()) is not None:
-                if not (above.domain == GATED_DOMAIN or standard_op(above) in _KEEP_AXES):
-                    break
-                value = above.inputs[0]
-            if value is not None:
-                found.add(str(value.name))
-    return found
 
 
 def input_shapes(model: ir.Model) -> dict[str, Shape]:

@@ -11,13 +11,13 @@ import onnx_ir as ir
 from onnxscript import optimizer
 
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.input_shapes import (
     dimension_name,
     dimension_sizes,
     graph_inputs,
     input_shapes,
-    unbatched_inputs,
 )
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 

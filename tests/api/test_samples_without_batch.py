@@ -8,9 +8,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_cgmq.api.pipeline import quantize
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import DataError
-from onnx_cgmq.graph.input_shapes import unbatched_inputs
 from onnx_cgmq.ort.sizes import Sizes
 from onnx_cgmq.preparation.prepare import prepare
 
