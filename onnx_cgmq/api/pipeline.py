@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from onnx_cgmq.graph.files.load import ModelLike, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
@@ -143,6 +145,8 @@ def quantize(
     float_model = prepare(model, runtime=config.runtime)
     samples = open_data(data, float_model)
     config = _with_shapes_of_data(samples, float_model, config)
+    if open_ranks(float_model):
+        set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
     gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
     target = None if output is None else Path(output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -204,6 +204,14 @@ def quantize_command(
         _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
 
 
+_ADVICE: Final = {
+    "diverged": "a smaller --learning-rate may help",
+    "loss not finite": "its loss on held-out data is NaN or infinite, so don't use it unseen: look "
+    "for values in the model that overflow",
+}
+"""What to do about a run that ended early, by its reason."""
+
+
 def _run(
     model: Path,
     data: str,
@@ -247,11 +255,7 @@ def _run(
     if as_json:
         typer.echo(result_json(result, display.started, files, model))
     if not result.complete:
-        advice = (
-            "a smaller --learning-rate may help"
-            if result.outcome.reason == "diverged"
-            else "the same command with --resume goes on"
-        )
+        advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
         typer.echo(
             f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "
             f"{output} is the best model so far that keeps the bound; {advice}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,13 +66,25 @@ def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
     return {name: _read_tensor(file) for name, file in zip(input_names, files, strict=True)}, None
 
 
-def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -> Item:
+def read_items(
+    batches: Iterable[Any],
+    input_names: Sequence[str],
+    where: str,
+    lift: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]] = dict,
+) -> Item:
     """Reads all batches of a reader, and joins them along the batch axis.
+
+    Args:
+        batches: The batches.
+        input_names: The names of the inputs.
+        where: Where the data comes from, for the messages.
+        lift: Gives the arrays of a batch their batch axis, where inputs have none.
 
     Raises:
         DataError: There are none, or they can't be joined.
     """
-    items = [as_item(batch, input_names, where) for batch in batches]
+    read = [as_item(batch, input_names, where) for batch in batches]
+    items = [(lift(arrays), labels) for arrays, labels in read]
     if not items:
         raise DataError(
             f"{where}: the data is empty (a reader that was used before must be rewound)"

@@ -92,19 +92,26 @@ class Samples:
         fixed_batch: The batch size that the model fixes, or ``None``.
         outputs: Names of the model's outputs; an array of the store with such a name holds target
             values.
+        unbatched: Names of inputs without a batch axis. If there are any, a batch is one sample,
+            and these inputs are its whole arrays.
     """
 
     store: Store
     indices: Indices
     fixed_batch: int | None = None
     outputs: tuple[str, ...] = ()
+    unbatched: frozenset[str] = frozenset()
 
     @classmethod
     def of(
-        cls, store: Store, fixed_batch: int | None = None, outputs: tuple[str, ...] = ()
+        cls,
+        store: Store,
+        fixed_batch: int | None = None,
+        outputs: tuple[str, ...] = (),
+        unbatched: frozenset[str] = frozenset(),
     ) -> Samples:
         """Makes a set of all samples of a store."""
-        return cls(store, np.arange(len(store)), fixed_batch, outputs)
+        return cls(store, np.arange(len(store)), fixed_batch, outputs, unbatched)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -126,7 +133,11 @@ class Samples:
         labels = self.store.labels
         arrays = self.store.read(rows)
         return Batch(
-            inputs={name: a for name, a in arrays.items() if name not in self.outputs},
+            inputs={
+                name: np.asarray(a[0]) if name in self.unbatched else a
+                for name, a in arrays.items()
+                if name not in self.outputs
+            },
             labels=None if labels is None else labels[rows],
             indices=np.asarray(indices, dtype=np.int64),
             size=len(rows),
@@ -144,14 +155,14 @@ class Samples:
             order: Positions in the wanted order (:meth:`shuffled`); ``None`` for ascending.
             drop_last: Leave out the last batch if it is not full, unless it is the only one.
         """
-        size = self.fixed_batch or batch_size
+        size = self.step(batch_size)
         positions = np.arange(len(self)) if order is None else order
         for start in range(0, len(positions), size):
             part = positions[start : start + size]
             if drop_last and start and len(part) < size:
                 return
-            missing = size - len(part)
-            if self.fixed_batch is None or not missing:
+            missing = (self.fixed_batch or 0) - len(part)
+            if missing <= 0:
                 yield self.batch(part)
                 continue
             full = self.batch(np.concatenate([part, np.repeat(part[-1:], missing)]))
@@ -159,7 +170,11 @@ class Samples:
 
     def batch_count(self, batch_size: int) -> int:
         """How many batches :meth:`batches` yields without ``drop_last``."""
-        return -(-len(self) // (self.fixed_batch or batch_size))
+        return -(-len(self) // self.step(batch_size))
+
+    def step(self, batch_size: int) -> int:
+        """Samples in a batch, if ``batch_size`` are asked for."""
+        return 1 if self.unbatched else self.fixed_batch or batch_size
 
     def shuffled(self, seed: int | Sequence[int]) -> Indices:
         """A random order for :meth:`batches` in which each file of samples is read about once."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import SHAPES_KEY
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.errors import ConfigError, ModelError
 
 Shape = tuple[int, ...]
@@ -53,10 +54,12 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
 
 def open_inputs(model: ir.Model) -> tuple[str, ...]:
     """Returns the names of the inputs that leave a size open besides that of the batch."""
+    whole = unbatched_inputs(model)
     return tuple(
         name
         for name, value in graph_inputs(model).items()
-        if value.shape is None or any(not isinstance(dim, int) for dim in value.shape[1:])
+        if value.shape is None
+        or any(not isinstance(dim, int) for dim in value.shape[name not in whole :])
     )
 
 

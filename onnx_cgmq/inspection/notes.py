@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.cost.macs import has_open_size
 from onnx_cgmq.graph.nodes import operator_key, standard_op
 from onnx_cgmq.graph.operators import is_known, mac_spec
 from onnx_cgmq.graph.qonnx import QUANTIZERS
@@ -33,8 +34,7 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
     found = [
         node.name or str(node.outputs[0].name)
         for node in model.graph.all_nodes()
-        if (spec := mac_spec(node)) is not None
-        and any(None in (sizes.shape(value) or ()) for _, value in spec.operand_values(node))
+        if mac_spec(node) is not None and has_open_size(node, sizes)
     ]
     if not found:
         return ()

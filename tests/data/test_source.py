@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onnx_cgmq.data import Samples, open_data
-from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.errors import DataError
 
 TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
@@ -271,11 +271,13 @@ def test_bad_file_in_a_folder_is_found_before_training(one, tmp_path):
 # -- models -----------------------------------------------------------------------------------
 
 
-def test_models_that_cannot_be_fed():
-    with pytest.raises(ModelError, match="'t' is a scalar"):
-        open_data({}, make_model(x=("float32", ["n", 3]), t=("float32", [])))
-    with pytest.raises(ModelError, match="fix different batch sizes"):
-        open_data({}, make_model(x=("float32", [1, 3]), t=("float32", [2, 3])))
+def test_scalars_belong_to_one_sample_each():
+    model = make_model(x=("float32", ["n", 3]), t=("float32", []))
+    for t in (np.arange(4, dtype=np.float32), np.float32(0)):
+        batches = list(open_data({"x": rows(4), "t": t}, model).batches(128))
+        assert [batch.inputs["x"].shape for batch in batches] == [(1, 3)] * 4
+        assert [batch.inputs["t"].shape for batch in batches] == [()] * 4
+    assert batches[2].inputs["x"][0, 0] == 2
 
 
 def test_fixed_batch_is_filled_up():

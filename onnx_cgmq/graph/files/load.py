@@ -14,8 +14,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError, one_line
 from onnx_cgmq.graph.files.serialize import write_model
-from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
-from onnx_cgmq.graph.files.validate import validate
+from onnx_cgmq.graph.files.tolerance import (
+    forget_false_sizes,
+    tolerated,
+    without_external_data,
+)
+from onnx_cgmq.graph.files.validate import refuse_maps, validate
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """What every function that takes a model accepts: a path, a proto, or a graph in memory."""
@@ -42,7 +46,7 @@ def load_model(model: ModelLike) -> ir.Model:
     if isinstance(model, ir.Model):
         return model.clone()
     if isinstance(model, onnx.ModelProto):
-        return _from_proto(model, "the ModelProto", Path.cwd(), file=None)
+        return _from_proto(model, "the ModelProto", Path.cwd())
     path = Path(model)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the ONNX file in it")
@@ -59,7 +63,7 @@ def load_model(model: ModelLike) -> ir.Model:
             f"{path} is not an ONNX file, or is truncated ({len(content):,} bytes; {error}); "
             "export or download it again"
         ) from error
-    return _from_proto(proto, str(path), path.resolve().parent, file=path)
+    return _from_proto(proto, str(path), path.resolve().parent)
 
 
 def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
@@ -128,9 +132,10 @@ def file_size(path: str | os.PathLike[str]) -> int:
     return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
 
 
-def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | None) -> ir.Model:
+def _from_proto(proto: onnx.ModelProto, label: str, folder: Path) -> ir.Model:
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError(f"{label} is not an ONNX model: it has no graph; export it again")
+    refuse_maps(proto, label)
     try:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # the kind depends on the malformed field that it meets first
@@ -147,11 +152,10 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         ir.external_data.set_base_dir(graph, folder)
     try:
         # Functions may have another opset than the model, because prepare() upgrades them.
-        if external and file is not None:
-            onnx.checker.check_model(os.fspath(file), skip_opset_compatibility_check=True)
-        elif not external and proto.ByteSize() < _PROTO_LIMIT:
-            with tolerated(proto):
-                onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
+        if proto.ByteSize() < _PROTO_LIMIT:
+            checked = without_external_data(proto) if external else proto
+            with tolerated(checked):
+                onnx.checker.check_model(checked, skip_opset_compatibility_check=True)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(
             f"{label} is not a valid ONNX model: {one_line(error)}; export it again"
