@@ -13,6 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError, one_line
+from onnx_cgmq.graph.files.detach import detach, detached
 from onnx_cgmq.graph.files.serialize import write_model
 from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
 from onnx_cgmq.graph.files.validate import validate
@@ -25,10 +26,10 @@ _PROTO_LIMIT: Final = 2**31 - 2**24
 
 
 def load_model(model: ModelLike) -> ir.Model:
-    """Loads a model; what the caller holds is never changed.
+    """Loads a model; what the caller holds is never changed, nor shared but for large tensors.
 
     Args:
-        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model`` (cloned, and taken to
+        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model`` (copied, and taken to
             be valid).
 
     Returns:
@@ -39,9 +40,11 @@ def load_model(model: ModelLike) -> ir.Model:
             is missing, too short, or outside the folder of the file.
     """
     if isinstance(model, ir.Model):
-        return model.clone()
+        return detached(model)
     if isinstance(model, onnx.ModelProto):
-        return _from_proto(model, "the ModelProto", Path.cwd(), file=None)
+        loaded = _from_proto(model, "the ModelProto", Path.cwd(), file=None)
+        detach(loaded)
+        return loaded
     path = Path(model)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the ONNX file in it")
@@ -191,11 +194,11 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
             _check_external("the model", Path(tensor.base_dir), name, tensor)
     if sum(tensor.nbytes for tensor in tensors.values()) < _PROTO_LIMIT:
         with part.open("wb") as file:
-            write_model(model.clone(), file)
+            write_model(detached(model), file)
     else:
         # The model stores the name of its data file: the final one, which ir.save also replaces
         # atomically.
-        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
+        ir.save(detached(model), part, format="protobuf", external_data=f"{target.name}.data")
 
 
 def _default_mode() -> int:
