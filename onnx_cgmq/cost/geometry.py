@@ -8,14 +8,63 @@ listing the multiply-accumulates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_cgmq.errors import ModelError
+
 Array = npt.NDArray[np.float64]
 """Whole numbers below 2**53, in which float64 is exact and matrix products are fast."""
+
+_MOST: Final = 2.0**62
+_LARGEST_KERNEL: Final = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What a sliding kernel reads along one axis.
+
+    Attributes:
+        size: Elements.
+        kernel: Taps.
+        stride: Elements between positions.
+        dilation: Elements between taps.
+        begin: Padding before the first element.
+        end: Padding behind the last one.
+    """
+
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    begin: int
+    end: int
+
+    @property
+    def positions(self) -> int:
+        """Places of the kernel; every tap reads an element at each."""
+        reach = self.dilation * (self.kernel - 1) + 1
+        return max(0, (self.size + self.begin + self.end - reach) // self.stride + 1)
+
+    @cached_property
+    def matrix(self) -> Array:
+        """``[kernel, size]``: how many positions read an element at a kernel offset."""
+        positions, matrix = self.positions, np.zeros((self.kernel, self.size))
+        for offset in range(self.kernel):
+            start = offset * self.dilation - self.begin  # position p reads p * stride + start
+            # Positions before the first element, and behind the last one, read the nearest.
+            before = min(positions, max(0, -(start // self.stride)))
+            behind = min(positions, max(before, -((start - self.size) // self.stride)))
+            matrix[offset, np.arange(before, behind) * self.stride + start] = 1
+            matrix[offset, 0] += before
+            matrix[offset, -1] += positions - behind
+        return matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +74,12 @@ class Part:
     Attributes:
         size: Its length.
         tap: Index of the tap axis that it maps to; ``None`` if it is summed.
-        window: ``[taps, size]``, how often a tap reads an element; ``None`` maps one to one.
+        window: How often a tap reads an element; ``None`` maps one to one.
     """
 
     size: int
     tap: int | None
-    window: Array | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +117,11 @@ class Side:
                 result = summed if full else summed * part.size
             elif part.window is not None:
                 if full:
-                    result = np.moveaxis(np.tensordot(part.window, result, (1, index)), 0, index)
+                    result = np.moveaxis(
+                        np.tensordot(part.window.matrix, result, (1, index)), 0, index
+                    )
                 else:
-                    counts = part.window.sum(axis=1)
+                    counts = np.full(part.window.kernel, part.window.positions, dtype=np.float64)
                     result = result * counts.reshape(-1, *[1] * (result.ndim - index - 1))
         order = [part.tap for part in parts]
         kept = [index for index, tap in enumerate(order) if tap is not None]
@@ -121,7 +172,7 @@ class Side:
         size = self.tap_shape[part.tap]
         if part.window is not None:
             full = np.repeat(result, size, axis=index) if result.shape[index] != size else result
-            back = np.moveaxis(np.tensordot(part.window, full, (0, index)), 0, index)
+            back = np.moveaxis(np.tensordot(part.window.matrix, full, (0, index)), 0, index)
             return back.sum(axis=index, keepdims=True) if reduced else back
         if reduced or part.size != size:
             return _sum_axis(result, index, size)
@@ -144,12 +195,20 @@ def _sum_axis(array: Array, axis: int, size: int) -> Array:
 
 
 def tap_product(taps_a: Array, taps_b: Array, tap_shape: tuple[int, ...]) -> int:
-    """``sum(taps_a * taps_b)`` over all taps, exact."""
+    """``sum(taps_a * taps_b)`` over all taps, exact.
+
+    Raises:
+        ModelError: It is more than any model has.
+    """
     if 0 in tap_shape:
         return 0
+    if float(np.sum(taps_a * taps_b)) > _MOST or max(taps_a.max(), taps_b.max()) > _MOST:
+        raise ModelError(
+            f"an operator of the model has more than {_MOST:.0e} bit operations; check the sizes "
+            "of its inputs and the attributes of its convolutions, and export it again"
+        )
     product = taps_a.astype(np.int64) * taps_b.astype(np.int64)
-    repeats = int(np.prod(tap_shape, dtype=np.int64)) // product.size
-    return int(product.sum()) * repeats
+    return int(product.sum()) * (math.prod(tap_shape) // product.size)
 
 
 def convolution(
@@ -168,10 +227,14 @@ def convolution(
     spatial, kernel = a_shape[2:], b_shape[2:]
     rank = len(spatial)
     per_group = b_shape[1]
+    if len(kernel) != rank or min((*strides, *dilations, group), default=1) < 1:
+        raise ValueError("strides, dilations or groups below 1, or a kernel of another rank")
+    if math.prod(kernel) > _LARGEST_KERNEL:
+        raise ValueError(f"a kernel of more than {_LARGEST_KERNEL:,} elements")
     if a_shape[1] != group * per_group or b_shape[0] % group:
         raise ValueError(f"{group} groups do not divide the channels")
     windows = [
-        _window(spatial[i], kernel[i], strides[i], dilations[i], pads[i], pads[rank + i])
+        Window(spatial[i], kernel[i], strides[i], dilations[i], pads[i], pads[rank + i])
         for i in range(rank)
     ]
     tap_shape = (group, per_group, *kernel)
@@ -185,16 +248,6 @@ def convolution(
         *((Part(size, 1 + i),) for i, size in enumerate(b_shape[1:])),
     )
     return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
-
-
-def _window(size: int, kernel: int, stride: int, dilation: int, begin: int, end: int) -> Array:
-    """``[kernel, size]``: how many output positions read an element at a kernel offset."""
-    positions = (size + begin + end - dilation * (kernel - 1) - 1) // stride + 1
-    matrix = np.zeros((kernel, size))
-    for offset in range(kernel):
-        read = np.arange(max(0, positions)) * stride + offset * dilation - begin
-        np.add.at(matrix[offset], np.clip(read, 0, size - 1), 1)
-    return matrix
 
 
 Axis = tuple[tuple[str, int], ...]

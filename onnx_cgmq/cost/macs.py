@@ -161,7 +161,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     ]
     try:
         return products(node, known)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError, ZeroDivisionError) as error:
         operands = " and ".join(str(known[index]) for index, _ in spec.operand_values(node))
         raise ModelError(
             f"node {name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Ladder, Role
 from onnx_cgmq.contract.identifiers import PLAN_KEY
 from onnx_cgmq.contract.plan import PLAN_VERSION, BitPlan, TensorPlan, short_numbers
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import DAMAGE, ModelError, one_line
+from onnx_cgmq.graph.files.limits import most_metadata
 
 QUANTIZED: Final = ".quantized"
 """What the names of quantized values end with."""
@@ -80,14 +82,10 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
     if fields is None:
         return {}
     with _damage_reported():
-        tensors: dict[str, dict[str, Any]] = fields["tensors"]
-        for entry in tensors.values():
-            entry.setdefault("ladder", fields["ladder"])
-            if "widths" in entry:
-                entry["widths"] = _widths(entry["widths"])
-            if "step" in entry:
-                entry["step"] = np.array(entry["step"], dtype=np.float32)
-    return tensors
+        return {
+            name: _read_entry({"ladder": fields["ladder"], **entry})
+            for name, entry in fields["tensors"].items()
+        }
 
 
 def embedded_names(model: ir.Model) -> dict[str, str]:
@@ -112,7 +110,7 @@ def _fields(model: ir.Model) -> dict[str, Any] | None:
     if text is None:
         return None
     with _damage_reported():
-        fields: dict[str, Any] = json.loads(_unpack(text))
+        fields: dict[str, Any] = json.loads(_unpack(text, most_metadata(model)))
         version = fields["version"]
     if version != PLAN_VERSION:
         raise ModelError(f"bit plan version {version!r}; this onnx-cgmq reads {PLAN_VERSION}")
@@ -124,8 +122,11 @@ def _damage_reported() -> Iterator[None]:
     """Whatever reading stumbles over means that the plan is damaged."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
-        raise ModelError(f"the bit plan in the model's metadata is damaged: {error}") from error
+    except (*DAMAGE, zlib.error) as error:
+        raise ModelError(
+            f"the bit plan in the model's metadata is damaged: {one_line(error)}; "
+            f"write the model again, or remove {PLAN_KEY!r}"
+        ) from error
 
 
 def _entry(tensor: TensorPlan, spec: QuantizerSpec) -> dict[str, Any]:
@@ -166,19 +167,52 @@ def _digits(widths: npt.NDArray[np.int64]) -> Any:
     return [list(widths.shape), digits]
 
 
-def _widths(digits: Any) -> npt.NDArray[np.uint8]:
+def _read_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose fields are what readers expect, or one of the errors in ``DAMAGE``."""
+    read: dict[str, Any] = {"ladder": Ladder(tuple(entry["ladder"])).widths}
+    if "granularity" in entry:
+        read["granularity"] = Granularity(entry["granularity"]).value
+    if "axis" in entry:
+        read["axis"] = operator.index(entry["axis"])
+    if "grid_width" in entry:
+        read["grid_width"] = int(_allowed(np.array(operator.index(entry["grid_width"]))))
+    if "range" in entry:
+        low, high = entry["range"]
+        read["range"] = [float(low), float(high)]
+    if "widths" in entry:
+        read["widths"] = _allowed(_widths(entry["widths"])).astype(np.uint8)
+    if "step" in entry:
+        read["step"] = np.array(entry["step"], dtype=np.float32)
+    if not all(np.isfinite(read.get(field, 0)).all() for field in ("range", "step")):
+        raise ValueError("a range or step is not finite")
+    return read
+
+
+def _widths(digits: Any) -> npt.NDArray[np.int64]:
     if isinstance(digits, int):
-        return np.array(digits, dtype=np.uint8)
+        return np.array(digits, dtype=np.int64)
     shape, text = digits
-    widths = np.array([int(digit, 36) for digit in text], dtype=np.uint8)
+    widths = np.array([int(digit, 36) for digit in text], dtype=np.int64)
     return widths.reshape([int(size) for size in shape])
+
+
+def _allowed(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The same widths, if a plan may have them."""
+    wrong = widths[~np.isin(widths, (0, *Ladder().widths))]
+    if wrong.size:
+        raise ValueError(f"a width of {wrong.flat[0]} bits")
+    return widths
 
 
 def _pack(text: str) -> str:
     return _PACKED + base64.b85encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def _unpack(text: str) -> str:
+def _unpack(text: str, most: int) -> str:
     if not text.startswith(_PACKED):
         return text
-    return zlib.decompress(base64.b85decode(text.removeprefix(_PACKED))).decode()
+    unpacking = zlib.decompressobj()
+    content = unpacking.decompress(base64.b85decode(text.removeprefix(_PACKED)), most)
+    if not unpacking.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {most:,} bytes")
+    return content.decode()

@@ -82,6 +82,13 @@ def test_notes_survive_in_the_file() -> None:
     assert LIVE_KEY not in model.metadata_props
     note_live_sets(model, sets)
     assert noted_live_sets(model) == sets
-    model.metadata_props[LIVE_KEY] = "[1]"
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "[[Infinity, {}]]", "[[-1, {}]]", '[[0, {"x": -2}]]', "[" * 200_000]
+)
+def test_damaged_notes_are_an_error(text) -> None:
+    model = gated("mlp")
+    model.metadata_props[LIVE_KEY] = text
     with pytest.raises(ModelError, match="live sets in the model's metadata are damaged"):
         noted_live_sets(model)

@@ -109,9 +109,22 @@ def test_question_marks_are_no_name() -> None:
     assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
 
 
-def test_damaged_metadata() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1",
+        "{" * 200_000,
+        '{"x": [Infinity, 1, 1]}',
+        '{"z": [1]}',
+        '{"x": [1, 5, 3]}',
+        '{"x": [1, 0, 4]}',
+        '{"x": [1, -2, 4]}',
+    ],
+)
+def test_damaged_metadata(text) -> None:
+    """What does not fit the inputs is as damaged as what is no JSON."""
     graph = tokens()
-    graph.metadata_props[SHAPES_KEY] = "[1"
+    graph.metadata_props[SHAPES_KEY] = text
     with pytest.raises(ModelError, match="damaged"):
         input_shapes(graph)
 
