@@ -23,6 +23,7 @@ from onnx_cgmq.preparation.branches import (
     inline_constant_branches,
     remove_identities,
 )
+from onnx_cgmq.preparation.constant_room import ConstantRoom
 from onnx_cgmq.preparation.decompose import decompose
 from onnx_cgmq.preparation.fold_affine import fold_affine
 from onnx_cgmq.preparation.hard_activations import fuse_hard_activations
@@ -151,17 +152,23 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    """Computes what is constant, whatever its size: weights must be initializers.
+    """Computes what is constant, for weights must be initializers; only what explodes is refused.
 
     A branch that is always taken takes the place of its ``If``, which may make more constant.
     """
+    room = ConstantRoom(model)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        choice = _should_fold(node)
+        return choice if choice is not False and room.takes(node) else False
+
     while True:
         with hidden_branches(model):
             optimizer.fold_constants_ir(
                 model,
                 input_size_limit=_UNLIMITED,
                 output_size_limit=_UNLIMITED,
-                should_fold=_should_fold,
+                should_fold=should_fold,
             )
         common.RemoveUnusedNodesPass()(model)
         if not inline_constant_branches(model):
