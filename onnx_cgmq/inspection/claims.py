@@ -81,8 +81,15 @@ def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
     return widths
 
 
-def claimed_on_grid(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
-    """Widths of a float initializer: 32, but for entries that do lie on the grid they claim."""
+def claimed_on_grid(claim: Claim, values: npt.NDArray[Any], axis: int | None) -> IntArray:
+    """Widths of a float initializer: 32, but for entries that do lie on the grid they claim.
+
+    Args:
+        claim: The tensor's entry in the plan.
+        values: The float values.
+        axis: The axis that counts output channels: each may have a step of its own. Otherwise all
+            entries of a width share one, for with a step of its own any value is on a grid.
+    """
     float_bits = np.array(FLOAT_BITS, dtype=np.int64)
     if not {"step", "widths"} <= set(claim):
         return float_bits
@@ -92,8 +99,14 @@ def claimed_on_grid(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
         step = np.broadcast_to(steps, values.shape)
     except ValueError:
         return float_bits
+    quantized = (widths > 0) & (widths < FLOAT_BITS)
+    of_width = (step[quantized & (widths == width)] for width in _WIDTHS)
+    by_channel = axis is not None and _varies_only_along(steps, axis, values.ndim)
+    if not by_channel and any(len(np.unique(shared)) > 1 for shared in of_width):
+        return float_bits
     codes = np.round(values / np.where(step > 0, step, np.float32(1)))
     on_grid = np.where(widths == 0, values == 0, codes.astype(np.float32) * step == values)
+    on_grid &= (step > 0) | ~quantized
     for width in _WIDTHS:
         largest = code_range(width, GridForm.SYMMETRIC)[1]
         on_grid &= (widths != width) | (np.abs(codes) <= largest)
@@ -101,3 +114,8 @@ def claimed_on_grid(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
     if claimed.shape == values.shape:
         return np.where(honest, widths, FLOAT_BITS).astype(np.int64)
     return claimed if bool(honest.all()) else float_bits
+
+
+def _varies_only_along(steps: npt.NDArray[Any], axis: int, rank: int) -> bool:
+    before = rank - steps.ndim
+    return all(size == 1 or before + i == axis for i, size in enumerate(steps.shape))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
-from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN, PLAN_KEY
 from onnx_cgmq.cost.activations import peak_bytes
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
@@ -24,8 +24,8 @@ from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.inspection.executed_kernels import executed_kernels
-from onnx_cgmq.inspection.normalize import normalize
-from onnx_cgmq.inspection.notes import open_sizes, unknown_operators
+from onnx_cgmq.inspection.normalize import normalize, take_declared_sizes
+from onnx_cgmq.inspection.notes import declared_sizes, open_sizes, unknown_operators
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
@@ -66,9 +66,10 @@ def inspect(
     if any(node.domain == GATED_DOMAIN for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
     names = embedded_names(graph)
-    restore_names(graph, names)
-    normalize(graph)
+    _restore_names(graph, names)
+    declared = normalize(graph)
     set_input_shapes(graph, shapes or {})
+    unproven = take_declared_sizes(graph, declared)
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)
@@ -105,6 +106,7 @@ def inspect(
             *filter(None, [failure]),
             *_notes(readings.values()),
             *unknown_operators(graph),
+            *declared_sizes(graph, unproven),
             *open_sizes(graph),
         ),
         pairs=macs_by_pair(ops, widths, weights),
@@ -112,6 +114,30 @@ def inspect(
         peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,
         float_activation_bytes=peak_bytes(live, {}) if live else None,
     )
+
+
+def _restore_names(model: ir.Model, names: Mapping[str, str]) -> None:
+    """Gives operands their names in the plan; each must stay the name of one value.
+
+    Raises:
+        ModelError: It would not.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for node in model.graph.all_nodes() for output in node.outputs]
+    taken = {value.name for value in values}
+    for value in values:
+        new = names.get(str(value.name), value.name)
+        if new != value.name and (new in taken or value.is_graph_input()):
+            raise ModelError(
+                f"the bit plan in the model's metadata calls {value.name!r} {new!r}, which is "
+                f"another value; write the model again, or remove {PLAN_KEY!r}"
+            )
+    if len(set(names.values())) < len(names):
+        raise ModelError(
+            "the bit plan in the model's metadata gives two values one name; write the model "
+            f"again, or remove {PLAN_KEY!r}"
+        )
+    restore_names(model, names)
 
 
 def _notes(readings: Iterable[Reading]) -> Iterator[str]:
@@ -173,7 +199,7 @@ def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterato
         stored = None if value is None else stored_tensor(value)
         if value is None or stored is None:
             continue
-        reading = read_operand(value, {})
+        reading = read_operand(value, {}, axis=0)
         name = tensor_name(value) if tensor_name(value) in claims else reading.name
         widths = np.array(claims.get(name, {}).get("widths", reading.widths), dtype=np.int64)
         granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -9,23 +12,66 @@ from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
+from onnx_cgmq.ort.sizes import Sizes
+
+_CONSTANTS_ARE_INPUTS_BELOW: Final = 4
+"""IR version below which all initializers are inputs, and yet constants."""
 
 
-def normalize(model: ir.Model) -> None:
-    """Makes all constants initializers, inlines functions, infers types and shapes, in place."""
-    common.RemoveInitializersFromInputsPass()(model)
+def normalize(model: ir.Model) -> dict[ir.Value, ir.Shape]:
+    """Makes constants initializers, inlines functions, infers types and shapes anew, in place.
+
+    Initializers that a caller may override stay inputs.
+
+    Returns:
+        The shapes that the file declares for results of nodes, which nothing proves.
+    """
+    if model.ir_version < _CONSTANTS_ARE_INPUTS_BELOW:
+        common.RemoveInitializersFromInputsPass()(model)
     if model.functions:
         common.InlinePass(lambda function: function.domain not in QUANT_DOMAINS)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    _infer_missing_types(model)
+    return _infer_anew(model)
 
 
-def _infer_missing_types(model: ir.Model) -> None:
-    """Files of other tools may have no types and shapes but those of inputs and outputs."""
-    if _untyped(model):
-        infer_shapes(model)
-    if values := _untyped(model):
-        set_types_of_onnxruntime(model, values)
+def _infer_anew(model: ir.Model) -> dict[ir.Value, ir.Shape]:
+    """Infers types and shapes from inputs and constants; types that can't be are as declared."""
+    values = [output for node in model.graph.all_nodes() for output in node.outputs]
+    shapes = {value: value.shape for value in values if value.shape is not None}
+    types = {value: value.type for value in values if value.type is not None}
+    for value in values:
+        value.shape = value.type = None
+    infer_shapes(model)
+    if unknown := _untyped(model):
+        set_types_of_onnxruntime(model, unknown)
+    for value, declared in types.items():
+        if value.type is None:
+            value.type = declared
+    return shapes
+
+
+def take_declared_sizes(model: ir.Model, declared: Mapping[ir.Value, ir.Shape]) -> set[ir.Value]:
+    """Gives values the sizes that the file declares, where no others are known, in place.
+
+    Args:
+        model: The model, with the shapes of its inputs.
+        declared: What :func:`normalize` returned.
+
+    Returns:
+        The values whose sizes are only declared.
+    """
+    sizes, taken = Sizes(model), {}
+    for value, shape in declared.items():
+        known = sizes.shape(value)
+        if known is None:
+            taken[value] = shape
+        elif None in known and len(known) == len(shape):
+            pairs = list(zip(known, shape, strict=True))
+            if any(size is None and isinstance(own, int) for size, own in pairs):
+                taken[value] = ir.Shape([own if size is None else size for size, own in pairs])
+    for value, merged in taken.items():
+        value.shape = merged
+    return set(taken)
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from onnx_cgmq.inspection.claims import (
     widened,
 )
 from onnx_cgmq.inspection.patterns import find_grid
-from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, scalar
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, scalar
 
 _SUFFIXES: Final = (".quantized", ".values", ".float", "_DequantizeLinear_Output", "_quantized")
 
@@ -50,19 +51,22 @@ class Reading:
     note: str = ""
 
 
-def read_operand(value: ir.Value, claims: Mapping[str, Claim]) -> Reading:
+def read_operand(value: ir.Value, claims: Mapping[str, Claim], axis: int | None = None) -> Reading:
     """Reads the widths of a value that a MAC operator multiplies.
 
     Args:
         value: The value as the operator reads it.
+        axis: Its axis that counts output channels, or rows of a table; ``None`` if there is none.
         claims: Entries of the embedded plan by tensor name. They only say how widths may vary and
             which ladder they are on; a width that the codes exceed is not believed.
     """
-    grid = find_grid(value)
+    grid = _believed(find_grid(value), value, axis)
     name = _name(value, grid, claims)
     claim = claims.get(name, {})
     if grid is None and value.const_value is not None:
-        widths = claimed_on_grid(claim, np.asarray(value.const_value.numpy()))
+        fixed = not value.is_graph_input()  # else a caller may give other values
+        array = np.asarray(value.const_value.numpy())
+        widths = claimed_on_grid(claim, array, axis) if fixed else scalar(FLOAT_BITS)
         return _weight(name, value.const_value, widths, claim)
     if grid is None:
         dtype = value.dtype or ir.DataType.FLOAT
@@ -71,6 +75,19 @@ def read_operand(value: ir.Value, claims: Mapping[str, Claim]) -> Reading:
         return _constant(name, value, grid, claim)
     widths = widened(grid.widths, claim)
     return _activation(name, value, widths, grid.stored, claim, grid.note)
+
+
+def _believed(grid: Grid | None, value: ir.Value, axis: int | None) -> Grid | None:
+    """A grid, without the width that the file says if its steps say more than its codes."""
+    if grid is None:
+        return None
+    shape = value.shape
+    whole = math.prod(shape.numpy()) if shape is not None and shape.is_static() else math.inf
+    rows = grid.source is not None and is_stored(grid.source) and not grid.constant
+    if grid.steps.are_shared(math.inf if rows else whole, 0 if rows else axis):
+        return grid
+    note = f"nearly every value has a step or an offset of its own ({grid.steps.count:,} of them)"
+    return replace(grid, widths=scalar(FLOAT_BITS), codes=None, note=note)
 
 
 def tensor_name(value: ir.Value) -> str:
@@ -106,7 +123,7 @@ def _constant(name: str, value: ir.Value, grid: Grid, claim: Claim) -> Reading:
     tensor = grid.source.const_value
     assert tensor is not None
     widths: IntArray = grid.widths
-    if claim and grid.codes is not None:
+    if claim and grid.codes is not None and not grid.source.is_graph_input():
         widths = narrowed(grid.codes(), claim)
     in_floats = grid.stored is ir.DataType.FLOAT and grid.codes is not None
     stored = grid.widths if in_floats else None
