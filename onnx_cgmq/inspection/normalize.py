@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.input_shapes import dimension_name
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 from onnx_cgmq.ort.sizes import Sizes
@@ -67,11 +68,15 @@ def take_declared_sizes(model: ir.Model, declared: Mapping[ir.Value, ir.Shape]) 
             taken[value] = shape
         elif None in known and len(known) == len(shape):
             pairs = list(zip(known, shape, strict=True))
-            if any(size is None and isinstance(own, int) for size, own in pairs):
+            if any(size is None and _says_something(own) for size, own in pairs):
                 taken[value] = ir.Shape([own if size is None else size for size, own in pairs])
     for value, merged in taken.items():
         value.shape = merged
     return set(taken)
+
+
+def _says_something(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, int) or dimension_name(dim) is not None
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import moves_codes
 
 IntArray = npt.NDArray[np.int64]
 
@@ -81,6 +83,12 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
 
 def is_fixed(value: ir.Value) -> bool:
     """Whether a value, or the table whose rows it is, depends on no input of the graph."""
+    node = value.producer()
+    while node is not None and (moves_codes(node) or standard_op(node) in ("Cast", "Clip")):
+        if node.inputs[0] is None:
+            return False
+        value = node.inputs[0]
+        node = value.producer()
     seen, above = {value}, [value]
     while above:
         value = above.pop()
@@ -89,7 +97,7 @@ def is_fixed(value: ir.Value) -> bool:
             if value.const_value is None:
                 return False
             continue
-        for read in node.inputs[: 1 if node.op_type == "Gather" else None]:
+        for read in node.inputs:
             if read is not None and read not in seen:
                 seen.add(read)
                 above.append(read)
