@@ -56,8 +56,9 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not left_out:
         return _infer(proto, values=True)
     for _ in range(_ROUNDS):
-        known = _infer(_without(left_out, proto, known), values=True)
-        known = _infer(_with(left_out, proto, known), values=False)
+        followed = _infer(_without(left_out, proto, known), values=True)
+        known = _infer(_with(left_out, proto, followed), values=False)
+        _keep_names(known, followed)
         still = left_out & _read_long_vectors(known)
         if still == left_out:
             break
@@ -105,6 +106,21 @@ def _with(
         if place in places:
             node.domain = was.domain
     return known
+
+
+def _keep_names(known: onnx.ModelProto, followed: onnx.ModelProto) -> None:
+    """Takes sizes of one model where the other, in place, has only names that onnx made up."""
+    shapes = {
+        info.name: info.type.tensor_type.shape.dim
+        for graph in all_graphs(followed.graph)
+        for info in (*graph.value_info, *graph.output)
+    }
+    for graph in all_graphs(known.graph):
+        for info in (*graph.value_info, *graph.output):
+            dims, others = info.type.tensor_type.shape.dim, shapes.get(info.name, ())
+            for dim, other in zip(dims, others if len(others) == len(dims) else (), strict=False):
+                if not dim.HasField("dim_value"):
+                    dim.CopyFrom(other)
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -59,20 +59,26 @@ def take_declared_sizes(model: ir.Model, declared: Mapping[ir.Value, ir.Shape]) 
         declared: What :func:`normalize` returned.
 
     Returns:
-        The values whose sizes are only declared.
+        The values whose sizes are only declared, or follow from such sizes.
     """
-    sizes, taken = Sizes(model), {}
-    for value, shape in declared.items():
-        known = sizes.shape(value)
-        if known is None:
-            taken[value] = shape
-        elif None in known and len(known) == len(shape):
-            pairs = list(zip(known, shape, strict=True))
-            if any(size is None and _says_something(own) for size, own in pairs):
-                taken[value] = ir.Shape([own if size is None else size for size, own in pairs])
-    for value, merged in taken.items():
-        value.shape = merged
-    return set(taken)
+    values = [output for node in model.graph.all_nodes() for output in node.outputs]
+    sizes = Sizes(model)
+    unknown = [value for value in values if None in (sizes.shape(value) or (None,))]
+    taken: dict[ir.Value, ir.Shape] = {}
+    for value in unknown:
+        known, shape = sizes.shape(value), declared.get(value)
+        if shape is None or (known is not None and len(known) != len(shape)):
+            continue
+        pairs = list(zip(known or [None] * len(shape), shape, strict=True))
+        if any(size is None and _says_something(own) for size, own in pairs):
+            taken[value] = ir.Shape([own if size is None else size for size, own in pairs])
+    if not taken:
+        return set()
+    for value in unknown:
+        value.shape = taken.get(value)
+    infer_shapes(model)  # what follows from them
+    sizes = Sizes(model)
+    return {value for value in unknown if None not in (sizes.shape(value) or (None,))}
 
 
 def _says_something(dim: int | ir.SymbolicDim) -> bool:
