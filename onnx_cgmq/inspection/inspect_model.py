@@ -17,7 +17,7 @@ from onnx_cgmq.cost.activations import peak_bytes
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.table import macs_by_pair
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import DAMAGE, ModelError, one_line
 from onnx_cgmq.gating.live_sets import noted_live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
@@ -29,6 +29,12 @@ from onnx_cgmq.inspection.notes import declared_sizes, open_sizes, unknown_opera
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
+from onnx_cgmq.inspection.uncounted import (
+    computed_weights,
+    other_bytes,
+    other_constants,
+    uncounted_products,
+)
 from onnx_cgmq.writing.compact.names import restore_names
 from onnx_cgmq.writing.embedded_plan import embedded_names, embedded_tensors
 
@@ -62,13 +68,23 @@ def inspect(
         ModelError: The model can't be read, still has gates, or has no MAC operators.
         ConfigError: The shapes are not for this model.
     """
+    try:
+        return _report(model, shapes or {}, kernels)
+    except DAMAGE as error:  # whatever a graph that makes no sense lets a reader stumble over
+        raise ModelError(
+            f"the model can't be read: {type(error).__name__}: {one_line(error)}; check it with "
+            "onnx.checker.check_model(full_check=True), and report it if it is valid"
+        ) from error
+
+
+def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool) -> Report:
     graph = load_model(model)
     if any(node.domain == GATED_DOMAIN for node in graph.graph.all_nodes()):
         raise ModelError("the model still has gates; write it back first, or inspect its plan")
     names = embedded_names(graph)
     _restore_names(graph, names)
     declared = normalize(graph)
-    set_input_shapes(graph, shapes or {})
+    set_input_shapes(graph, shapes)
     unproven = take_declared_sizes(graph, declared)
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
@@ -95,17 +111,24 @@ def inspect(
         name: _tensor_report(reading, claims.get(name, {}), multiplied[name] / max(1, total))
         for name, reading in readings.items()
     }
+    computed = computed_weights(graph, operands)
+    weight_bytes = sum(tensor.stored_bytes for tensor in tensors.values())
+    weight_bytes += sum(v.const_value.nbytes for v in computed if v.const_value is not None)
+    others = other_bytes(graph, weight_bytes)
     return Report(
         tensors=tensors,
         nodes=nodes,
         macs=macs,
         bops=total,
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
-        weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
+        weight_bytes=weight_bytes,
+        other_bytes=others,
         notes=(
             *filter(None, [failure]),
             *_notes(readings.values()),
             *unknown_operators(graph),
+            *uncounted_products(graph, macs),
+            *other_constants(others, weight_bytes),
             *declared_sizes(graph, unproven),
             *open_sizes(graph),
         ),

@@ -49,6 +49,7 @@ class Operands:
             key: _read(*key, claims, read.pop() if len(read) == 1 else None)
             for key, read in axes.items()
         }
+        self._doubted = {value for (value, _), (reading, _) in found.items() if reading.note}
         quantized = {r.name for r, _ in found.values() if not _is_float(r)}
         for key, (reading, path) in found.items():
             name = reading.name
@@ -57,6 +58,10 @@ class Operands:
             name = self._unused(name, reading)
             self.readings.setdefault(name, replace(reading, name=name))
             self._sources[key] = Source(name, path)
+
+    def is_doubted(self, value: ir.Value) -> bool:
+        """Whether the width of an operand could not be told or believed."""
+        return value in self._doubted
 
     def source(self, node: ir.Node, index: int) -> Source:
         """The tensor that an operand stands for.

@@ -100,12 +100,18 @@ def tensor_name(value: ir.Value) -> str:
 
 def stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
     """The tensor in the file that a constant is made of, its codes where it has any."""
+    stored = stored_value(value)
+    return None if stored is None else stored.const_value
+
+
+def stored_value(value: ir.Value) -> ir.Value | None:
+    """The initializer of :func:`stored_tensor`."""
     if value.const_value is not None:
-        return value.const_value
+        return value
     grid = find_grid(value)
-    if grid is None or not grid.constant or grid.source is None:
-        return None
-    return grid.source.const_value
+    if grid is not None and grid.constant and is_stored(grid.source):
+        return grid.source
+    return None
 
 
 def _name(value: ir.Value, grid: Grid | None, claims: Mapping[str, Claim]) -> str:
