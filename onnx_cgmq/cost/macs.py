@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from onnx_cgmq.graph.layouts import permutation, transposes_above
 from onnx_cgmq.graph.nodes import node_key
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.sizes import Sizes
+
+_MISFIT: Final = (ValueError, IndexError, TypeError, ZeroDivisionError)
+"""What reading the products of a node raises if the shapes of its operands do not fit."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     known = [_with_ones(shape) for shape in shapes]
     try:
         return products(node, known)
-    except (ValueError, IndexError) as error:
+    except _MISFIT as error:
         operands = " and ".join(str(known[index]) for index, _ in spec.operand_values(node))
         raise ModelError(
             f"node {name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "
@@ -206,7 +210,7 @@ def _count(node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> int | Non
     one = np.asarray(1)
     try:
         sides = [product.sides for product in products(node, shapes)]
-    except (ValueError, IndexError):
+    except _MISFIT:
         return None
     return sum(geometry.tap_product(a.taps(one), b.taps(one), a.tap_shape) for a, b in sides)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import onnx_ir as ir
 
@@ -26,6 +27,20 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
         "accumulates, its cost is not counted"
         for operator, count in unknown.items()
     )
+
+
+def declared_sizes(model: ir.Model, declared: Collection[ir.Value]) -> tuple[str, ...]:
+    """A sentence on operands whose sizes the file only declares."""
+    found = [
+        node.name or str(node.outputs[0].name)
+        for node in model.graph.all_nodes()
+        if (spec := mac_spec(node)) is not None
+        and any(value in declared for _, value in spec.operand_values(node))
+    ]
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (f"sizes that do not follow from the inputs are as the file says: {found[0]}{more}",)
 
 
 def open_sizes(model: ir.Model) -> tuple[str, ...]:

@@ -163,9 +163,22 @@ def test_a_question_mark_is_no_name_of_a_dimension() -> None:
     assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
 
 
-def test_damaged_input_shapes_are_refused() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1",
+        "{" * 200_000,
+        '{"x": [Infinity, 1, 1]}',
+        '{"z": [1]}',
+        '{"x": [1, 5, 3]}',
+        '{"x": [1, 0, 4]}',
+        '{"x": [1, -2, 4]}',
+    ],
+)
+def test_damaged_input_shapes_are_refused(text) -> None:
+    """What does not fit the inputs is as damaged as what is no JSON."""
     graph = tokens()
-    graph.metadata_props[SHAPES_KEY] = "[1"
+    graph.metadata_props[SHAPES_KEY] = text
     with pytest.raises(ModelError, match="damaged"):
         input_shapes(graph)
 

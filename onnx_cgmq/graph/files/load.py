@@ -13,6 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.errors import ModelError, OutputError, one_line
+from onnx_cgmq.graph.files.detach import detach, detached
 from onnx_cgmq.graph.files.serialize import write_model
 from onnx_cgmq.graph.files.tolerance import (
     forget_false_sizes,
@@ -30,10 +31,10 @@ with its nodes and names."""
 
 
 def load_model(model: ModelLike) -> ir.Model:
-    """Loads a model, and never changes what the caller holds.
+    """Loads a model. Never changes what the caller holds, and shares only large tensors with it.
 
     Args:
-        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model``, which is cloned and
+        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model``, which is copied and
             not validated.
 
     Returns:
@@ -44,9 +45,11 @@ def load_model(model: ModelLike) -> ir.Model:
             is missing, too short, or outside the folder of the file.
     """
     if isinstance(model, ir.Model):
-        return model.clone()
+        return detached(model)
     if isinstance(model, onnx.ModelProto):
-        return _from_proto(model, "the ModelProto", Path.cwd())
+        loaded = _from_proto(model, "the ModelProto", Path.cwd())
+        detach(loaded)
+        return loaded
     path = Path(model)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the ONNX file in it")
@@ -205,11 +208,11 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
             _check_external("the model", Path(tensor.base_dir), name, tensor)
     if sum(tensor.nbytes for tensor in tensors.values()) < _PROTO_LIMIT:
         with part.open("wb") as file:
-            write_model(model.clone(), file)
+            write_model(detached(model), file)
     else:
         # The data file gets its final name at once, since the model stores that name. ir.save
         # replaces it atomically too.
-        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
+        ir.save(detached(model), part, format="protobuf", external_data=f"{target.name}.data")
 
 
 def _default_mode() -> int:
