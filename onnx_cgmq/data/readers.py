@@ -71,8 +71,8 @@ def read_items(
     input_names: Sequence[str],
     where: str,
     lift: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]] = dict,
-) -> Item:
-    """Reads all batches of a reader, and joins them along the batch axis.
+) -> list[Item]:
+    """Reads all batches of a reader; those of equal shapes are joined along the batch axis.
 
     Args:
         batches: The batches.
@@ -99,10 +99,18 @@ def read_items(
         raise DataError(
             f"{where}: some batches have labels and some have none; give labels in all, or in none"
         )
-    return (
-        {name: _join([inputs[name] for inputs, _ in items], name, where) for name in names},
-        _join(labels, LABEL, where) if labels else None,
-    )
+    alike: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
+    for item in items:
+        alike.setdefault(tuple(item[0][name].shape[1:] for name in names), []).append(item)
+    return [
+        (
+            {name: _join([inputs[name] for inputs, _ in group], name, where) for name in names},
+            _join([found for _, found in group if found is not None], LABEL, where)
+            if labels
+            else None,
+        )
+        for group in alike.values()
+    ]
 
 
 def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:

@@ -85,11 +85,11 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     if isinstance(data, (str, os.PathLike)):
         return _open_path(Path(data), wanted)
     if hasattr(data, "get_next"):
-        item = readers.read_items(readers.calibration_batches(data), names, where, lift)
+        items = readers.read_items(readers.calibration_batches(data), names, where, lift)
     elif isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
-        item = readers.as_item(data, names, where)
+        items = [readers.as_item(data, names, where)]
     elif isinstance(data, Iterable):
-        item = readers.read_items(data, names, where, lift)
+        items = readers.read_items(data, names, where, lift)
     elif callable(data) and not from_factory:
         return _open(data(), wanted, from_factory=True)
     else:
@@ -97,8 +97,13 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
             f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of "
             f"arrays named {names}, a reader, or package.module:factory"
         )
-    loaded = _check(item, wanted, where)
-    return ArrayStore(loaded.inputs, loaded.labels)
+    checked = [_check(item, wanted, where) for item in items]
+    if len(checked) > 1:  # samples of several lengths, each length in one item
+        return FileStore(
+            [Path(str(number)) for number in range(len(checked))],
+            lambda path: checked[int(path.name)],
+        )
+    return ArrayStore(checked[0].inputs, checked[0].labels)
 
 
 def _open_path(path: Path, wanted: _Wanted) -> Store:

@@ -207,10 +207,9 @@ class Learner:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch only, so that a resumed run has the same batches.
         order = self.train.shuffled((self.config.seed, epoch))
-        size = self.train.step(self.config.batch_size)
         # A run that was stopped in the middle of an epoch has used some of them before.
-        done = (self._step - epoch * self._steps_per_epoch) * size
-        return self.train.batches(size, order=order[done:])
+        done = self._step - epoch * self._steps_per_epoch
+        return self.train.batches(self.config.batch_size, order=order, skip=done)
 
     def _train_step(self, batch: Batch) -> None:
         self._optimizer.clear()

@@ -200,7 +200,7 @@ def with_value(value):
         ([], "the data is empty"),
         ([{"x": rows(1)}, {"x": rows(1), "label": np.array([0])}], "some batches have labels"),
         ([{"x": rows(1)}, {"y": rows(1)}], "different names"),
-        ([rows(1), rows(1)[:, :2]], "can't be joined along axis 0"),
+        ([rows(1), rows(1)[:, :2]], r"shape \[1, 2\] does not fit \[samples, 3\]"),
         (3, "this kind of data"),
         (lambda: lambda: rows(1), "this kind of data"),
         ("nowhere.npz", "no such file"),
@@ -291,6 +291,30 @@ def test_fixed_batch_is_filled_up():
 
 def test_samples_type_is_public(one):
     assert isinstance(open_data(rows(1), one), Samples)
+
+
+def lengths():
+    """Samples of 5 to 7 numbers, of two lengths more often than of the third."""
+    return [np.full((count, 5 + k % 3), k) for k, count in enumerate([2, 3, 1, 2, 1])]
+
+
+def test_samples_of_different_lengths_are_batches_of_one_length_each(tmp_path):
+    model = make_model(x=("int64", ["n", "length"]))
+    for k, ids in enumerate(lengths()):
+        np.savez(tmp_path / f"{k}.npz", x=ids)
+    for data in (tmp_path, lengths(), Reader({"x": ids} for ids in lengths())):
+        samples = open_data(data, model)
+        assert len(samples) == 9
+        batches = list(samples.batches(3))
+        shapes = sorted(batch.inputs["x"].shape for batch in batches)
+        assert shapes == [(1, 5), (1, 6), (1, 7), (3, 5), (3, 6)]
+        assert samples.batch_count(3) == len(batches)
+        order = samples.shuffled(0)
+        found = [batch.inputs["x"] for batch in samples.batches(2, order=order)]
+        assert sorted(k for x in found for k in x[:, 0]) == [0, 0, 1, 1, 1, 2, 3, 3, 4]
+        for skip in range(len(found)):
+            rest = [batch.inputs["x"] for batch in samples.batches(2, order=order, skip=skip)]
+            assert [x.tolist() for x in rest] == [x.tolist() for x in found[skip:]]
 
 
 # -- targets ----------------------------------------------------------------------------------
