@@ -169,10 +169,6 @@ def quantize_command(
     debug: DebugOption = False,
 ) -> None:
     """Learn bit-widths under a bound and write the quantized model."""
-    if output.exists() and model.exists() and output.samefile(model):
-        raise typer.BadParameter(
-            "OUT is the float model itself; write to another file", param_hint="--output"
-        )
     given: dict[str, Any] = {
         "target": target,
         "form": form,
@@ -199,9 +195,21 @@ def quantize_command(
         "shapes": parse_shapes(shape),
     }
     with reported(as_json=as_json, debug=debug):
+        _check_settings_stay(output, log, config_file, target)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
         _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
+
+
+def _check_settings_stay(
+    output: Path, log: Path | None, config_file: Path | None, target: str | None
+) -> None:
+    """Refuses to overwrite the files of settings, which only this command knows."""
+    from onnx_cgmq.api.output import OutputFiles
+
+    given = [Path(file) for file in (config_file, target) if file is not None]
+    settings = {"the file of settings": [file for file in given if file.is_file()]}
+    OutputFiles.of_run(output, log).check_apart(settings)
 
 
 def _run(
@@ -219,6 +227,7 @@ def _run(
     from rich.console import Console
 
     from onnx_cgmq.api import pipeline
+    from onnx_cgmq.api.output import plan_path
     from onnx_cgmq.cli.progress import ProgressDisplay
     from onnx_cgmq.cli.summary import result_json, result_table
 
@@ -235,7 +244,7 @@ def _run(
             progress=display,
             log=log,
         )
-    files = {"model": output, "plan": pipeline.plan_path(output)}
+    files = {"model": output, "plan": plan_path(output)}
     if log is not None:
         files["log"] = log
     if not quiet:

@@ -15,7 +15,8 @@ from toys import convnet, mlp, toy_data
 
 import onnx_cgmq
 from onnx_cgmq.api import pipeline
-from onnx_cgmq.api.pipeline import checkpoint_path, plan_path, quantize
+from onnx_cgmq.api.output import checkpoint_path, plan_path
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Finished, Notice, Started, StepDone
 from onnx_cgmq.contract.form import Form, written_form

@@ -10,7 +10,8 @@ import pytest
 import torch
 from toys import mlp, toy_data
 
-from onnx_cgmq.api.pipeline import checkpoint_path, quantize
+from onnx_cgmq.api.output import checkpoint_path
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import OutputError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -12,7 +11,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from onnx_cgmq.errors import ModelError, OutputError, one_line
+from onnx_cgmq.contract.replace import regular_file, replaced
+from onnx_cgmq.errors import ModelError, one_line
 from onnx_cgmq.graph.files.serialize import write_model
 from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
 from onnx_cgmq.graph.files.validate import validate
@@ -64,6 +64,8 @@ def load_model(model: ModelLike) -> ir.Model:
 def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model atomically: a file of that name is replaced at the end or left as it was.
 
+    If the path is a link, the file that it leads to is written, and the link stays.
+
     A model too large for one file (2 GiB) gets its tensors written to ``NAME.data`` beside it.
 
     Args:
@@ -74,25 +76,16 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
         OutputError: The file can't be written.
         ModelError: External data that the model refers to can no longer be read.
     """
-    target = Path(path)
-    part: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(descriptor)
-        part = Path(name)
-        _write(model, target, part)
-        part.chmod(_default_mode())  # mkstemp makes files that only their owner can read
-        os.replace(part, target)
-    except OSError as error:
-        raise OutputError(
-            f"can't write {target}: {error.strerror or error}; "
-            "check its folder, permissions and free space"
-        ) from error
+        with replaced(path) as part:
+            _write(model, regular_file(path), part)
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model can't be written: {one_line(error)}") from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+
+
+def external_data_path(path: Path) -> Path:
+    """Where the tensors of a model are written that is too large for one file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -107,17 +100,22 @@ def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
+def external_files(model: ir.Model) -> set[Path]:
+    """The files that hold the external data of a model."""
+    return {
+        Path(tensor.path)
+        for _, tensor in tensors_of(model)
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+
+
 def file_size(path: str | os.PathLike[str]) -> int:
     """Bytes of a model's file and of its external data.
 
     Raises:
         ModelError: It can't be read.
     """
-    external = {
-        Path(tensor.path)
-        for _, tensor in tensors_of(load_model(path))
-        if isinstance(tensor, ir.ExternalTensor)
-    }
+    external = external_files(load_model(path))
     return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
 
 
@@ -195,10 +193,6 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
     else:
         # The model stores the name of its data file: the final one, which ir.save also replaces
         # atomically.
-        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
-
-
-def _default_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+        ir.save(
+            model.clone(), part, format="protobuf", external_data=external_data_path(target).name
+        )
