@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.contract.form import Form
     from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
     from onnx_cgmq.errors import (
+        AgreementError,
         BoundError,
         CgmqError,
         ConfigError,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 # Names load on first use: importing the package must not load torch.
 _MODULES = {
     "Benchmark": "onnx_cgmq.api.benchmark",
+    "AgreementError": "onnx_cgmq.errors",
     "BitPlan": "onnx_cgmq.contract.plan",
     "BoundError": "onnx_cgmq.errors",
     "CgmqError": "onnx_cgmq.errors",
@@ -99,6 +101,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AgreementError",
     "Benchmark",
     "BitPlan",
     "BoundError",

@@ -52,6 +52,12 @@ class ConfigError(CgmqError):
     exit_code = 2
 
 
+class AgreementError(VerificationError):
+    """The written model computes something else than what it was made from."""
+
+    exit_code = 8
+
+
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Puts the innermost cause of an error on one line.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "onnx_cgmq"
+TOOLS = PACKAGE.parent / "tools"
 
 LAYERS = (
     "errors",  # every error, with an exit code
@@ -146,6 +147,12 @@ def test_sessions_are_made_in_one_place() -> None:
 def test_the_mirror_never_touches_protobuf() -> None:
     for library in ("onnx", "google.protobuf"):
         assert not {name for name, _ in outside(library) if layer(name) in NO_PROTOBUF}
+
+
+def test_tools_do_not_import_tests() -> None:
+    found = {(path, module) for path in TOOLS.rglob("*.py") for module, _ in imports_of(path)}
+    assert "tools" in {layer(module) for _, module in found}
+    assert not [(path, module) for path, module in found if layer(module) == "tests"]
 
 
 def test_files_are_short() -> None:

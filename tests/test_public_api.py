@@ -16,6 +16,7 @@ from onnx_cgmq import errors
 from onnx_cgmq.settings.config import Settings
 
 NAMES = {
+    "AgreementError",
     "Benchmark",
     "BitPlan",
     "BoundError",

@@ -1,1 +1,1 @@
-"""The public functions: quantize, verify, bench, and what they hand back."""
+"""The public functions: quantize, verify, bench and explain, and what they return."""

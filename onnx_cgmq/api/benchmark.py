@@ -1,4 +1,4 @@
-"""Timing that can be trusted: models side by side in interleaved rounds, in onnxruntime."""
+"""Times models in onnxruntime, side by side in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, npt.NDArray[Any]]
 PathLike = str | os.PathLike[str]
 
-_COMPARED = 1024  # samples whose outputs are compared
-_COMPARED_AT_ONCE = 64
+_COMPARED = 1024  # most samples whose outputs are compared, up to a batch
+_COMPARED_AT_ONCE = 64  # samples in such a batch
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One model's figures.
+    """The figures of one model.
 
     Attributes:
-        model: Path as given.
+        model: Path of the model, as given.
         milliseconds: Median time of one call.
-        low: First quartile over rounds, in milliseconds.
-        high: Third quartile.
-        ratio: Median over rounds of this model's time to that of the first model: below 1 is
-            faster. Both are of the same round, so that what else the machine does cancels out.
+        low: First quartile of the time of one call, over rounds, in milliseconds.
+        high: Third quartile, likewise.
+        ratio: Median over rounds of this model's time as a share of the first model's; below 1 it
+            is faster. Both times are from the same round, so that other work of the machine cancels
+            out.
         file_bytes: Size of the file with its external data.
-        peak_bytes: Most memory that loading and running it took on top of onnxruntime itself;
-            ``None`` where the system does not tell.
-        same_class: Share of samples with the same class as the first model, if an output holds
-            class scores and there is data.
-        max_difference: Largest difference of any output value to the first model, if there is data.
-        accuracy: Share of samples classified right, if the data has labels.
+        peak_bytes: Most memory that loading and running the model took beyond Python with
+            onnxruntime; ``None`` on systems other than Linux.
+        same_class: Share of samples that have the same class as in the first model, if there is
+            data and an output has class scores.
+        max_difference: Largest absolute difference of an output value from the first model's, if
+            there is data.
+        accuracy: Share of samples that are classified right, if the data has labels.
     """
 
     model: str
@@ -73,15 +75,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Figures of all models, the first one being what the others are compared with.
+    """The figures of all models. The others are compared with the first one.
 
     Attributes:
-        timings: One for each model, in the order given.
-        onnxruntime: Its version.
-        threads: Threads within an operator.
-        batch: Samples in a call.
-        rounds: Interleaved rounds.
-        random_inputs: Whether inputs were drawn at random for want of data.
+        timings: The figures of each model, in the order given.
+        onnxruntime: The version of onnxruntime.
+        threads: Number of threads within an operator.
+        batch: Number of samples in a call.
+        rounds: Number of interleaved rounds.
+        random_inputs: Whether inputs were drawn at random, because there was no data.
     """
 
     timings: tuple[Timing, ...]
@@ -92,11 +94,11 @@ class Benchmark:
     random_inputs: bool
 
     def to_json(self, indent: int | None = 2) -> str:
-        """JSON text; ``indent=None`` for one line."""
+        """Returns JSON text; with ``indent=None`` it is on one line."""
         return json.dumps(asdict(self), indent=indent)
 
     def table(self) -> Table:
-        """For a terminal: one line for each model."""
+        """Returns a table for a terminal, with one line for each model."""
         from rich.table import Table
 
         table = Table(box=None, padding=(0, 2, 0, 0))
@@ -136,28 +138,32 @@ def bench(
 ) -> Benchmark:
     """Times models side by side in onnxruntime, and compares their outputs with the first one's.
 
-    Every round times each model in turn, starting with another one each time, so that a machine
-    that slows down or speeds up meets them all alike.
+    Every round times each model in turn, and each round begins with another model. So a machine
+    that slows down or speeds up affects all of them alike.
 
     Args:
-        models: Paths of ONNX files with the same inputs; the first is what others are compared to.
-        data: Samples in any form that :func:`onnx_cgmq.quantize` takes; without, inputs are random
-            and outputs are not compared.
-        shapes: Shapes by input name for one sample, where the model leaves sizes open and there is
-            no data.
-        batch: Samples in a call; a batch size that the model fixes overrides it.
-        threads: Threads within an operator.
-        rounds: Interleaved rounds.
-        round_seconds: Time that a model gets in a round, at least one call.
+        models: Paths of ONNX files with the same inputs. The others are compared with the first.
+        data: Samples in any form that :func:`onnx_cgmq.quantize` takes. Without data, inputs are
+            random and outputs are not compared.
+        shapes: Shapes by input name, for one sample, where the model leaves sizes open and there
+            is no data.
+        batch: Number of samples in a call; a batch size that the model fixes overrides it.
+        threads: Number of threads within an operator.
+        rounds: Number of interleaved rounds.
+        round_seconds: Seconds that each model runs in a round; it makes at least one call.
+
+    Returns:
+        The figures of all models.
 
     Raises:
         ModelError: A model can't be read or run, or the models have different outputs.
-        DataError: The data can't be read or does not fit, or a size is unknown and there is none.
+        DataError: The data can't be read or does not fit the model; or there is no data and a size
+            is open.
         ConfigError: A number is not positive, or there is no model.
     """
     for name, number in (("batch", batch), ("threads", threads), ("rounds", rounds)):
         if number < 1:
-            raise ConfigError(f"{name} {number}: must be at least 1")
+            raise ConfigError(f"{name} {number}: it must be at least 1")
     if not models:
         raise ConfigError("no model to time; give at least one ONNX file")
     paths = [Path(model) for model in models]
@@ -201,11 +207,11 @@ def bench(
 def _rounds(
     sessions: Sequence[Session], inputs: Inputs, rounds: int, round_seconds: float
 ) -> list[list[float]]:
-    """Seconds for a call, for every session and round."""
+    """Returns the seconds of a call, for every session and round."""
     feed = dict(inputs)
     calls = []
     for session in sessions:
-        session.run(None, feed)  # allocates
+        session.run(None, feed)  # the first call allocates memory
         once = min(_seconds(session, feed, 1) for _ in range(3))
         calls.append(max(1, math.ceil(round_seconds / max(once, 1e-9))))
     times: list[list[float]] = [[] for _ in sessions]
@@ -240,7 +246,7 @@ def _compare(sessions: Sequence[Session], samples: Samples, session: Session) ->
 def _random_inputs(
     model: ir.Model, shapes: Mapping[str, Sequence[int]], batch: int
 ) -> dict[str, npt.NDArray[Any]]:
-    """Standard normal floats, zeros of other types."""
+    """Draws inputs from the standard normal distribution; those of other types are zeros."""
     set_input_shapes(model, shapes)
     sizes = Sizes(model)
     generator = np.random.default_rng(0)
@@ -250,14 +256,14 @@ def _random_inputs(
         shape = sizes.shape(values[spec.name])
         if shape is None or None in shape:
             raise DataError(
-                f"input {spec}: its sizes are open; give data, or its shape as "
+                f"input {spec}: some of its sizes are open; give data, or its shape as "
                 f"--shape {spec.name}=1x3x224x224 (shapes={{...}} in Python)"
             )
-        whole = [int(size or 1) for size in shape]
-        if whole and spec.fixed_batch is None:
-            whole[0] = batch
-        drawn = generator.standard_normal(whole)
+        full = [int(size or 1) for size in shape]
+        if full and spec.fixed_batch is None:
+            full[0] = batch
+        drawn = generator.standard_normal(full)
         inputs[spec.name] = (
-            drawn.astype(spec.dtype) if spec.dtype.kind == "f" else np.zeros(whole, spec.dtype)
+            drawn.astype(spec.dtype) if spec.dtype.kind == "f" else np.zeros(full, spec.dtype)
         )
     return inputs

@@ -1,4 +1,4 @@
-"""explain(): why a tensor has a quantizer, why a node is float, why a pattern was not rewritten."""
+"""Explains why a tensor has a quantizer, why a node is float, why a node was not rewritten."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from onnx_cgmq.settings.config import Config, Settings
 def explain(
     model: ModelLike, names: Sequence[str] = (), **settings: Unpack[Settings]
 ) -> tuple[Decision, ...]:
-    """Says why tensors and nodes of a model are what they are.
+    """Says why tensors and nodes of a model are quantized, float or rewritten.
 
-    Of a float model: what :func:`~onnx_cgmq.preparation.prepare.prepare` rewrites and leaves, where
-    :func:`~onnx_cgmq.gating.insert.insert_gates` puts quantizers, and which nodes can run in
-    integers at the narrowest widths. Nothing is learned or written. Of a quantized model: what its
-    file says, and the kernels that onnxruntime runs.
+    For a float model, it says what :func:`~onnx_cgmq.preparation.prepare.prepare` rewrites and
+    leaves, where :func:`~onnx_cgmq.gating.insert.insert_gates` puts quantizers, and which nodes can
+    run in integers at the narrowest widths. Nothing is learned or written. For a quantized model,
+    it says which tensors its file quantizes, and which kernels onnxruntime runs.
 
     Args:
-        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; it is not changed.
         names: Names of tensors and nodes, or patterns (``head/*``); by default all.
         **settings: Fields of :class:`~onnx_cgmq.settings.config.Config`, for a float model.
 
@@ -44,7 +44,7 @@ def explain(
     """
     graph = load_model(model)
     if _is_quantized(graph):
-        found = _of_report(inspect(model, kernels=True))
+        found = _decisions_of_report(inspect(model, kernels=True))
     else:
         config = Config.create(**settings)
         with collected_decisions() as found:
@@ -62,8 +62,8 @@ def _is_quantized(model: ir.Model) -> bool:
     return written_form(model) is not None or any(map(is_quantized_operator, nodes))
 
 
-def _of_report(report: Report) -> list[Decision]:
-    """What a report says of its nodes and of the tensors that they multiply."""
+def _decisions_of_report(report: Report) -> list[Decision]:
+    """Makes decisions of what a report says about its nodes and the tensors that they multiply."""
     found: dict[str, Decision] = {}
     for node in report.nodes:
         for operand, bits in zip(node.operands, node.bits, strict=True):
@@ -72,10 +72,10 @@ def _of_report(report: Report) -> list[Decision]:
             verdict = Verdict.QUANTIZED if quantized else Verdict.FLOAT
             why = f"{read} at {bits:.3g} bits" if quantized else "the file has no quantizer for it"
             found.setdefault(operand, Decision(operand, verdict, why))
-    return [*found.values(), *filter(None, map(_of_node, report.nodes))]
+    return [*found.values(), *filter(None, map(_decision_of_node, report.nodes))]
 
 
-def _of_node(node: NodeReport) -> Decision | None:
+def _decision_of_node(node: NodeReport) -> Decision | None:
     if node.kernel is None:
         return None
     verdict = Verdict.INTEGER if node.kernel is Kernel.INTEGER else Verdict.FLOAT

@@ -20,7 +20,7 @@ _SMALL = 1 << 20
 """Bytes that are needed beside those of the model: the plan, the log."""
 
 _PATTERNS_OF_DATA = ("*.npz", "*.pb", "test_data_set_*/*.pb")
-"""The files that data is read from, if it is a folder."""
+"""Returns the files that data is read from, if it is a folder."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OutputFiles:
     def of_run(
         cls, output: str | os.PathLike[str] | None, log: str | os.PathLike[str] | None
     ) -> OutputFiles:
-        """The files of a run, by the paths that the user gives."""
+        """Returns the files of a run, by the paths that the user gives."""
         log_path = None if log is None else Path(log)
         if output is None:
             return cls(log=log_path)
@@ -52,7 +52,7 @@ class OutputFiles:
 
     @classmethod
     def of_result(cls, path: str | os.PathLike[str]) -> OutputFiles:
-        """The files of a result that is saved."""
+        """Returns the files of a result that is saved."""
         return cls(Path(path), plan_path(Path(path)))
 
     def check(self, read: Mapping[str, Iterable[Path]]) -> None:
@@ -108,7 +108,7 @@ class OutputFiles:
                 )
 
     def _written(self) -> dict[str, Path]:
-        """All files by what they are."""
+        """Returns all files by what they are."""
         model = None if self.model is None else regular_file(self.model)
         named = {
             "the output": self.model,
@@ -121,17 +121,17 @@ class OutputFiles:
 
 
 def plan_path(model_path: Path) -> Path:
-    """Where the plan of a model is saved."""
+    """Returns the file to which the plan of a model is saved."""
     return model_path.parent / f"{model_path.stem}.plan.json"
 
 
 def checkpoint_path(model_path: Path) -> Path:
-    """Where the checkpoint of a run is kept until the run is complete."""
+    """Returns the file that holds the checkpoint of a run until the run is complete."""
     return model_path.parent / f"{model_path.stem}.checkpoint"
 
 
 def data_files(data: Any) -> list[Path]:
-    """The files that data is read from, if it is given by a path."""
+    """Returns the files that data is read from, if it is given by a path."""
     if not isinstance(data, (str, os.PathLike)):
         return []
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
@@ -156,7 +156,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths are of one file: by links of either kind too, and before it is there."""
+    """Says whether two paths are of one file: by links too, and before the file is there."""
     try:
         return os.path.samefile(one, other)
     except OSError:  # one of them is not there yet

@@ -1,4 +1,4 @@
-"""quantize(): the one place where the whole line can be read from top to bottom."""
+"""quantize(): all steps of the job, to be read from top to bottom."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import onnx_ir as ir
 from typing_extensions import Unpack
 
 from onnx_cgmq.api.output import OutputFiles, data_files, plan_path
-from onnx_cgmq.api.verification import Check, verify
+from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.errors import AgreementError, ConfigError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
@@ -26,11 +26,12 @@ from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
-from onnx_cgmq.writing.write_back import write
+from onnx_cgmq.writing.write_back import Written, write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.cost.bound import Bounds
     from onnx_cgmq.learn.loop import Outcome
+    from onnx_cgmq.learn.run import Learned
     from onnx_cgmq.mirror.module import Mirror
 
 Progress = Callable[[Event], None]
@@ -41,14 +42,14 @@ class Result:
     """What a run made.
 
     Attributes:
-        model: The quantized model, as onnxruntime loads it.
-        plan: Widths, ranges and cost of every tensor.
-        report: Widths and cost, read back from the written model alone, and for the form ``ort``
-            the kernels that onnxruntime runs.
-        check: The written model in onnxruntime against the mirror, on held-out data.
+        model: The written model.
+        plan: Widths and ranges of every tensor, and their cost.
+        report: Widths and cost that were read from the written model alone; for the form ``ort``
+            also the kernels that onnxruntime runs.
+        check: How the written model in onnxruntime compares with the mirror on held-out data.
         outcome: How learning ended.
         mirror: The trained mirror, for :func:`~onnx_cgmq.api.verification.verify` on other data.
-        history: One record per epoch.
+        history: One record for each epoch.
     """
 
     model: ir.Model
@@ -61,17 +62,17 @@ class Result:
 
     @property
     def cost(self) -> PlanCost:
-        """What the plan costs."""
-        assert self.plan.cost is not None  # a guide counted it
+        """The cost of the plan."""
+        assert self.plan.cost is not None  # the plan of a guide has its cost
         return self.plan.cost
 
     @property
     def complete(self) -> bool:
-        """Whether the run went to its end; otherwise this is the best feasible model so far."""
+        """Whether all epochs were run; otherwise this is the best model that keeps the bound."""
         return self.outcome.complete
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model, and its plan beside it (``NAME.plan.json``), atomically.
+        """Writes the model atomically, and beside it its plan (``NAME.plan.json``).
 
         Raises:
             OutputError: A file can't be written.
@@ -95,7 +96,7 @@ def quantize(
     log: str | os.PathLike[str] | None = None,
     **settings: Unpack[Settings],
 ) -> Result:
-    """Learns bit-widths, ranges and weights under a bound, and writes them back into ONNX.
+    """Learns widths, ranges and weights under a bound, and writes them into an ONNX model.
 
     Args:
         model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
@@ -103,17 +104,20 @@ def quantize(
         bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, a size
             (``"200KB"``), peak bytes of activations (``"activations:64KB"``), a cost by the
             target's table (``"cost:25%"``); or several of these, which are all kept.
-        output: File to write; its folder also holds plan and checkpoint. ``None`` writes nothing.
-        validation: Held-out samples to choose the best state on; by default a part of ``data``.
-        config: Settings; or give them by name as ``settings``.
+        output: The file to write; plan and checkpoint are in the same folder. ``None`` writes
+            nothing.
+        validation: Held-out samples by which the best state is chosen; by default a share of
+            ``data``.
+        config: The settings of the run, instead of ``settings``.
         resume: Go on from the checkpoint of a run that was killed or interrupted.
-        progress: Called with an :class:`~onnx_cgmq.contract.events.Event` at every step and epoch.
-        log: File that gets one JSON line for each epoch.
+        progress: Is called with an :class:`~onnx_cgmq.contract.events.Event` at every training
+            step and epoch.
+        log: A file that gets a JSON line for each event; for training steps at most one a second.
         **settings: Fields of :class:`~onnx_cgmq.settings.config.Config`.
 
     Returns:
-        The result; ``result.complete`` is false after Ctrl-C or a time limit, in which case it
-        holds the best feasible model so far.
+        The result. After Ctrl-C or at the time limit ``result.complete`` is ``False``, and the
+        result has the best model so far that keeps the bound.
 
     Raises:
         ModelError: The model can't be read or has nothing to quantize.
@@ -122,10 +126,10 @@ def quantize(
         BoundError: The bound can't be parsed or can't be kept.
         ConfigError: A setting is invalid.
         OutputError: The output can't be written.
-        VerificationError: The written model breaks the bound (nothing is written then).
+        VerificationError: The written model breaks the bound; no file is left behind then.
     """
     if config is not None and settings:
-        raise ConfigError(f"give config or settings, not both: {', '.join(settings)}")
+        raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     config = config or Config.create(**settings)
     files = OutputFiles.of_run(output, log)
     loaded = load_model(model)
@@ -133,7 +137,7 @@ def quantize(
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
-    config = _at_sizes_of(samples, float_model, config)
+    config = _with_shapes_of_data(samples, float_model, config)
     gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
     history: list[dict[str, Any]] = []
@@ -155,10 +159,7 @@ def quantize(
         resume=resume,
     )
     plan = learned.plan()
-    written = write(gated, plan, form=config.form)
-    check = verify(
-        learned.mirror, written.model, held_out, bound=learned.guide.bounds, target=config.target
-    )
+    written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
     for note in kernel_differences(written.kernels, report):
         emit(Notice(note))
@@ -172,17 +173,62 @@ def quantize(
     return result
 
 
+def _write_in_agreement(
+    gated: ir.Model,
+    plan: BitPlan,
+    learned: Learned,
+    held_out: Samples,
+    config: Config,
+    emit: Progress,
+) -> tuple[Written, Check]:
+    """Writes a plan so that onnxruntime computes what the mirror computes, and keeps the bounds.
+
+    Should onnxruntime's optimizations make something else of integer kernels, the plan is written
+    for float kernels.
+
+    Raises:
+        VerificationError: The model breaks a bound.
+        AgreementError: It computes something else either way.
+    """
+
+    def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
+        written = write(gated, plan, form=config.form, integer_kernels=integer_kernels)
+        bounds = learned.guide.bounds
+        check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)
+        return written, check
+
+    try:
+        written, check = write_and_verify(integer_kernels=True)
+    except AgreementError as error:
+        if config.form is not Form.ORT:
+            raise
+        written, check = write_and_verify(integer_kernels=False)
+        emit(Notice(f"the file is written for float kernels, which are slower: otherwise {error}"))
+    if check.agreement_db < GOOD_AGREEMENT_DB:
+        emit(
+            Notice(
+                f"the file agrees with what was trained to {check.agreement_db:.1f} dB for most "
+                "samples: rounding in sums flips codes of few bits; --target ort-cpu has steps "
+                "that can't flip"
+            )
+        )
+    return written, check
+
+
 def _split(
     samples: Samples, validation: Any, model: ir.Model, config: Config
 ) -> tuple[Samples, Samples]:
-    """Training and held-out samples."""
+    """Returns training samples and held-out samples."""
     if validation is None:
         return samples.split(config.validation_share, config.seed)
     return samples, open_data(validation, model)
 
 
-def _at_sizes_of(samples: Samples, model: ir.Model, config: Config) -> Config:
-    """Settings that count cost at the sizes of the first sample, where the user gave none."""
+def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> Config:
+    """Adds shapes of the first sample to the settings, for inputs whose shape is not given.
+
+    Cost is then counted with these shapes.
+    """
     missing = [name for name in open_inputs(model) if name not in config.shapes]
     if not missing:
         return config
@@ -194,7 +240,7 @@ def _at_sizes_of(samples: Samples, model: ir.Model, config: Config) -> Config:
 def _sources(
     model: ModelLike, loaded: ir.Model, data: Any, validation: Any
 ) -> dict[str, Iterable[Path]]:
-    """The files that a run reads, by what they are."""
+    """Returns the files that a run reads, by what they are."""
     return {
         "the float model": [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
         "external data of the float model": external_files(loaded),
@@ -213,7 +259,7 @@ def _emitter(
     log: MetricsLog | None,
     history: list[dict[str, Any]],
 ) -> Progress:
-    """Sends events to the caller and the log, epochs to the history."""
+    """Makes a function that sends events to the caller and the log, and epochs to the history."""
 
     def emit(event: Event) -> None:
         if isinstance(event, EpochDone):

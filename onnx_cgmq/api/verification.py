@@ -1,4 +1,4 @@
-"""Verify: the written model in onnxruntime against the model it was made from."""
+"""verify(): compares a written model in onnxruntime with the model that it was made from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import numpy as np
 import onnx
@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.api.agreement import Agreement
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
+from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
 from onnx_cgmq.cost.bound import (
     Amount,
@@ -27,10 +28,12 @@ from onnx_cgmq.cost.bound import (
 )
 from onnx_cgmq.cost.table import price_of
 from onnx_cgmq.data import Batch, open_data
-from onnx_cgmq.errors import VerificationError
+from onnx_cgmq.errors import AgreementError, VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
+from onnx_cgmq.graph.operators import Dependence, dependence_of
+from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.ort.session import Outputs, counted, open_written, run_batch
+from onnx_cgmq.ort.session import Outputs, open_session, open_written, run_batch, without_padding
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -38,32 +41,47 @@ if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
 
 _BATCH_SIZE = 256
+_MOST_UNOPTIMIZED = 2048  # samples that are run without optimizations too
+
+LEAST_AGREEMENT_DB: Final = 20.0
+"""Below this a model computes something else than what it was made from: most samples differ by
+more than a tenth of what the outputs vary by. Our choice: sums that are rounded in another order,
+and single codes that flip by them, come nowhere near it."""
+
+GOOD_AGREEMENT_DB: Final = 40.0
+"""From here on most samples differ by less than a hundredth of what the outputs vary by."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """How a deployed model compares with its reference.
+    """How a deployed model compares with its reference, and what it costs.
 
     Attributes:
         samples: Number of samples compared.
-        class_agreement: Share of samples for which both predict the same class, or ``None`` if no
-            output is ``[batch, classes]``.
-        max_abs_difference: Largest difference between any two output values; infinite if the two
-            find different numbers of things, such as boxes.
-        mean_abs_difference: Mean difference of output values.
-        accuracy: Share of samples that the deployed model classifies right, or ``None`` without
-            labels or classes.
-        reference_accuracy: The same of the reference.
+        class_agreement: Share of samples for which both models predict the same class; ``None`` if
+            no output has class scores ``[batch, classes]``.
+        max_abs_difference: Largest absolute difference of two output values. It is infinite if the
+            models find different numbers of things, such as boxes.
+        mean_abs_difference: Mean absolute difference of output values.
+        accuracy: Share of samples that the deployed model classifies right; ``None`` without labels
+            or class scores.
+        reference_accuracy: Share of samples that the reference classifies right, likewise.
         bops: Bit operations for one sample, counted from the deployed model alone.
-        rbop: These as a share of the float model's.
-        weight_bytes: Bytes of its stored weights and biases.
-        bound: The bound that was asked for (several with commas), or ``None``.
-        within_bound: Whether the cost keeps it, or ``None`` without a bound.
-        peak_activation_bytes: Bytes of the activations that are needed at the same time, at most;
-            ``None`` if the file does not say which are.
-        table_cost: What its multiply-accumulates cost by the target's table, if any.
-        table_unit: Unit of that table.
-        notes: Sentences on what its cost may leave out, as :class:`Report` has them.
+        rbop: These bit operations as a share of the float model's.
+        weight_bytes: Bytes of stored weights and biases.
+        bound: The bound that was asked for (several are separated by commas), or ``None``.
+        within_bound: Whether the cost keeps the bound; ``None`` without a bound.
+        peak_activation_bytes: Most bytes of activations that are needed at the same time; ``None``
+            if the file does not say which activations are.
+        table_cost: What the multiply-accumulates cost by the target's cost table, if it has one.
+        table_unit: The unit of the cost table.
+        notes: Sentences on what the cost may leave out, as in
+            :class:`~onnx_cgmq.inspection.Report`.
+        mirror_db: How far the outputs of the mirror stand above their differences to those of the
+            deployed model, in dB, for a sample in the middle; infinite if these are equal, ``None``
+            if the reference is no mirror, or if chance decides.
+        optimization_db: The same between the deployed model without onnxruntime's optimizations and
+            with them; ``None`` for forms that run without.
     """
 
     samples: int
@@ -81,9 +99,27 @@ class Check:
     table_cost: float | None = None
     table_unit: str | None = None
     notes: tuple[str, ...] = ()
+    mirror_db: float | None = None
+    optimization_db: float | None = None
+
+    @property
+    def agreement_db(self) -> float:
+        """The smaller of ``mirror_db`` and ``optimization_db``; infinite if there is neither."""
+        return min(
+            (db for db in (self.mirror_db, self.optimization_db) if db is not None),
+            default=math.inf,
+        )
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the deployed model computes what it was made to compute."""
+        return self.agreement_db >= LEAST_AGREEMENT_DB
 
     def to_json(self, indent: int | None = 2) -> str:
-        """JSON text; ``indent=None`` for one line. Values that aren't finite become ``null``."""
+        """Returns JSON text; with ``indent=None`` it is on one line.
+
+        Values that are not finite become ``null``.
+        """
         record = {
             name: None if isinstance(value, float) and not np.isfinite(value) else value
             for name, value in asdict(self).items()
@@ -99,36 +135,46 @@ def verify(
     bound: Bounds | None = None,
     target: TargetLike = DEFAULT_TARGET,
 ) -> Check:
-    """Runs both models on the same samples and counts the cost of the deployed one.
+    """Runs two models on the same samples, and counts the cost of the deployed one.
 
     Args:
-        reference: The mirror that the quantized model was written from, or a model (usually the
+        reference: The mirror from which the deployed model was written, or a model (usually the
             float one), which runs in onnxruntime too.
-        deployed: The quantized model; runs in onnxruntime with its default optimizations, in the
-            forms ``native`` and ``qonnx`` as :func:`~onnx_cgmq.ort.session.open_written` says.
+        deployed: The deployed model. It runs in onnxruntime with all optimizations, or without any
+            if its form is ``native`` or ``qonnx``
+            (:func:`~onnx_cgmq.ort.session.open_written`).
         data: Samples in any form that :func:`onnx_cgmq.quantize` takes.
         bound: The bound that the deployed model has to keep, or several.
-        target: The target whose cost table counts, if a bound is on that.
+        target: The target whose cost table counts: its name, its file or the target itself.
+
+    Returns:
+        How the two compare, and the cost of the deployed model.
 
     Raises:
         ModelError: A model can't be read or run, or the two have different outputs.
         DataError: The data can't be read or does not fit the model.
         BoundError: A bound can't be parsed, or its cost can't be counted.
         ConfigError: There is no such target.
-        VerificationError: The deployed model costs more than a bound.
+        VerificationError: The deployed model breaks a bound.
     """
     report, table = inspect(deployed), load_target(target).cost
-    costs = _Counted(report, table)
+    costs = _FileCosts(report, table)
     bounds = None if bound is None else costs.parse(bound)
     for limit in bounds or ():
         costs.check(limit)
-    samples = open_data(data, load_model(deployed))
+    graph = load_model(deployed)
+    samples = open_data(data, graph)
     session = open_written(deployed)
+    repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
+    plain = open_session(deployed, optimize=False) if repeats and _is_optimized(graph) else None
     run_reference = _runner(reference)
-    agreement = Agreement()
+    agreement, unoptimized = Agreement(), Agreement()
     for batch in samples.batches(_BATCH_SIZE):
-        agreement.add(run_batch(session, batch), run_reference(batch), batch)
-    return Check(
+        outputs = run_batch(session, batch)
+        agreement.add(outputs, run_reference(batch), batch)
+        if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:
+            unoptimized.add(outputs, run_batch(plain, batch), batch)
+    check = Check(
         samples=len(samples),
         class_agreement=agreement.share(agreement.agreeing),
         max_abs_difference=agreement.largest,
@@ -146,14 +192,45 @@ def verify(
         table_cost=None if table is None else float(price_of(report.pairs, table)),
         table_unit=None if table is None else table.unit,
         notes=report.notes,
+        mirror_db=agreement.decibels if repeats and not _is_model(reference) else None,
+        optimization_db=None if plain is None else unoptimized.decibels,
+    )
+    if not check.agrees:
+        raise AgreementError(_disagreement(check))
+    return check
+
+
+def _disagreement(check: Check) -> str:
+    optimized = check.optimization_db is not None and check.optimization_db < LEAST_AGREEMENT_DB
+    what = (
+        "with onnxruntime's optimizations than without them"
+        if optimized
+        else "than the mirror that it was written from"
+    )
+    return (
+        f"the model computes something else {what}: for most samples the outputs are only "
+        f"{check.agreement_db:.1f} dB above the differences (at least {LEAST_AGREEMENT_DB:.0f} dB "
+        "are needed); please report it with the model. With optimizations disabled "
+        "(graph_optimization_level) onnxruntime computes what the file says"
     )
 
 
+def _is_model(reference: Mirror | ModelLike) -> TypeGuard[ModelLike]:
+    return isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model))
+
+
+def _is_optimized(model: ir.Model) -> bool:
+    """Whether onnxruntime's optimizations are on when a model of this form is used."""
+    quant = any(is_quant(node) for node in model.graph.all_nodes())
+    return not quant and written_form(model) is not Form.NATIVE
+
+
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
-    if isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model)):
+    """Returns a function that runs the reference on a batch."""
+    if _is_model(reference):
         session = open_written(reference)
         return lambda batch: run_batch(session, batch)
-    mirror = reference
+    mirror: Mirror = reference  # type: ignore[assignment]
     return lambda batch: _run_mirror(mirror, batch)
 
 
@@ -169,38 +246,46 @@ def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
             outputs = mirror(tensors(batch.inputs))
     finally:
         mirror.train(training)
-    return {name: counted(value.detach().cpu().numpy(), batch) for name, value in outputs.items()}
+    return {
+        name: without_padding(value.detach().cpu().numpy(), batch)
+        for name, value in outputs.items()
+    }
 
 
 @dataclass(frozen=True)
-class _Counted:
-    """Costs of a deployed model, counted from its file."""
+class _FileCosts:
+    """The costs of a deployed model, as counted from the model alone.
+
+    Attributes:
+        report: What the model says about itself.
+        table: The cost table of the target, if it has one.
+    """
 
     report: Report
     table: CostTable | None
 
     def parse(self, bounds: Bounds) -> tuple[Bound, ...]:
-        """Reads bounds.
+        """Parses bounds.
 
         Raises:
-            BoundError: One can't be parsed, or its cost can't be counted.
+            BoundError: A bound can't be parsed, or its cost can't be counted.
         """
-        return parse_bounds(bounds, self._whole, "" if self.table is None else self.table.unit)
+        return parse_bounds(bounds, self._float_cost, "" if self.table is None else self.table.unit)
 
     def check(self, bound: Bound) -> None:
-        """Checks one bound.
+        """Checks that the model keeps a bound.
 
         Raises:
-            BoundError: Its cost can't be counted.
-            VerificationError: The model costs more.
+            BoundError: The cost that it limits can't be counted.
+            VerificationError: The model breaks the bound.
         """
         cost = self._cost(bound.kind)
         if cost is None:
             raise unknown_cost(bound.kind, bound)
         if bound.is_satisfied_by(cost):
             return
-        whole = self._whole(bound.kind)
-        share = f" ({float(cost / whole):.3%} of the float model)" if whole else ""
+        float_cost = self._float_cost(bound.kind)
+        share = f" ({float(cost / float_cost):.3%} of the float model)" if float_cost else ""
         raise VerificationError(
             f"the model costs {bound.describe(cost)}{share}, but the bound {bound.text!r} allows "
             f"{bound.describe(bound.limit)}; quantize it again with this bound"
@@ -215,8 +300,8 @@ class _Counted:
             return self.report.peak_activation_bytes
         return None if self.table is None else price_of(self.report.pairs, self.table)
 
-    def _whole(self, kind: CostKind) -> Amount | None:
-        """The cost of the float model."""
+    def _float_cost(self, kind: CostKind) -> Amount | None:
+        """Returns the cost of the float model, or ``None`` if it is unknown."""
         report = self.report
         if kind is CostKind.BOPS:
             return FLOAT_BOPS_PER_MAC * report.macs

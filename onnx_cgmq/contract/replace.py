@@ -45,7 +45,7 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def regular_file(path: str | os.PathLike[str]) -> Path:
-    """Where a file is really written: links are followed, those that lead nowhere too.
+    """Returns where a file is really written: links are followed, those that lead nowhere too.
 
     Raises:
         OutputError: There is something else than a file, or the path can't be one.

@@ -1,1 +1,1 @@
-"""What is known of ONNX graphs: files, operators, shapes, values. No gates, no onnxruntime."""
+"""Knowledge of ONNX graphs: files, operators, shapes, values. No gates, no onnxruntime."""

@@ -13,21 +13,21 @@ from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
 
 Constant = npt.NDArray[np.float64]
 
-_BATCH_NORM_EPSILON: Final = 1e-5  # of the standard
+_BATCH_NORM_EPSILON: Final = 1e-5  # the default of the ONNX standard
 _FLOATS: Final = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
 @dataclass(frozen=True)
 class Affine:
-    """What a node does to the value it reads.
+    """The map ``y = scale * x + shift`` that a node applies to its input ``x``.
 
     Attributes:
-        source: That value.
-        scale: Factor, of a shape that broadcasts to the value's (float64, so that folding it adds
-            no error of its own).
-        shift: What is added afterwards, likewise.
-        channel_axis: Axis of the value that a vector runs along, where broadcasting from the right
-            does not say it (BatchNormalization).
+        source: The value ``x`` that the node reads.
+        scale: The factor, float64, so that folding it adds no rounding error of its own. Its shape
+            broadcasts to that of ``source``.
+        shift: The number added afterwards, float64, of a shape like that of ``scale``.
+        channel_axis: The axis of ``source`` along which ``scale`` and ``shift`` run, if they are
+            vectors that do not broadcast from the right (BatchNormalization).
     """
 
     source: ir.Value
@@ -36,15 +36,15 @@ class Affine:
     channel_axis: int | None = None
 
     def along(self, axis: int, rank: int, size: int) -> tuple[Constant, Constant] | None:
-        """Scale and shift as vectors along one axis, ``None`` if they vary along another one.
+        """Returns scale and shift as vectors along one axis.
 
         Args:
-            axis: Axis of the value, from 0.
-            rank: Its number of axes.
-            size: Its size along the axis.
+            axis: Axis of the value, counted from 0.
+            rank: Number of axes of the value.
+            size: Size of the value along the axis.
 
         Returns:
-            Two arrays ``[size]``.
+            Two float64 arrays ``[size]``, or ``None`` if one of them varies along another axis.
         """
         if self.channel_axis is not None:
             if self.channel_axis != axis or self.scale.shape != (size,):
@@ -62,9 +62,10 @@ class Affine:
 
 
 def affine_of(node: ir.Node) -> Affine | None:
-    """What a node scales and shifts, ``None`` if it does anything else.
+    """Returns the affine map that a node computes, or ``None`` if it computes anything else.
 
-    Add, Sub, Mul and Div with one constant operand, and BatchNormalization in inference mode.
+    Affine are Add, Sub, Mul and Div with one constant operand, and BatchNormalization in inference
+    mode.
     """
     op = standard_op(node)
     if op == "BatchNormalization":
@@ -76,12 +77,12 @@ def affine_of(node: ir.Node) -> Affine | None:
         return None
     constant = _constant(right)
     if constant is not None:
-        return _right(op, left, constant)
+        return _with_right_constant(op, left, constant)
     constant = _constant(left)
-    return None if constant is None else _left(op, constant, right)
+    return None if constant is None else _with_left_constant(op, constant, right)
 
 
-def _right(op: str, x: ir.Value, c: Constant) -> Affine | None:
+def _with_right_constant(op: str, x: ir.Value, c: Constant) -> Affine | None:
     one, zero = np.ones(()), np.zeros(())
     if op == "Add":
         return Affine(x, one, c)
@@ -92,10 +93,10 @@ def _right(op: str, x: ir.Value, c: Constant) -> Affine | None:
     return Affine(x, 1 / c, zero) if np.all(c != 0) else None
 
 
-def _left(op: str, c: Constant, x: ir.Value) -> Affine | None:
+def _with_left_constant(op: str, c: Constant, x: ir.Value) -> Affine | None:
     if op == "Sub":
         return Affine(x, -np.ones(()), c)
-    return None if op == "Div" else _right(op, x, c)
+    return None if op == "Div" else _with_right_constant(op, x, c)
 
 
 def _batch_norm(node: ir.Node) -> Affine | None:
@@ -103,7 +104,7 @@ def _batch_norm(node: ir.Node) -> Affine | None:
     if x is None or int_attribute(node, "training_mode", 0) or len(rest) != 4:
         return None
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        return None  # running statistics: training mode before opset 14
+        return None  # it updates running statistics: training mode before opset 14
     constants = [_constant(value) for value in rest if value is not None]
     gamma, beta, mean, variance = (*constants, None, None, None, None)[:4]
     if gamma is None or beta is None or mean is None or variance is None:

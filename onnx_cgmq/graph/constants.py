@@ -1,4 +1,4 @@
-"""Values that a file fixes: initializers, and what onnxruntime folds of them."""
+"""Values that are constant in a file: initializers, and what follows from them alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from onnx_cgmq.graph.nodes import standard_op
 
 
 def constant_value(value: ir.Value | None) -> npt.NDArray[Any] | None:
-    """Value of an initializer, or of few operators on initializers; else ``None``.
+    """Returns the array of a constant value, or ``None`` if the value is not constant.
 
-    These are ``Cast``, ``Clip``, ``Gather`` and ``Identity``: what stands between stored codes and
-    the node that reads them.
+    Constant are initializers, and ``Cast``, ``Clip``, ``Gather`` and ``Identity`` of constants:
+    the operators that stand between stored codes and the node that reads them.
     """
     if value is None:
         return None

@@ -11,18 +11,20 @@ import onnx_ir as ir
 from onnx_cgmq.graph.stand_ins import stand_in_for_onnxruntime, stand_in_for_qonnx
 
 _CONSTANTS_ARE_NO_INPUTS: Final = 4
-"""Oldest IR version in which initializers need not be inputs, which may be overridden."""
+"""The oldest IR version in which an initializer need not be an input of the graph as well."""
 
-_LARGE: Final = 1000  # bytes: shapes, axes and pads are smaller, and inference reads their values
+_LARGE: Final = 1000
+"""Bytes above which inference need not see the values of an initializer: the shapes, axes and pads
+that it has to read are smaller. Our choice."""
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Sets the shapes and types that onnx can infer, in place; subgraphs included.
+    """Sets the shapes and types that onnx can infer, in place and in subgraphs too.
 
-    Where the graph contradicts itself, nothing changes. The pass of ``onnx_ir`` gives the same, but
-    its time is quadratic in the number of initializers.
+    Nothing changes if the graph contradicts itself. The pass of ``onnx_ir`` gives the same shapes,
+    but its time grows with the square of the number of initializers.
     """
-    with contextlib.suppress(Exception):  # whatever the C++ part meets: shapes stay unknown
+    with contextlib.suppress(Exception):  # onnx raises many kinds of errors: shapes stay unknown
         proto = skeleton(model)
         stand_in_for_onnxruntime(proto)
         inferred = onnx.shape_inference.infer_shapes(proto, check_type=True, data_prop=True)
@@ -30,14 +32,14 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """A proto for the C++ parts of onnx: large initializers are inputs without values.
+    """Returns a proto without large tensors, for those parts of onnx that are written in C++.
 
     Args:
         model: The model; it is left as it was.
 
     Returns:
-        The model with all its nodes, quantizers of QONNX as Identity; an initializer of more
-        than a kilobyte is an input only.
+        A proto with all nodes of the model. Quantizers of QONNX are Identity nodes there, and an
+        initializer of more than a kilobyte is an input without a value.
     """
     graph = model.graph
     inputs, initializers = list(graph.inputs), list(graph.initializers.values())
@@ -56,7 +58,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     finally:
         graph.inputs.clear()
         graph.inputs.extend(inputs)
-        graph.initializers.clear()  # and again, so that they keep their order
+        graph.initializers.clear()  # all are added again, so that they keep their order
         for value in initializers:
             graph.initializers.add(value)
 

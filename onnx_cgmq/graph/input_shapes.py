@@ -1,4 +1,4 @@
-"""Shapes of inputs for one sample: what the user or the data say about sizes that are open."""
+"""Shapes of inputs for one sample, where the model leaves sizes open."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ Shape = tuple[int, ...]
 
 
 def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Notes the shapes of inputs at which the model's cost is counted, in place.
+    """Stores the shapes of inputs with which cost is counted in the model's metadata, in place.
 
-    The model itself goes on taking any size that it took.
+    The model still accepts every size that it accepted before.
 
     Args:
         model: The model.
         shapes: Shapes by input name, for one sample.
 
     Raises:
-        ConfigError: There is no such input, or it can't have that shape.
+        ConfigError: The model has no input of a name, or an input can't have its shape.
     """
     inputs = graph_inputs(model)
     for name, shape in shapes.items():
         if name not in inputs:
             raise ConfigError(
-                f"shape of {name!r}: the model has no such input; it has {', '.join(inputs)}"
+                f"shape of {name!r}: the model has no such input; its inputs are "
+                f"{', '.join(inputs)}"
             )
         declared = inputs[name].shape
         if declared is None:
@@ -41,8 +42,8 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
         if not fits:
             wanted = ", ".join("?" if dim is None else str(dim) for dim in declared)
             raise ConfigError(
-                f"shape {'x'.join(map(str, shape))} of input {name!r} does not fit the model's "
-                f"[{wanted}]"
+                f"shape {'x'.join(map(str, shape))} of input {name!r} does not fit [{wanted}], "
+                "which the model declares; give sizes that fit"
             )
     known = {**input_shapes(model), **{name: tuple(shape) for name, shape in shapes.items()}}
     dimension_sizes(inputs, known)
@@ -51,7 +52,7 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
 
 
 def open_inputs(model: ir.Model) -> tuple[str, ...]:
-    """Names of the inputs that leave a size open besides the batch."""
+    """Returns the names of the inputs that leave a size open besides that of the batch."""
     return tuple(
         name
         for name, value in graph_inputs(model).items()
@@ -60,22 +61,22 @@ def open_inputs(model: ir.Model) -> tuple[str, ...]:
 
 
 def input_shapes(model: ir.Model) -> dict[str, Shape]:
-    """The shapes that :func:`set_input_shapes` noted.
+    """Returns the shapes that :func:`set_input_shapes` stored, by input name.
 
     Raises:
-        ModelError: They are damaged.
+        ModelError: The stored text is damaged.
     """
     try:
         fields = json.loads(model.metadata_props.get(SHAPES_KEY, "{}"))
         return {str(name): tuple(int(size) for size in shape) for name, shape in fields.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"the input shapes in the model's metadata are damaged: {error}"
+            f"the input shapes in the model's metadata are damaged: {error}; write the model again"
         ) from error
 
 
 def graph_inputs(model: ir.Model) -> dict[str, ir.Value]:
-    """The inputs by name that a caller must give: those without an initializer."""
+    """Returns the inputs that a caller must give, by name: those without an initializer."""
     return {
         str(value.name): value
         for value in model.graph.inputs
@@ -86,10 +87,14 @@ def graph_inputs(model: ir.Model) -> dict[str, ir.Value]:
 def dimension_sizes(
     inputs: Mapping[str, ir.Value], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, int]:
-    """Sizes of named dimensions.
+    """Returns the sizes of named dimensions that follow from the shapes of inputs.
+
+    Args:
+        inputs: The inputs of the model by name.
+        shapes: Shapes by input name, for one sample.
 
     Raises:
-        ConfigError: Two shapes disagree.
+        ConfigError: Two shapes give one dimension different sizes.
     """
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
@@ -98,11 +103,14 @@ def dimension_sizes(
             if label is not None and sizes.setdefault(label, size) != size:
                 raise ConfigError(
                     f"dimension '{label}' of input {name!r} is {size}, but {sizes[label]} in "
-                    "another place; give equal sizes"
+                    "another shape; give it one size everywhere"
                 )
     return sizes
 
 
 def dimension_name(dim: int | ir.SymbolicDim) -> str | None:
-    """Name of a dimension; some exporters call all those that they don't know ``?``."""
+    """Returns the name of a dimension, or ``None`` if it has none.
+
+    ``?`` is no name: some exporters call every dimension so that they don't know.
+    """
     return None if isinstance(dim, int) or dim.value in (None, "", "?") else str(dim.value)

@@ -1,4 +1,4 @@
-"""The integer types of ONNX: since when there are which, and packing into them."""
+"""The integer types of ONNX: which versions have them, and how codes are packed into them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SINCE: Final = {
     ir.DataType.INT16: 21,
     ir.DataType.UINT16: 21,
 }
-"""Opset that brought a type to QuantizeLinear and DequantizeLinear."""
+"""The first opset in which QuantizeLinear and DequantizeLinear take a type."""
 
 _IR_VERSION: Final = {
     ir.DataType.INT2: 13,
@@ -25,28 +25,41 @@ _IR_VERSION: Final = {
     ir.DataType.UINT4: 10,
     ir.DataType.FLOAT8E5M2: 9,
 }
-"""Oldest IR version that has a type."""
+"""The oldest IR version that has a type."""
 
 
 def grid_type(width: int, *, signed: bool) -> ir.DataType:
-    """The integer type of just a width: 2, 4, 8 or 16 bits."""
+    """Returns the integer type that has exactly a width of 2, 4, 8 or 16 bits."""
     return ir.DataType[f"{'INT' if signed else 'UINT'}{width}"]
 
 
 def quantizer_opset(data_type: ir.DataType) -> int:
-    """Oldest opset whose quantizers take a type (13 for all older ones)."""
+    """Returns the oldest opset whose QuantizeLinear and DequantizeLinear take a type.
+
+    It is 13 for the types that opset 13 has.
+    """
     return _SINCE.get(data_type, 13)
 
 
 def ir_version(data_type: ir.DataType) -> int:
-    """Oldest IR version that has a type (8 for all older ones)."""
+    """Returns the oldest IR version that has a type; it is 8 for the types that version 8 has."""
     return _IR_VERSION.get(data_type, 8)
 
 
 def pack(
     codes: npt.NDArray[np.integer[Any]], data_type: ir.DataType, name: str
 ) -> ir.TensorProtocol:
-    """Codes as a tensor of a type, packed into ``raw_data`` below 8 bits (first element lowest)."""
+    """Makes a tensor of codes.
+
+    Args:
+        codes: The codes, of any shape; they must fit into the type.
+        data_type: An integer type of 2, 4, 8 or 16 bits.
+        name: Name of the tensor.
+
+    Returns:
+        A tensor of the shape of ``codes``. Below 8 bits several codes share a byte, the first of
+        them in the lowest bits.
+    """
     width = data_type.bitwidth
     if width >= 8:
         return ir.Tensor(codes.astype(data_type.numpy()), name=name)

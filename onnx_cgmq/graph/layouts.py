@@ -1,4 +1,4 @@
-"""Weights that an operator reads transposed: one tensor, whatever layouts it is used in."""
+"""Weights that operators read transposed: they are one tensor, in whatever layouts it is read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx_cgmq.graph.operators import mac_spec, quantized_spec
 
 
 def transposes_above(value: ir.Value) -> tuple[ir.Node, ...]:
-    """The Transpose nodes directly above a value, nearest first."""
+    """Returns the Transpose nodes from which a value comes, nearest first."""
     found: list[ir.Node] = []
     node = value.producer()
     while node is not None and standard_op(node) == "Transpose" and node.inputs[0] is not None:
@@ -21,10 +21,11 @@ def transposes_above(value: ir.Value) -> tuple[ir.Node, ...]:
 
 
 def stored_weight(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
-    """The constant that a value is, perhaps transposed; otherwise the value itself.
+    """Finds the constant that a value is a transposed view of.
 
     Returns:
-        The constant and the Transpose nodes between, nearest to ``value`` first.
+        The constant, and the Transpose nodes between it and ``value``, nearest to ``value`` first.
+        If ``value`` does not come from a constant so, ``value`` itself and no nodes.
     """
     path = transposes_above(value)
     source = path[-1].inputs[0] if path else None
@@ -34,7 +35,12 @@ def stored_weight(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
 
 
 def permutation(path: tuple[ir.Node, ...], rank: int) -> tuple[int, ...]:
-    """Axis of the source for every axis of the value below a path of Transpose nodes."""
+    """Returns, for every axis of a transposed value, the axis of its source.
+
+    Args:
+        path: The Transpose nodes between the two, nearest to the value first.
+        rank: Number of axes.
+    """
     axes = tuple(range(rank))
     for node in path:
         attribute = node.attributes.get("perm")
@@ -44,7 +50,7 @@ def permutation(path: tuple[ir.Node, ...], rank: int) -> tuple[int, ...]:
 
 
 def constants_read(model: ir.Model) -> Iterator[ir.Value]:
-    """Weights, biases and tables that nodes read without a quantizer; each once."""
+    """Yields each weight, bias and embedding table that nodes read without a quantizer, once."""
     found: dict[ir.Value, None] = {}
     for node in model.graph.all_nodes():
         spec = quantized_spec(node) or mac_spec(node)

@@ -1,7 +1,7 @@
-"""Operators that multiply and accumulate, or look rows up: their operands, bias and channel axes.
+"""Operators that multiply and accumulate, or look up rows: their operands, bias and channel axes.
 
-They are rows of the one table in :mod:`~onnx_cgmq.graph.operators`. A new one is one more
-:class:`OpSpec` here and its products in ``cost/products.py``.
+They are rows of the one table in :mod:`~onnx_cgmq.graph.operators`. To add an operator, add an
+:class:`OpSpec` here, and its products in ``cost/products.py``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onnx_cgmq.graph.nodes import float_attribute, int_attribute
 
 
 class Codes(Enum):
-    """What an operator has to do with integer codes."""
+    """What an operator does with integer codes."""
 
-    MAKES = "makes them of floats"
-    READS = "makes floats of them"
-    COMPUTES = "computes on them"
+    MAKES = "makes codes of floats"
+    READS = "makes floats of codes"
+    COMPUTES = "computes on codes"
 
 
 def _no_axis(node: ir.Node, operand: int, rank: int) -> int | None:
@@ -39,19 +39,23 @@ def _never(node: ir.Node) -> bool:
 
 @dataclass(frozen=True)
 class OpSpec:
-    """What placement, cost and writing must know of an operator whose operands are quantized.
+    """What placement, cost and writing must know about an operator whose operands are quantized.
 
     Attributes:
         op_type: The operator, as :func:`~onnx_cgmq.graph.nodes.operator_key` names it.
-        bias: Index of its bias input, or ``None``.
-        output_axis: ``(node, operand index, rank) -> axis`` of that operand which counts output
-            channels (``None``: there is none); the channel axis if the operand is a weight.
-        activation_axis: Channel axis of an activation operand; negative counts from the end.
-        integer_kernel: Whether onnxruntime's CPU provider has an integer kernel for a node, whose
-            bias then is INT32 at the product of both steps.
-        operands: Indices of the inputs that get quantizers; of two that multiply, activation first.
-        quantizable: Whether a node's operands get quantizers; it is counted in any case.
-        codes: What it has to do with integer codes, if anything.
+        bias: Index of the bias input, or ``None`` if the operator has none.
+        output_axis: ``output_axis(node, operand index, rank)`` returns the axis of an operand that
+            counts output channels, or ``None`` if there is no such axis. If the operand is a
+            weight, this is its channel axis.
+        activation_axis: Channel axis of an operand that is an activation; a negative one counts
+            from the end.
+        integer_kernel: Whether onnxruntime's CPU provider has an integer kernel for a node. The
+            bias of such a node is INT32, in units of the product of both steps.
+        operands: Indices of the operands, which get quantizers. If two of them are multiplied, the
+            first is the one that usually is the activation.
+        quantizable: Whether the operands of a node get quantizers. Its multiply-accumulates count
+            in either case.
+        codes: What the operator does with integer codes; ``None`` if it does nothing with them.
     """
 
     op_type: str
@@ -64,14 +68,14 @@ class OpSpec:
     codes: Codes | None = None
 
     def bias_value(self, node: ir.Node) -> ir.Value | None:
-        """The bias that a node reads, if any."""
+        """Returns the bias that a node reads, or ``None`` if it reads none."""
         if self.bias is None or len(node.inputs) <= self.bias:
             return None
         value = node.inputs[self.bias]
         return value if value is not None and value.name else None
 
     def operand_values(self, node: ir.Node) -> tuple[tuple[int, ir.Value], ...]:
-        """Index and value of every operand that a node reads; optional ones may be missing."""
+        """Returns index and value of every operand that a node reads, without omitted ones."""
         found = ((i, node.inputs[i]) for i in self.operands if i < len(node.inputs))
         return tuple((i, value) for i, value in found if value is not None and value.name)
 
@@ -92,7 +96,7 @@ def _gemm_axis(node: ir.Node, operand: int, rank: int) -> int | None:
 
 def _matmul_axis(node: ir.Node, operand: int, rank: int) -> int | None:
     if rank < 2:
-        return None  # a vector is contracted whole
+        return None  # all of a vector is summed over
     return rank - 1 if operand == 1 else rank - 2
 
 
@@ -105,13 +109,16 @@ def _table_axis(node: ir.Node, operand: int, rank: int) -> int | None:
 
 
 def _plain_gemm(node: ir.Node) -> bool:
-    """QGemm adds the bias at the product of both steps: only right without alpha and beta."""
+    """Says whether a Gemm has no factors.
+
+    QGemm adds the bias in units of the product of both steps, which alpha or beta would change.
+    """
     factors = (float_attribute(node, "alpha", 1.0), float_attribute(node, "beta", 1.0))
     return factors == (1.0, 1.0)
 
 
 def _is_float_table(node: ir.Node) -> bool:
-    """Whether a Gather looks rows up in a constant table, as embeddings do."""
+    """Says whether a Gather looks up rows of a constant float table: an embedding table."""
     table = node.inputs[0].const_value if node.inputs and node.inputs[0] is not None else None
     return table is not None and table.dtype is ir.DataType.FLOAT and len(table.shape) > 1
 
@@ -151,12 +158,12 @@ MAC_OPERATORS: Final = (
     OpSpec("com.microsoft.QGemm", 6, operands=(0, 3), quantizable=_never, codes=Codes.COMPUTES),
     OpSpec("com.microsoft.TransposeMatMul", quantizable=_never),
 )
-"""Operators that multiply and accumulate."""
+"""The operators that multiply and accumulate."""
 
 LOOKUP: Final = OpSpec("Gather", None, _table_axis, operands=(0,), quantizable=_is_float_table)
-"""An embedding: no multiply-accumulates, but often most of a model's size."""
+"""Gather from an embedding table: no multiply-accumulates, but often most of a model's size."""
 
 
 def is_quantizable(spec: OpSpec) -> bool:
-    """Whether any node of an operator gets quantizers at its operands."""
+    """Says whether there are nodes of an operator whose operands get quantizers."""
     return spec.quantizable is not _never

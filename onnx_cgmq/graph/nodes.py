@@ -1,4 +1,4 @@
-"""Small questions on a node: its operator, its names, its attributes."""
+"""Small questions about a node: its operator, its names, its attributes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,57 @@ _STANDARD_DOMAINS: Final = ("", "ai.onnx")
 
 
 def standard_op(node: ir.Node) -> str | None:
-    """Operator type of a node of the standard domain, else ``None``."""
+    """Returns the operator of a node of the standard domain, else ``None``."""
     return node.op_type if node.domain in _STANDARD_DOMAINS else None
 
 
 def operator_key(node: ir.Node) -> str:
-    """``Conv`` for operators of the standard domain, ``com.microsoft.QGemm`` for others."""
+    """Names the operator of a node, as in the table of operators.
+
+    The name is like ``Conv`` in the standard domain, and like ``com.microsoft.QGemm`` in others.
+    """
     return standard_op(node) or f"{node.domain}.{node.op_type}"
 
 
 def node_key(node: ir.Node) -> str:
-    """The name of a node's first output: unlike its own, no other node of the graph has it."""
+    """Returns a name that no other node of the graph has: that of the node's first output.
+
+    Names of nodes need not be unique.
+    """
     return next((str(value.name) for value in node.outputs if value.name), "")
 
 
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
-    """Value of an integer attribute."""
+    """Returns the value of an integer attribute.
+
+    Args:
+        node: The node.
+        name: Name of the attribute.
+        default: What to return if the node lacks the attribute.
+    """
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_int()
 
 
 def float_attribute(node: ir.Node, name: str, default: float) -> float:
-    """Value of a float attribute."""
+    """Returns the value of a float attribute; see :func:`int_attribute`.
+
+    Args:
+        node: The node.
+        name: Name of the attribute.
+        default: What to return if the node lacks the attribute.
+    """
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_float()
 
 
 def text_attribute(node: ir.Node, name: str, default: str) -> str:
-    """Value of a string attribute."""
+    """Returns the value of a string attribute; see :func:`int_attribute`.
+
+    Args:
+        node: The node.
+        name: Name of the attribute.
+        default: What to return if the node lacks the attribute.
+    """
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_string()

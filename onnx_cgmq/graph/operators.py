@@ -1,7 +1,7 @@
-"""The one table of operators: what each does to values, codes, signs and gradients.
+"""The one table of operators: what each of them does to values, codes, signs and gradients.
 
-Placement, cost, the writer and the reader ask the questions below, and keep no lists of their own,
-so that they can't disagree. A new operator is one more row; what a row leaves out is not so.
+Placement, cost, writing and inspection ask the questions below and keep no lists of their own, so
+that they can't disagree. To add an operator, add a row. What a row does not say is not so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NodeTest = Callable[[ir.Node], bool]
 
 
 class Sign(Enum):
-    """When the result of an operator is not negative."""
+    """The condition under which the result of an operator is not negative."""
 
     ALWAYS = "always"
     LIKE_FIRST = "if the first input is not"
@@ -32,11 +32,12 @@ class Sign(Enum):
 
 
 class Dependence(Enum):
-    """How a result depends on the inputs, where that is not by a gradient."""
+    """How the result of an operator depends on its inputs, if not through a gradient."""
 
-    ON_SHAPES = "on their shapes alone"
-    FLAT = "in steps: the gradient is zero"
-    IN_SIZE = "in its own size: they choose how many elements it has"
+    ON_SHAPES = "it depends on the shapes of the inputs only"
+    FLAT = "it changes in jumps, so the gradient is zero"
+    ON_CHANCE = "on chance: it is another one at each run"
+    IN_SIZE = "the inputs decide how many elements it has"
 
 
 def _always(node: ir.Node) -> bool:
@@ -48,7 +49,7 @@ def _never(node: ir.Node) -> bool:
 
 
 def _fills_with_zeros(node: ir.Node) -> bool:
-    """Whether Pad fills in zeros, which every grid has, or copies of what it reads."""
+    """Says whether Pad fills with zeros, which every grid has, or with copies of its input."""
     if text_attribute(node, "mode", "constant") != "constant":
         return True
     if "value" in node.attributes:  # before opset 11
@@ -60,13 +61,13 @@ def _fills_with_zeros(node: ir.Node) -> bool:
 
 
 def _picks_the_nearest(node: ir.Node) -> bool:
-    """Whether Resize copies elements; what lies outside of a crop would be filled in."""
+    """Says whether Resize only copies elements. A crop would also fill what lies outside of it."""
     crops = text_attribute(node, "coordinate_transformation_mode", "") == "tf_crop_and_resize"
     return text_attribute(node, "mode", "nearest") == "nearest" and not crops
 
 
 def _has_constant_indices(node: ir.Node) -> bool:
-    """Whether Gather selects the same elements at every run; otherwise it looks rows up."""
+    """Says whether Gather selects the same elements in every run; otherwise it looks up rows."""
     indices = node.inputs[1]
     return indices is not None and indices.const_value is not None
 
@@ -76,20 +77,21 @@ class Operator:
     """One row of the table.
 
     Attributes:
-        mac: Operands, bias and axes, if its operands are quantized or its products counted.
-        moves: Whether a node makes its first output of elements of its first input, and of zeros.
-        keeps_order: Whether it leaves all elements in their order: a view.
-        selects: Whether its result may be smaller than what it reads.
-        fast_on_codes: Whether onnxruntime runs a node that moves elements on 8-bit codes as well,
-            and no slower than on floats.
-        clamps: Whether it limits its input between constants.
-        integer_kernel: Whether onnxruntime's CPU provider runs it on codes of any scales, besides
-            operators with MACs. HardSigmoid runs as an Add that saturates
-            (``writing/hard_sigmoid.py``). Softmax and linear Resize have such kernels too, but
-            these take up to ten times as long as floats do.
-        sign: When its result is not negative.
-        dependence: How its result depends on its inputs, if not by a gradient.
-        codes: What it has to do with integer codes.
+        mac: Operands, bias and axes of an operator whose operands are quantized or whose
+            multiply-accumulates count.
+        moves: Whether the first output of a node consists of elements of its first input, and of
+            zeros: whether the node is a mover.
+        keeps_order: Whether the operator leaves all elements in their order, which makes it a view.
+        selects: Whether the result may have fewer elements than the input.
+        fast_on_codes: Whether onnxruntime runs a mover on 8-bit codes, no slower than on floats.
+        clamps: Whether the operator limits its input to an interval.
+        integer_kernel: Whether onnxruntime's CPU provider runs an operator without MACs on codes
+            of any scale. HardSigmoid is written as an Add that saturates
+            (``writing/hard_sigmoid.py``). Softmax and linear Resize have integer kernels too, but
+            these take up to ten times as long as the float kernels.
+        sign: The condition under which the result is not negative, if there is one.
+        dependence: How the result depends on the inputs, if not through a gradient.
+        codes: What the operator does with integer codes; ``None`` if it does nothing with them.
     """
 
     mac: OpSpec | None = None
@@ -117,13 +119,14 @@ _ON_CODES_WITHOUT_MACS: Final = (
     "QLinearAdd QLinearAveragePool QLinearConcat QLinearGlobalAveragePool QLinearLeakyRelu "
     "QLinearMul QLinearReduceMean QLinearSigmoid QLinearSoftmax QLinearWhere"
 )
-"""The same, of those that compute on codes."""
+"""Operators of ``com.microsoft`` that compute on codes, also without multiply-accumulates."""
 
 _TABLE: Final[dict[str, Operator]] = {
     **{spec.op_type: Operator(mac=spec, codes=spec.codes) for spec in MAC_OPERATORS},
     "Abs": Operator(sign=Sign.ALWAYS),
     "Add": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
     "AveragePool": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
+    "Bernoulli": Operator(dependence=Dependence.ON_CHANCE),
     "Ceil": Operator(sign=Sign.LIKE_ALL, dependence=Dependence.FLAT),
     "Clip": Operator(clamps=True),
     "Compress": Operator(dependence=Dependence.IN_SIZE),
@@ -150,10 +153,15 @@ _TABLE: Final[dict[str, Operator]] = {
     "Mean": Operator(sign=Sign.LIKE_ALL),
     "Min": Operator(sign=Sign.LIKE_ALL),
     "Mul": Operator(integer_kernel=True, sign=Sign.LIKE_ALL),
+    "Multinomial": Operator(dependence=Dependence.ON_CHANCE),
     "NonMaxSuppression": Operator(dependence=Dependence.IN_SIZE),
     "NonZero": Operator(dependence=Dependence.IN_SIZE),
     "Pad": Operator(moves=_fills_with_zeros),
     "QuantizeLinear": Operator(codes=Codes.MAKES),
+    "RandomNormal": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomNormalLike": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomUniform": Operator(dependence=Dependence.ON_CHANCE),
+    "RandomUniformLike": Operator(dependence=Dependence.ON_CHANCE),
     "ReduceL1": Operator(sign=Sign.ALWAYS),
     "ReduceL2": Operator(sign=Sign.ALWAYS),
     "ReduceMax": Operator(sign=Sign.LIKE_FIRST),
@@ -193,13 +201,13 @@ _TABLE: Final[dict[str, Operator]] = {
 _NOT_IN_TABLE: Final = Operator()
 
 MAC_OP_TYPES: Final = tuple(spec.op_type for spec in MAC_OPERATORS if is_quantizable(spec))
-"""Operators that multiply and accumulate and whose operands can be quantized."""
+"""The operators that multiply and accumulate and whose operands can get quantizers."""
 
 _COMPUTE_ON_CODES: Final = frozenset(
     key.split(".")[-1] for key, row in _TABLE.items() if row.codes is Codes.COMPUTES
 )
 _ON_CODES_PREFIX: Final = "QLinear"
-"""What onnxruntime calls operators that compute on codes, those that the table lacks too."""
+"""How the names of operators begin that compute on codes, including those that the table lacks."""
 
 
 def _row(node: ir.Node) -> Operator:
@@ -207,43 +215,50 @@ def _row(node: ir.Node) -> Operator:
 
 
 def is_known(node: ir.Node) -> bool:
-    """Whether the table has an operator: if it has no MACs there, it has none."""
+    """Says whether the table has the operator of a node.
+
+    An operator that it has, but without MACs, has none. Of others this is not known.
+    """
     return operator_key(node) in _TABLE
 
 
 def mac_spec(node: ir.Node) -> OpSpec | None:
-    """Entry of a node that multiplies and accumulates, else ``None``."""
+    """Returns the entry of a node that multiplies and accumulates, else ``None``."""
     spec = _row(node).mac
     return None if spec is LOOKUP else spec
 
 
 def lookup_spec(node: ir.Node) -> OpSpec | None:
-    """Entry of a node that may look rows up in a table, else ``None``."""
+    """Returns the entry of a node that may look up rows of an embedding table, else ``None``."""
     spec = _row(node).mac
     return spec if spec is LOOKUP else None
 
 
 def quantized_spec(node: ir.Node) -> OpSpec | None:
-    """Entry of a node whose operands get quantizers (MACs and lookups in tables), else ``None``."""
+    """Returns the entry of a node whose operands get quantizers, else ``None``.
+
+    These are nodes that multiply and accumulate, and nodes that look up rows of embedding tables.
+    """
     spec = _row(node).mac
     return spec if spec is not None and spec.quantizable(node) else None
 
 
 def moves_codes(node: ir.Node) -> bool:
-    """Whether one grid for a whole tensor commutes with a node: ``f(q(x)) == q(f(x))``.
+    """Says whether a node is a mover: whether it does the same to codes as to floats.
 
-    True for nodes that move or select elements, which includes the maximum since grids are
-    monotone, and for those that fill in zeros, which every grid has. It speaks of the first input
-    and the first output.
+    For the node ``f`` and a quantizer ``q`` with one grid for the whole tensor this means
+    ``f(q(x)) == q(f(x))``, where ``x`` is the first input and ``f(x)`` the first output. It holds
+    for nodes that move or select elements. The maximum selects too, because grids are monotone. It
+    also holds for nodes that fill with zeros, because every grid has a zero.
     """
     return bool(node.inputs) and node.inputs[0] is not None and _row(node).moves(node)
 
 
 def moves_codes_fast(node: ir.Node) -> bool:
-    """Whether a node moves codes, onnxruntime does so on 8 bits as fast as on floats, and no more.
+    """Says whether a node only moves codes, and onnxruntime does so as fast as with floats.
 
-    Outputs that only some nodes have (the indices of MaxPool) are not read; those of Split are all
-    parts of the input.
+    A node does more than that if something reads an output besides the first, such as the indices
+    of MaxPool. Split is an exception, because all its outputs are parts of the input.
     """
     if not moves_codes(node) or not _row(node).fast_on_codes(node):
         return False
@@ -251,43 +266,52 @@ def moves_codes_fast(node: ir.Node) -> bool:
 
 
 def selects(node: ir.Node) -> bool:
-    """Whether a node may give less than it reads."""
+    """Says whether the result of a node may have fewer elements than its input."""
     return _row(node).selects
 
 
 def is_view(node: ir.Node) -> bool:
-    """Whether a node leaves all elements in their order."""
+    """Says whether a node leaves all elements in their order, like Reshape."""
     return _row(node).keeps_order
 
 
 def is_clamp(node: ir.Node) -> bool:
-    """Whether a node only limits its input between constants, as a quantizer behind it does too."""
+    """Says whether a node only limits its input to a constant interval.
+
+    A quantizer that follows can do the same with the smallest and largest code.
+    """
     limits = [value for value in node.inputs[1:] if value is not None]
     return _row(node).clamps and all(value.const_value is not None for value in limits)
 
 
 def keeps_grid(node: ir.Node) -> bool:
-    """Whether what a node makes lies on the grid of its first input: it moves codes, or is Relu."""
+    """Says whether the output of a node lies on the grid of its first input.
+
+    It does if the node is a mover or a Relu.
+    """
     return moves_codes(node) or standard_op(node) == "Relu"
 
 
 def runs_on_codes(node: ir.Node) -> bool:
-    """Whether onnxruntime's CPU provider has an integer kernel for a node without MACs."""
+    """Says whether onnxruntime's CPU provider has an integer kernel for a node without MACs."""
     return _row(node).integer_kernel
 
 
 def sign_of(node: ir.Node) -> Sign | None:
-    """When a result is not negative, as far as the operator tells."""
+    """Returns the condition under which the result of a node is not negative.
+
+    ``None`` means that the operator alone does not tell.
+    """
     return Sign.LIKE_FIRST if moves_codes(node) else _row(node).sign
 
 
 def dependence_of(node: ir.Node) -> Dependence | None:
-    """How a result depends on the inputs, if not by a gradient."""
+    """Returns how the result of a node depends on its inputs, if not through a gradient."""
     return _row(node).dependence
 
 
 def is_quantized_operator(node: ir.Node) -> bool:
-    """Whether a node makes, reads or computes on integer codes: the model is quantized already."""
+    """Says whether a node makes, reads or computes on integer codes, as in a quantized model."""
     return (
         node.domain in QUANT_DOMAINS
         or _row(node).codes is not None
@@ -296,5 +320,5 @@ def is_quantized_operator(node: ir.Node) -> bool:
 
 
 def computes_on_codes(op_type: str) -> bool:
-    """Whether an operator, by its type in any domain, computes on integer codes."""
+    """Says whether an operator of this type, in whichever domain, computes on integer codes."""
     return op_type in _COMPUTE_ON_CODES or op_type.startswith(_ON_CODES_PREFIX)

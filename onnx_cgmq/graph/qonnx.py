@@ -10,35 +10,36 @@ import onnx_ir as ir
 from onnx_cgmq.contract.identifiers import QUANT_DOMAIN, QUANT_DOMAINS
 
 QUANT_VERSION: Final = 1
-"""Version of :data:`QUANT_DOMAIN`."""
+"""The version of :data:`QUANT_DOMAIN` that files import."""
 
 QUANT_OP: Final = "Quant"
-"""Operator type; its inputs are x, scale, zero point and bit-width, all float32."""
+"""The operator type. Its inputs are x, scale, zero point and bit-width, all float32."""
 
 
 QUANTIZERS: Final = ("BipolarQuant", "FloatQuant", "IntQuant", "Quant", "Trunc")
-"""Quantizers of QONNX: they keep shapes and types."""
+"""The operator types of all quantizers of QONNX. Their outputs have the input's shape and type."""
 
 
 def is_quant(node: ir.Node) -> bool:
-    """Whether a node is QONNX's quantizer."""
+    """Says whether a node is a ``Quant`` of QONNX."""
     return node.op_type == QUANT_OP and node.domain in QUANT_DOMAINS
 
 
 def quant_function(opset: int, domain: str = QUANT_DOMAIN) -> ir.Function:
     """Builds ``Quant<signed, narrow, rounding_mode>(x, scale, zeropt, bitwidth) -> y``.
 
-    As QONNX defines it, for its rounding mode ``ROUND`` (half to even), in the order of its own
-    executor::
+    The function computes what QONNX defines for its rounding mode ``ROUND`` (half to even), in the
+    order of QONNX's own executor::
 
         y = (round(clip(x / scale + zeropt, least, most)) - zeropt) * scale
 
-    with ``most = 2**(bitwidth - signed) - 1``, less ``narrow`` if unsigned, and
-    ``least = narrow - 2**(bitwidth - 1)`` if signed, else 0.
+    ``least`` and ``most`` are the smallest and the largest code. If ``signed`` is 1, ``least`` is
+    ``narrow - 2**(bitwidth - 1)`` and ``most`` is ``2**(bitwidth - 1) - 1``. If it is 0, ``least``
+    is 0 and ``most`` is ``2**bitwidth - 1 - narrow``.
 
     Args:
         opset: Version of the standard operators.
-        domain: Domain that the nodes have.
+        domain: Domain of the ``Quant`` nodes.
     """
     text = f"""<domain: "{domain}", opset_import: ["" : {opset}]>
         {QUANT_OP} <signed, narrow, rounding_mode> (x, scale, zeropt, bitwidth) => (y)
@@ -69,7 +70,10 @@ def quant_function(opset: int, domain: str = QUANT_DOMAIN) -> ir.Function:
 
 
 def define_quant(model: ir.Model) -> None:
-    """Adds the meaning of every ``Quant`` domain in use, in place, so that onnxruntime runs it."""
+    """Defines ``Quant`` as a function of the model, in place, so that onnxruntime can run it.
+
+    Each domain in which the model uses ``Quant`` gets a definition.
+    """
     opset = model.graph.opset_imports[""]
     for domain in {node.domain for graph in model.graphs() for node in graph if is_quant(node)}:
         model.functions.setdefault((domain, QUANT_OP, ""), quant_function(opset, domain))

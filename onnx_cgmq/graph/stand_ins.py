@@ -1,4 +1,4 @@
-"""Standard operators in place of those that onnx's shape inference does not know."""
+"""Puts standard operators in place of those that onnx's shape inference does not know."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _OF_ONNXRUNTIME: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
 def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
-    """Replaces the quantizers of QONNX, which keep shapes and types, by Identity, in place.
+    """Replaces the quantizers of QONNX by Identity, in place; both keep shapes and types.
 
-    There are as many nodes as before, with the same outputs, in the same order.
+    The graph keeps the number of nodes, their order and their outputs.
     """
     for node in all_nodes(model.graph):
         if node.domain in QUANT_DOMAINS and node.op_type in QUANTIZERS:
@@ -34,6 +34,7 @@ def stand_in_for_onnxruntime(model: onnx.ModelProto) -> None:
 
 
 def _type_made(node: onnx.NodeProto, types: dict[str, int]) -> int:
+    """Returns the element type of a quantizer's output, by the types of named inputs."""
     if node.op_type == "DequantizeLinear":
         return types.get(node.input[1], TensorProto.FLOAT)
     zero_point = node.input[2] if len(node.input) > 2 else ""

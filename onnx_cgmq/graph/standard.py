@@ -1,4 +1,4 @@
-"""What the installed onnx knows of the standard's operators: versions, and definitions."""
+"""What the installed onnx knows about the standard operators: their versions and definitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import onnx_ir as ir
 
 
 def same_operator(op_type: str, opset: int, other: int) -> bool:
-    """Whether an operator of the standard domain is the same in two opsets."""
+    """Says whether an operator of the standard domain is the same in two opsets.
+
+    Args:
+        op_type: The operator.
+        opset: One opset.
+        other: The other opset.
+    """
     try:
         first, second = (onnx.defs.get_schema(op_type, version, "") for version in (opset, other))
     except onnx.defs.SchemaError:
@@ -25,18 +31,19 @@ def standard_function(
     opset: int,
     input_types: Sequence[ir.DataType | None],
 ) -> ir.Function | None:
-    """The definition of a node's operator.
+    """Returns the definition that the standard has for a node's operator, as a function.
 
     Args:
         node: The node.
-        attributes: Its attributes, with no reference to those of a function around it.
-        opset: Version of the operator set of its domain.
-        input_types: Element types of its inputs, ``None`` where unknown or omitted. Some
+        attributes: The attributes of the node, none of which may refer to an attribute of a
+            function that contains the node.
+        opset: Version of the operator set of the node's domain.
+        input_types: Element types of the inputs, ``None`` where unknown or omitted. Some
             definitions depend on them.
 
     Returns:
-        The definition, with the operator's own defaults as those of its attributes; ``None`` if the
-        standard has none for these inputs.
+        The function, whose attributes have the defaults of the operator; ``None`` if the standard
+        has no definition for these inputs.
     """
     domain = "" if node.domain == "ai.onnx" else node.domain
     try:
@@ -44,7 +51,7 @@ def standard_function(
     except onnx.defs.SchemaError:
         return None
     proto = _definition(schema, node, attributes, opset, input_types)
-    if proto is None or not proto.node:  # nothing is built for inputs of unknown types
+    if proto is None or not proto.node:  # onnx gives an empty definition if types are unknown
         return None
     function = ir.serde.deserialize_function(proto)
     for name, attribute in schema.attributes.items():
@@ -62,8 +69,8 @@ def _definition(
     opset: int,
     input_types: Sequence[ir.DataType | None],
 ) -> onnx.FunctionProto | None:
-    # A definition is written in operators of one version; the newest that is not above the
-    # model's is the one whose operators mean what they mean there.
+    # A definition is written in operators of one opset. They mean the same in the model if we
+    # take the newest definition that is not newer than the model's opset.
     definition: onnx.FunctionProto | None = None
     fixed = [v for v in schema.function_opset_versions if v <= opset]
     built = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
@@ -79,14 +86,14 @@ def _definition(
             content = schema.get_context_dependent_function_with_opset_version(
                 max(built), bare.SerializeToString(), types
             )
-        except RuntimeError:  # not for these types
+        except RuntimeError:  # there is no definition for these types
             return None
         definition = onnx.FunctionProto.FromString(content)
     return definition
 
 
 def _type(value: ir.Value | None, dtype: ir.DataType | None) -> bytes:
-    """A serialized ``TypeProto``, empty for an input that is omitted or of an unknown type."""
+    """Serializes a ``TypeProto``; it is empty for an input that is omitted or of unknown type."""
     proto = onnx.TypeProto()
     if value is not None and dtype is not None:
         shape = None

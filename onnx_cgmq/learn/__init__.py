@@ -1,1 +1,1 @@
-"""Calibration and learning of gates, ranges and weights under the bound."""
+"""Calibrates ranges, and learns gates, ranges and weights under the bound."""

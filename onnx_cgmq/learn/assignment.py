@@ -1,7 +1,8 @@
-"""All gates as one vector of candidates: narrow until the bound holds, widen what is left.
+"""Assigns widths to all gates at once: narrows until the bounds are kept, widens within them.
 
-Both walks are greedy by importance per saved cost, and both are exact about the bound: every
-candidate assignment is costed with the one cost model before it is taken.
+Both are greedy: the gates with the least (or most) importance per unit of cost go first. The
+algorithms are our choice. The bounds are exact nevertheless, because the cost model counts the
+cost of every assignment before it is taken.
 """
 
 from __future__ import annotations
@@ -15,24 +16,45 @@ import numpy.typing as npt
 from onnx_cgmq.cost.budget import Budget
 
 Widths = dict[str, npt.NDArray[np.int64]]
+"""The width of every gate, in an array of the gate's shape, by tensor name."""
+
 Scores = Mapping[str, npt.NDArray[np.float64]]
+"""A number for every gate, in an array of the gate's shape, by tensor name."""
+
 Score = Callable[[Widths, Widths], Scores]
-"""``score(upper, lower)``: loss expected from narrowing every gate from upper to lower widths."""
+"""``score(upper, lower)``: how much the loss is expected to grow if each gate is narrowed from its
+upper width to its lower one."""
 
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 
-_PASS_SHARE = 0.1  # of the candidates move in one pass; the scores are then taken anew
-_FREE = 1e-12  # cost in a ratio of what costs nothing
+_PASS_SHARE = 0.1
+"""Share of the candidates that may move in one pass, before scores are computed again. Our choice:
+passes are few, and no gate moves by scores that are far out of date."""
+
+_FREE = 1e-12  # replaces a cost of zero where a score is divided by it
 
 
 @dataclass(frozen=True)
 class Ladders:
-    """The widths that every tensor's gates may take, ascending, by tensor name."""
+    """The ladders of all gates.
+
+    Attributes:
+        widths: The widths that the gates of a tensor may select, ascending, by tensor name.
+    """
 
     widths: Mapping[str, tuple[int, ...]]
 
     def shifted(self, widths: Widths, offset: int, largest: int | None = None) -> Widths:
-        """Every width moved along its ladder by ``offset``; it stays at an end or ``largest``."""
+        """Moves every width along its ladder.
+
+        Args:
+            widths: The width of every gate, by tensor name.
+            offset: How many places to move up; negative to move down.
+            largest: Widths that would become wider than this stay where they are.
+
+        Returns:
+            The moved widths; none moves beyond an end of its ladder.
+        """
         moved: Widths = {}
         for name, current in widths.items():
             ladder = np.array(self.widths[name])
@@ -46,7 +68,13 @@ class Ladders:
 
 @dataclass
 class _Candidates:
-    """Flat view of the gates that would move, best first."""
+    """The gates that may move, in the order in which they do.
+
+    Attributes:
+        names: Names of tensors.
+        owner: For each gate the index of its tensor in ``names``, int64 ``[gates]``.
+        position: The flat index of each gate within its tensor's gates, int64 ``[gates]``.
+    """
 
     names: list[str]
     owner: npt.NDArray[np.int64]
@@ -56,8 +84,17 @@ class _Candidates:
         return len(self.owner)
 
     def apply(self, widths: Widths, target: Widths, count: int) -> Widths:
-        """The widths with the first ``count`` candidates moved to their target."""
-        # np.array, not copy(): NumPy turns results without axes into scalars, which have no views.
+        """Moves the first candidates.
+
+        Args:
+            widths: The width of every gate, by tensor name; they are not changed.
+            target: The widths to which candidates move.
+            count: How many candidates move.
+
+        Returns:
+            The width of every gate afterwards.
+        """
+        # np.array keeps arrays without axes, where copy() would make scalars that have no views.
         moved = {name: np.array(array) for name, array in widths.items()}
         for index, name in enumerate(self.names):
             here = self.position[:count][self.owner[:count] == index]
@@ -66,7 +103,7 @@ class _Candidates:
 
 
 def _candidates(costs: Scores, scores: Scores, masks: Masks, *, best_first: bool) -> _Candidates:
-    """Gates in a mask, ordered by score per cost; only of tensors that have a cost."""
+    """Orders the gates in the masks by score per cost; only tensors in ``costs`` take part."""
     names = list(costs)
     owners = [np.zeros(0, dtype=np.int64)]
     positions, ratios = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
@@ -85,16 +122,16 @@ def narrow_until(budget: Budget, ladders: Ladders, widths: Widths, score: Score)
     """Narrows the least important gates until all bounds are kept.
 
     Args:
-        budget: The bounds, at or above ``budget.minimum()``.
-        ladders: Widths allowed.
-        widths: Bits of every gate, by tensor name.
-        score: Loss expected from narrowing.
+        budget: The bounds, none of which may be below ``budget.minimum()``.
+        ladders: The widths that gates may select.
+        widths: The width of every gate, by tensor name.
+        score: How much narrowing is expected to increase the loss.
 
     Returns:
-        Widths that keep all bounds, none above those given.
+        Widths that keep all bounds; no gate is wider than before.
 
     Raises:
-        AssertionError: A limit is below the minimum (checked by the caller beforehand).
+        AssertionError: A bound is below the minimum. Callers have to check this before.
     """
     while not budget.keeps(costs := budget.costs(widths)):
         target = ladders.shifted(widths, -1)
@@ -119,17 +156,17 @@ def narrow_until(budget: Budget, ladders: Ladders, widths: Widths, score: Score)
 def widen_within(
     budget: Budget, ladders: Ladders, widths: Widths, score: Score, largest: int
 ) -> Widths:
-    """Spends what is left of all bounds on the gates that gain most per cost.
+    """Gives what is left of all bounds to the gates that gain most per unit of cost.
 
     Args:
         budget: The bounds.
-        ladders: Widths allowed.
-        widths: Bits of every gate, which keep the bounds.
-        score: Loss expected from narrowing back.
-        largest: Widest width to hand out.
+        ladders: The widths that gates may select.
+        widths: The width of every gate, by tensor name; they must keep the bounds.
+        score: How much narrowing a gate back is expected to increase the loss.
+        largest: No gate is widened beyond this width.
 
     Returns:
-        Widths that keep all bounds, none below those given.
+        Widths that keep all bounds; no gate is narrower than before.
     """
     while True:
         target = ladders.shifted(widths, +1, largest)

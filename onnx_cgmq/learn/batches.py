@@ -1,4 +1,4 @@
-"""From numpy batches to what the mirror and the loss take."""
+"""Makes tensors, for the mirror and the loss, of batches in numpy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.data.samples import Batch
 
 Answers = Tensor | Mapping[str, Tensor] | None
-"""Class indexes int64 ``[N]``; targets by output name, with those under ``label``; or nothing."""
+"""Labels and target values of a batch of N samples.
+
+This is an int64 tensor ``[N]`` of class indexes if there are labels only. It is a mapping of target
+values by output name, with the labels as ``label``, if there are target values. It is ``None`` if
+there are neither.
+"""
 
 
 def tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
-    """Arrays as tensors by input name; not copied where they are writable and contiguous."""
+    """Makes tensors of arrays, by name; writable contiguous arrays are not copied."""
     return {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
         for name, array in arrays.items()
@@ -25,7 +30,7 @@ def tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
 
 
 def answers(batch: Batch, rows: int) -> Answers:
-    """What the data says that the outputs of the first ``rows`` samples should be."""
+    """Returns labels and target values of the first ``rows`` samples of a batch."""
     labels = None if batch.labels is None else torch.from_numpy(batch.labels[:rows])
     if not batch.targets:
         return labels

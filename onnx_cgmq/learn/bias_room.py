@@ -1,8 +1,8 @@
-"""Room for biases in INT32: steps of weights that are not too small for them.
+"""Keeps steps of weights so large that the codes of biases stay within INT32.
 
-An integer kernel adds a bias as INT32 codes at the product of the steps of activation and weight.
-A channel of weights that are all but zero (a dead one, say) would have so small a step that its
-bias leaves INT32. Next to such a bias the products don't matter, and a larger step costs nothing.
+An integer kernel adds a bias as an INT32 code, whose unit is the step of the activation times that
+of the weight. If all weights of a channel are nearly zero, their step would be so small that the
+bias leaves INT32. Next to such a bias the products hardly matter, so a larger step loses nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
-_ROOM: Final = 16  # how much steps may shrink and biases grow while they are learned
+_ROOM: Final = 16
+"""How much steps may shrink and biases grow while they learn, as a factor. Our choice."""
 
 
 @torch.no_grad()
 def leave_room_for_biases(mirror: Mirror) -> None:
-    """Sets the smallest ranges of weights, from the ranges of activations and the biases.
+    """Sets the smallest ranges of weights, which follow from biases and ranges of activations.
 
     Args:
         mirror: A mirror whose activations are calibrated.
@@ -38,12 +39,23 @@ def leave_room_for_biases(mirror: Mirror) -> None:
             continue
         quantizer = mirror.quantizers[weight]
         if quantizer.spec.role is Role.WEIGHT:
-            least = _ROOM * mirror.value_parameters[bias].detach().abs() / INT32_LIMIT
-            quantizer.set_smallest_step(least.reshape(-1) / _smallest_step(mirror.quantizers[x]))
+            largest = _largest_bias(mirror.value_parameters[bias], mirror.quantizers[x], quantizer)
+            least = _ROOM * largest / INT32_LIMIT / _smallest_step(mirror.quantizers[x])
+            quantizer.set_smallest_step(least)
+
+
+def _largest_bias(bias: Tensor, x: GatedQuantizer, weight: GatedQuantizer) -> Tensor:
+    """How large the bias of any channel may become while it is learned.
+
+    As large as any bias of the layer is, and as a product of its largest activation with its
+    largest weight: the bias of a pruned channel, whose weights and bias are zero, grows too.
+    """
+    product = torch.maximum(x.high.amax(), -x.low.amin()) * weight.high.amax()
+    return torch.maximum(bias.detach().abs().amax(), product)
 
 
 def _smallest_step(quantizer: GatedQuantizer) -> Tensor:
-    """The smallest step for which there are integer kernels."""
+    """Returns the smallest step of an activation among the widths that have integer kernels."""
     spec = quantizer.spec
     steps = [
         (quantizer.high[i] - quantizer.low[i]).amin() / intervals(width, spec.form)

@@ -1,4 +1,4 @@
-"""Calibration: the range of every width of every tensor, by least squared error on data."""
+"""Calibrates: fits the range of every tensor for every width, by least squared error on data."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.mirror.module import Mirror
 
-_KEEP = 1 << 18  # values of an activation
+_MOST_VALUES = 1 << 18
+"""About how many values of an activation its ranges are fitted to. Our choice, for memory."""
 
 
 def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size: int = 128) -> None:
-    """Fits the ranges of all quantizers, streaming over the data.
+    """Fits the ranges of all quantizers, with one batch of the data in memory at a time.
 
     Args:
-        mirror: The mirror of a gated graph; its gates are left as they are.
-        data: Samples; ``samples`` of them are used, evenly spread.
-        samples: How many to look at.
-        batch_size: Samples at a time.
+        mirror: The mirror of a gated graph; its gates stay as they are.
+        data: The samples, of which some are used that are evenly spread.
+        samples: How many samples to use.
+        batch_size: Samples in a batch.
     """
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)
     activations = [name for name, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
     count = min(samples, len(data))
-    per_batch = max(1, _KEEP * batch_size // max(1, count))
+    per_batch = max(1, _MOST_VALUES * batch_size // max(1, count))
     kept: dict[str, list[Tensor]] = {name: [] for name in activations}
     with torch.no_grad():
         spread = np.linspace(0, len(data) - 1, count).astype(np.int64)
@@ -44,7 +45,10 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
 
 
 def _thin(value: Tensor, spec: QuantizerSpec, keep: int) -> Tensor:
-    """Part of an activation: whole samples for ``channel`` gates, else values at a stride."""
+    """Returns about ``keep`` values of an activation.
+
+    They are whole samples if the activation has channels, and else every n-th value.
+    """
     if spec.has_channels:
         per_sample = max(1, value[0].numel())
         return value[: max(1, keep // per_sample)].detach().clone()

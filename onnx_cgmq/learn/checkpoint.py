@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run goes on where its last epoch ended."""
+"""Saves the state of a run, so that a killed run can go on where its last epoch ended."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ _VERSION = 3
 
 
 class Checkpoint:
-    """One file, replaced atomically, bound to the run's settings by a fingerprint."""
+    """The file that holds the state of a run.
+
+    It is replaced atomically. A fingerprint says which run it belongs to.
+
+    Attributes:
+        path: The file.
+    """
 
     def __init__(self, path: str | os.PathLike[str], fingerprint: str) -> None:
-        """Names the file and the settings that a resumed run must share."""
+        """Names the file, and the fingerprint that a run must have to go on from it."""
         self.path = Path(path)
         self._fingerprint = fingerprint
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes the state; the old file stays until the new one is whole.
+        """Writes a state; the old file stays until the new one is complete.
 
         Raises:
             OutputError: The file can't be written.
@@ -40,45 +46,47 @@ class Checkpoint:
         except BaseException as error:
             part.unlink(missing_ok=True)
             if not isinstance(error, (OSError, RuntimeError)):
-                raise  # Ctrl-C, above all
+                raise  # most likely a KeyboardInterrupt
             raise OutputError(f"can't write the checkpoint {self.path}: {error}") from error
 
     def load(self) -> dict[str, Any] | None:
-        """The saved state, or ``None`` if there is no file.
+        """Returns the saved state, or ``None`` if there is no file.
 
         Raises:
-            ConfigError: The file is damaged, or of a run with other settings.
+            ConfigError: The file is damaged, or belongs to a run with other settings.
         """
         if not self.path.exists():
             return None
         try:
             content = torch.load(self.path, weights_only=True)
             version, fingerprint = content["version"], content["fingerprint"]
-        except Exception as error:  # torch raises many kinds for a damaged file
+        except Exception as error:  # torch raises many kinds of errors for a damaged file
             raise ConfigError(
                 f"the checkpoint {self.path} can't be read ({type(error).__name__}); "
                 "delete it to start anew"
             ) from error
         if version != _VERSION or fingerprint != self._fingerprint:
             raise ConfigError(
-                f"the checkpoint {self.path} is of a run with another model, bound or settings; "
-                "give the same ones to resume, or delete it to start anew"
+                f"the checkpoint {self.path} belongs to a run with another model, bound or "
+                "settings; give the same ones to resume, or delete it to start anew"
             )
         state: dict[str, Any] = content["state"]
         return state
 
     def remove(self) -> None:
-        """Deletes the file; the run is complete."""
+        """Deletes the file, if it exists."""
         self.path.unlink(missing_ok=True)
 
 
 def fingerprint(config: Config, bound: str, samples: int, model: ir.Model) -> str:
-    """Identifies a run, so that a checkpoint of another one is refused. The time limit may change.
+    """Returns a text that identifies a run, so that a checkpoint of another run is refused.
+
+    It does not depend on the time limit, which may change when a run goes on.
 
     Args:
-        config: Its settings.
-        bound: Its bounds.
-        samples: Number of its training samples.
+        config: The settings of the run.
+        bound: The bounds as text.
+        samples: Number of training samples.
         model: The float model.
     """
     settings = config.model_dump(mode="json", exclude={"time_limit"})

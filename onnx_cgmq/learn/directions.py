@@ -1,9 +1,9 @@
-"""Importance of every gate, and the direction that the constraint gives it.
+"""Computes the importance of every gate, and the direction in which the gate moves.
 
-The paper's directions are built from gradients G and magnitudes M; raw, they differ by many orders
-of magnitude between layers and models, so that no gate learning rate fits two of them. Here the
-logarithm of the importance is standardised over all gates of the model and squashed: only the order
-and the relative spread matter, and one speed serves every model.
+In the paper (CGMQ, arXiv 2409.20138) directions are made of gradients G and magnitudes M. These
+differ by orders of magnitude between layers and models, so each model needs a learning rate of its
+own for the gates. Our choice: the logarithm of the importance is standardised over all gates of the
+model and squashed. Then only order and relative spread matter, and one speed suits every model.
 """
 
 from __future__ import annotations
@@ -19,13 +19,21 @@ from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.settings.config import Direction
 
 MIN_DIRECTION = 0.1
-"""Directions are bounded away from 0, so that a violated bound is always reached."""
+"""The smallest magnitude of a direction. It is not 0, so that every gate falls while a bound is
+broken, and the bound is reached. Our choice."""
 
-_PRUNED_NOISE = 1.57  # mean square over squared mean magnitude, for a normal distribution
+_PRUNED_NOISE = 1.57
+"""``mean(x^2) / mean(|x|)^2`` of normally distributed ``x``, which is pi / 2. With it, the mean
+square of pruned values follows from their mean magnitude."""
 
 
 def wanted_statistics(direction: Direction, prunes: bool) -> tuple[str, ...]:
-    """The running statistics that a direction is made of."""
+    """Returns the names of the running statistics of which importance is made.
+
+    Args:
+        direction: What importance is made of.
+        prunes: Whether the gates may select width 0.
+    """
     if direction is Direction.FISHER:
         return ("gradient_square", "magnitude") if prunes else ("gradient_square",)
     return ("gradient",) if direction is Direction.GRADIENT else ("gradient", "magnitude")
@@ -39,19 +47,30 @@ def importance(
     lower: Tensor,
     values: Tensor | None,
 ) -> Tensor:
-    """Importance of keeping every gate at the wider of two widths.
+    """Returns how important it is to keep each gate at the wider of two widths.
+
+    For ``gradient``, ``gradient_magnitude`` and ``gradient_times_magnitude`` it is G, G + M and
+    G * M, where G is the mean magnitude of the gradient over a gate's elements and M that of the
+    values (CGMQ, arXiv 2409.20138).
+
+    For ``fisher`` it is the expected increase of the loss, to second order:
+    ``1/2 * sum(g^2 * (x_upper - x_lower)^2)`` over a gate's elements. ``g`` is the gradient, whose
+    square estimates the second derivative (the diagonal of the empirical Fisher matrix).
+    ``x_upper`` and ``x_lower`` are the values quantized at the two widths. For activations, and for
+    gates with several elements, the increase of the mean squared error takes the place of the
+    squared change; it was measured when the ranges were fitted. All of this is our choice.
 
     Args:
-        direction: What it is made of.
+        direction: What importance is made of.
         quantizer: The quantizer of the gates.
-        statistics: What the backward passes showed.
-        upper: Wider widths, int64, the gate's shape.
-        lower: Narrower widths, int64, the gate's shape.
-        values: The tensor itself, for weights and biases.
+        statistics: Statistics of past backward passes.
+        upper: The wider widths, int64 of the gate's shape.
+        lower: The narrower widths, int64 of the gate's shape.
+        values: The values of a weight or bias; ``None`` for an activation.
 
     Returns:
-        Non-negative float32 of the gate's shape. For ``fisher`` the expected increase of the loss,
-        ``1/2 * sum(g**2 * (x_upper - x_lower)**2)``; for the others G, G + M or G * M.
+        Importances, float32 of the gate's shape, none negative. They are 0 before the first
+        backward pass.
     """
     shape = quantizer.spec.gate_shape
     zero = torch.zeros(shape)
@@ -79,18 +98,18 @@ def importance(
 
 
 def _noise(quantizer: GatedQuantizer, magnitude: Tensor, widths: Tensor) -> Tensor:
-    """Mean squared quantization error at the given widths, the gate's shape."""
+    """Returns the mean squared error of quantization at the given widths, of the gate's shape."""
     noise = torch.zeros(widths.shape)
     for index, width in enumerate(quantizer.spec.ladder.quantized):
         error = quantizer.noise[index]
-        if quantizer.spec.channel_ranges:  # one gate for all of them
+        if quantizer.spec.channel_ranges:  # the error is per channel, but one gate has all channels
             error = error.mean()
         noise = torch.where(widths == width, error, noise)
     return torch.where(widths == 0, _PRUNED_NOISE * magnitude.square(), noise)
 
 
 def _rounded(quantizer: GatedQuantizer, values: Tensor, widths: Tensor) -> Tensor:
-    """Element weights quantized at the given widths (shared range)."""
+    """Quantizes a weight or bias with a gate per element, whose widths all have one range."""
     high = quantizer.high.detach()[0]
     result = values.detach()
     for width in quantizer.spec.ladder.quantized:
@@ -102,25 +121,26 @@ def _rounded(quantizer: GatedQuantizer, values: Tensor, widths: Tensor) -> Tenso
 
 
 _FLOOR_SHARE = 1e-6
-"""Share of a tensor's mean importance that is added before the logarithm: gates without any
-importance are the last of all, but not infinitely far from the others."""
+"""Share of a tensor's mean importance that is added to each importance before the logarithm. Gates
+without any importance are then last, but not infinitely far from the others. Our choice."""
 
 _SMALLEST = 1e-30
-"""Keeps the logarithm finite where a whole tensor has no importance."""
+"""Added to importances before the logarithm, which stays finite if a whole tensor has none."""
 
 _LEAST_SPREAD = 0.5
-"""Smallest deviation of log importances to divide by: where gates hardly differ, noise must not be
-taken for rank. Our choice, like the two above."""
+"""The smallest standard deviation by which logarithms of importances are divided. If gates hardly
+differ, noise must not decide their order. Our choice."""
 
 
 def standardise(importances: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Squashes importances of all gates of a model to (0, 1), free of scale and spread.
+    """Squashes the importances of all gates of a model to (0, 1), whatever their scale and spread.
 
     Args:
-        importances: Non-negative, by tensor name.
+        importances: Importances of every tensor's gates by tensor name, none negative.
 
     Returns:
-        ``sigmoid((log I - mean) / std)`` by tensor name, with mean and deviation over all gates.
+        ``sigmoid((log I - mean) / deviation)`` of each importance ``I``, by tensor name. ``mean``
+        and ``deviation`` (standard deviation) are those of ``log I`` over all gates.
     """
     logs = {
         name: torch.log(values + _FLOOR_SHARE * values.mean() + _SMALLEST)
@@ -135,15 +155,16 @@ def standardise(importances: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def gate_direction(ranked: Tensor, satisfied: bool) -> Tensor:
-    """Direction of gates: ``g <- g - eta * direction``.
+    """Returns the directions of gates, which move by ``gate <- gate - speed * direction``.
 
     Args:
-        ranked: Standardised importance in (0, 1).
-        satisfied: Whether the cost is within the bound.
+        ranked: Standardised importances in (0, 1).
+        satisfied: Whether all bounds are kept.
 
     Returns:
-        Violated: positive, at least ``MIN_DIRECTION``, smaller for more important gates.
-        Satisfied: negative, larger in magnitude for more important gates.
+        While a bound is broken: positive directions, smaller for more important gates, and at
+        least ``MIN_DIRECTION``. While all bounds are kept: negative directions, larger in magnitude
+        for more important gates, and at least ``MIN_DIRECTION`` in magnitude.
     """
     if satisfied:
         return -(MIN_DIRECTION + (1 - MIN_DIRECTION) * ranked)

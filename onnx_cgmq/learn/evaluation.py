@@ -1,4 +1,4 @@
-"""How good a state is on held-out data."""
+"""Measures how good a state of the mirror is on held-out data."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from onnx_cgmq.learn.losses import ClassOutput, LossFunction
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 
-_SMALLEST_BATCH = 256
+_SMALLEST_BATCH = 256  # samples; small batches would only make evaluation slower
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Held-out data, and what is measured on it.
+    """Measures loss and accuracy on held-out data.
 
     Attributes:
         samples: The held-out samples.
-        teacher: The float model's outputs on them.
-        loss: The loss that training has.
-        classes: The output with class scores, if any.
-        batch_size: Samples in a training step; larger batches are taken here.
+        teacher: The float model's outputs on these samples.
+        loss: The loss that training uses.
+        classes: The output with class scores, if there is one.
+        batch_size: Samples in a training step; batches are at least as large here.
     """
 
     samples: Samples
@@ -37,13 +37,13 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, mirror: Mirror) -> tuple[float, float | None]:
-        """Mean loss, and accuracy if there are labels and class scores."""
+        """Returns the mean loss, and the accuracy if there are labels and class scores."""
         mirror.eval()
         total, correct, count = 0.0, 0, 0
         for batch in self._batches():
-            outputs = _counted(mirror.run(tensors(batch.inputs), self.teacher.names), batch)
+            outputs = _without_padding(mirror.run(tensors(batch.inputs), self.teacher.names), batch)
             wanted = answers(batch, batch.size)
-            loss = self.loss(outputs, wanted, _counted(self.teacher.outputs(batch), batch))
+            loss = self.loss(outputs, wanted, _without_padding(self.teacher.outputs(batch), batch))
             total += float(loss) * batch.size
             correct += self._correct(outputs, _labels(batch))
             count += batch.size
@@ -51,12 +51,14 @@ class Evaluator:
         return total / count, correct / count if self._has_accuracy else None
 
     def teacher_accuracy(self) -> float | None:
-        """Accuracy of the float model, if there are labels and class scores."""
+        """Returns the accuracy of the float model, if there are labels and class scores."""
         if not self._has_accuracy:
             return None
         correct = 0
         for batch in self._batches():
-            correct += self._correct(_counted(self.teacher.outputs(batch), batch), _labels(batch))
+            correct += self._correct(
+                _without_padding(self.teacher.outputs(batch), batch), _labels(batch)
+            )
         return correct / len(self.samples)
 
     @property
@@ -67,7 +69,7 @@ class Evaluator:
         return self.samples.batches(max(_SMALLEST_BATCH, self.batch_size))
 
     def _correct(self, outputs: Mapping[str, Tensor], labels: Tensor | None) -> int:
-        """Number of right classes."""
+        """Returns how many samples are classified right."""
         if self.classes is None or labels is None:
             return 0
         return int((outputs[self.classes.name].argmax(dim=1) == labels).sum())
@@ -77,8 +79,8 @@ def _labels(batch: Batch) -> Tensor | None:
     return None if batch.labels is None else torch.from_numpy(batch.labels[: batch.size])
 
 
-def _counted(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Outputs without the entries that only fill up a batch size which the model fixes."""
+def _without_padding(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    """Returns outputs without padding samples, as ``ort/session.py`` does for arrays."""
     rows = len(batch.indices)
     if rows == batch.size:
         return dict(outputs)

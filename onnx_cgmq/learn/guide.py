@@ -1,4 +1,4 @@
-"""The guide: moves gates along the direction that the constraint sets (CGMQ, arXiv 2409.20138)."""
+"""The guide: moves gates until all bounds are kept (CGMQ, arXiv 2409.20138)."""
 
 from __future__ import annotations
 
@@ -29,39 +29,43 @@ from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.config import Direction
 
 _LADDER_LENGTH = 5.0
-"""Distance of the gates of the widest and the narrowest width: one for each width from 2 to 32 bits
-(CGMQ, arXiv 2409.20138: gates start at 5.5, and 0.5 is 2 bits)."""
+"""The distance that a gate moves from the widest to the narrowest width. The widths from 2 to 32
+bits have an interval of length 1 each (CGMQ, arXiv 2409.20138: gates start at 5.5, 2 bits are at
+0.5)."""
 
 _REACH_SHARE = 0.4
-"""A gate of average importance goes down the whole ladder in this share of the steps. Our choice:
-half the steps and more are left to rise again where it helps."""
+"""The share of the training steps in which a gate with the direction 1 falls down the whole ladder.
+Our choice: more than half of the steps are left for gates to rise again where it helps."""
 
 _DEADLINE_SHARE = 0.25
-"""Gates move twice as fast once the bound has been broken in moves worth this share of the steps,
-three times as fast after twice as many, and so on. Our choice: the bound is met on every model."""
+"""Gates move twice as fast after a bound was broken for this share of the training steps, three
+times as fast after twice as many, and so on. Our choice, so that the bound is reached on every
+model."""
 
 _LONGEST_INTERVAL = 5
-"""Most steps between two moves: importance changes slowly, and a move costs as much as a step."""
+"""The largest number of training steps from one move to the next. Our choice: importance changes
+slowly, and a move takes as long as a training step."""
 
 _FEWEST_MOVES = 50
-"""Moves that even a short run should have: each is small enough then to stop near the bound."""
+"""How often gates should move even in a short run. Our choice: each move is then small enough for
+gates to stop near the bound."""
 
 _FREE = 1e-12
-"""Savings below this are taken for it: what costs nothing is not divided by zero."""
+"""The smallest saving by which importance is divided, so that nothing is divided by zero."""
 
 
 class Guide:
-    """Steers a mirror's gates so that its cost keeps one bound or several.
+    """Moves a mirror's gates so that its cost keeps one bound or several.
 
-    Call :meth:`step` after every ``loss.backward()``. While a bound is violated every width that
-    counts for it falls, the least important first; while all are kept, widths rise where it helps
-    most. :meth:`settle` fixes the widths within the bounds; :meth:`enforce` makes any state
-    feasible.
+    Call :meth:`step` after every ``loss.backward()``. While a bound is broken, all gates that count
+    for it fall, the least important ones fastest. While all bounds are kept, gates rise, the most
+    important ones fastest. :meth:`settle` fixes the widths within the bounds. :meth:`enforce`
+    narrows any state until it keeps the bounds.
 
     Attributes:
         mirror: The guided mirror.
-        cost_model: What an assignment of widths costs.
-        budget: The bounds, parsed, with the costs that they limit.
+        cost_model: Counts the cost of an assignment of widths.
+        budget: The bounds, with the costs that they limit.
     """
 
     def __init__(
@@ -78,14 +82,15 @@ class Guide:
 
         Args:
             mirror: A mirror of a gated graph.
-            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size,
-                ``"activations:64KB"``, a cost by the target's table; or several of these.
-            target: The target whose table counts: a name, a file or a target.
+            bound: ``"0.4%"`` (share of the float model's bit operations), ``"12.5MBOP"``, a size
+                (``"200KB"``), ``"activations:64KB"``, a cost by the target's table
+                (``"cost:25%"``); or several of these.
+            target: The target whose cost table counts: its name, its file or the target itself.
             direction: What importance is made of.
             steps: Number of calls of :meth:`step` in which the bound is to be reached.
-            interval: Gates move at every ``interval``-th call; statistics are kept at each. By
-                default every 5th, in short runs more often: with few moves each must be so large
-                that gates fall far below the bound, important ones too.
+            interval: Gates move at every ``interval``-th call, and statistics are collected at
+                every call. The default is 5, and less in short runs: with few moves, each must be
+                so large that even important gates fall far below the bound.
 
         Raises:
             BoundError: A bound can't be parsed, or is below the smallest possible cost.
@@ -105,9 +110,9 @@ class Guide:
         self._interval = interval or max(1, min(_LONGEST_INTERVAL, steps // _FEWEST_MOVES))
         self._speed = _LADDER_LENGTH * self._interval / (_REACH_SHARE * steps)
         self._costs: Amounts = ()
-        self._costed: tuple[int, ...] = ()  # revisions of the widths that have this cost
+        self._costed_revisions: tuple[int, ...] = ()  # the widths that have these costs
         self._calls = 0
-        self._violated_moves = 0
+        self._moves_while_broken = 0
         self._moves_to_deadline = max(1, int(_DEADLINE_SHARE * steps / self._interval))
         for name, quantizer in mirror.quantizers.items():
             quantizer.observer = self._statistics[name]
@@ -116,32 +121,32 @@ class Guide:
 
     @property
     def widths(self) -> Widths:
-        """Bits of every gate, by tensor name."""
+        """The width of every gate, in arrays of the gates' shapes, by tensor name."""
         return {name: quantizer.widths for name, quantizer in self.mirror.quantizers.items()}
 
     @property
     def bounds(self) -> tuple[Bound, ...]:
-        """The bounds, parsed."""
+        """The bounds that the guide keeps."""
         return self.budget.bounds
 
     @property
     def costs(self) -> Amounts:
-        """Current costs: one for each bound, in its unit."""
+        """The current costs: one for each bound, in its unit."""
         revisions = tuple(quantizer.revision for quantizer in self.mirror.quantizers.values())
-        if revisions != self._costed:
-            self._costs, self._costed = self.budget.costs(self.widths), revisions
+        if revisions != self._costed_revisions:
+            self._costs, self._costed_revisions = self.budget.costs(self.widths), revisions
         return self._costs
 
     @property
     def satisfied(self) -> bool:
-        """Whether the current costs are within all bounds."""
+        """Whether the current costs keep all bounds."""
         return self.budget.keeps(self.costs)
 
     # -- moves ----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(self) -> None:
-        """Moves the gates; call after ``loss.backward()``."""
+        """Moves the gates; call it after ``loss.backward()``."""
         self._calls += 1
         if self._calls % self._interval:
             return
@@ -149,16 +154,17 @@ class Guide:
         widths = self.widths
         lower = self._ladders.shifted(widths, -1)
         upper = self._ladders.shifted(widths, +1)
-        # At the bottom of the ladder the step above is what is at stake.
+        # The importance of a gate is what it loses in its next narrower width. A gate at the bottom
+        # of its ladder has none; there it is what the gate would gain in the next wider one.
         bottom = {name: widths[name] == lower[name] for name in widths}
         top = {name: np.where(bottom[name], upper[name], widths[name]) for name in widths}
         below = {name: np.where(bottom[name], widths[name], lower[name]) for name in widths}
         ranked = standardise(self._per_cost(self._importances(top, below), top, below))
         speed = self._speed
         if not satisfied:
-            self._violated_moves += 1
-            # The longer the violation lasts, the faster: the bound is met in time on every model.
-            speed *= 1 + self._violated_moves / self._moves_to_deadline
+            self._moves_while_broken += 1
+            # Gates fall faster the longer a bound is broken, so that it is reached on every model.
+            speed *= 1 + self._moves_while_broken / self._moves_to_deadline
         for name, rank in ranked.items():
             quantizer = self.mirror.quantizers[name]
             move = speed * gate_direction(rank, satisfied)
@@ -169,12 +175,14 @@ class Guide:
         self.set_widths(narrow_until(self.budget, self._ladders, self.widths, self._score))
 
     def settle(self, integer_kernels: bool = True) -> None:
-        """Fixes the widths: within the bounds, with nothing left to give.
+        """Fixes the widths within the bounds, and gives what is left of these to gates.
+
+        Statistics are no longer collected afterwards (see :meth:`release`).
 
         Args:
-            integer_kernels: Narrow 16- and 32-bit tensors to 8 bits, which integer kernels run;
-                otherwise only where a tensor with gates of its own per channel or element is
-                mixed, since it is written as one integer tensor.
+            integer_kernels: Narrow operands of multiply-accumulates at 16 and 32 bits to 8 bits,
+                which integer kernels need. Otherwise only weights whose gates have different
+                widths are narrowed, because a weight is written as one integer tensor.
         """
         widths = self.widths
         multiplied = {operand.name for op in self.cost_model.ops for operand in (op.a, op.b)}
@@ -187,21 +195,20 @@ class Guide:
         self.release()
 
     def set_widths(self, widths: Widths) -> None:
-        """Sets gates to widths; ranges of weights that reach another width are fitted anew."""
+        """Sets the widths of all gates; ranges of weights with new widths are fitted again."""
         for name, quantizer in self.mirror.quantizers.items():
             if not np.array_equal(quantizer.widths, widths[name]):
                 self._set_gate(quantizer, quantizer.gate_for(widths[name]))
 
     def plan(self) -> BitPlan:
-        """The plan of the mirror as it is, made to keep the bounds, with its cost.
+        """Narrows the mirror until it keeps the bounds, and returns its plan with the cost.
 
-        The widths first fall until all bounds are kept. Then channels and elements of weights get
-        the narrowest width that holds their codes (the values stay), so that plan, mirror and
-        written file count the same.
+        Afterwards channels and elements of weights have the narrowest width that holds their codes.
+        Their values stay the same, and plan, mirror and written file have the same cost.
 
         Returns:
-            The plan, with the values of weights and biases that differ from the model's, for
-            :func:`write_back`.
+            The plan for :func:`~onnx_cgmq.writing.write_back.write_back`, with the values of those
+            weights and biases that differ from the model's.
         """
         self.enforce()
         for name, quantizer in self.mirror.quantizers.items():
@@ -215,22 +222,22 @@ class Guide:
         return plan.model_copy(update={"bound": self.budget.text, "cost": cost})
 
     def release(self) -> None:
-        """Stops taking statistics, which makes training steps cheaper."""
+        """Stops collecting statistics, which makes training steps faster."""
         for quantizer in self.mirror.quantizers.values():
             quantizer.observer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to guide on."""
+        """Returns the state for a checkpoint."""
         statistics = {name: item.state_dict() for name, item in self._statistics.items()}
         return {
             "calls": self._calls,
-            "violated_moves": self._violated_moves,
+            "violated_moves": self._moves_while_broken,
             "statistics": statistics,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
-        self._calls, self._violated_moves = state["calls"], state["violated_moves"]
+        """Restores a state of :meth:`state_dict`."""
+        self._calls, self._moves_while_broken = state["calls"], state["violated_moves"]
         for name, item in state["statistics"].items():
             self._statistics[name].load_state_dict(item)
 
@@ -255,14 +262,14 @@ class Guide:
     def _per_cost(
         self, importances: Mapping[str, Tensor], upper: Widths, lower: Widths
     ) -> dict[str, Tensor]:
-        """Drops gates that cost nothing; ``fisher`` is taken per unit of cost saved."""
+        """Drops tensors that save no cost, and divides ``fisher`` by the cost that gates save."""
         prices = self.budget.prices(self.costs)
-        worth = self.budget.saving(prices, self.widths, upper, lower)
+        savings = self.budget.saving(prices, self.widths, upper, lower)
         result = {}
         for name, value in importances.items():
-            if name not in worth or not np.any(upper[name] > lower[name]):
+            if name not in savings or not np.any(upper[name] > lower[name]):
                 continue
-            saved = np.asarray(worth[name], dtype=np.float32)
+            saved = np.asarray(savings[name], dtype=np.float32)
             if not saved.any():
                 continue
             if self._direction is Direction.FISHER:
@@ -285,13 +292,17 @@ class Guide:
             return
         values = self._values(spec.tensor)
         if values is not None:
-            # The range of the width just reached was last fitted to other weights.
+            # The weights have changed since the range of this width was fitted.
             quantizer.fit(values)
 
 
 def _for_one_integer_tensor(
     quantizer: GatedQuantizer, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], always: bool
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    """Narrows widths to 8 bits at most, if ``always`` or if a weight has gates of several widths.
+
+    Biases stay as they are, and so do tensors whose ladder lacks 8 bits.
+    """
     spec = quantizer.spec
     if spec.role is Role.BIAS or INTEGER_KERNEL_BITS not in spec.ladder.widths:
         return widths

@@ -1,4 +1,4 @@
-"""The training loop: guide the gates under the bound, settle them, fine-tune, keep the best."""
+"""The training loop: guides the gates under the bound, settles them, fine-tunes, keeps the best."""
 
 from __future__ import annotations
 
@@ -21,23 +21,32 @@ from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.losses import LossFunction
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
-from onnx_cgmq.learn.snapshot import Start, snapshot
+from onnx_cgmq.learn.snapshot import UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
 
 GUIDE_SHARE = 0.25
-"""Part of the steps in which gates move; in the rest the widths are fixed and all else learns."""
+"""Share of the training steps in which gates move. In the others widths are fixed, and weights,
+biases and ranges go on learning. Our choice."""
 
 _MOST_LOST_STEPS = 50
-"""After so many steps in a row without a finite gradient there is nothing more to learn."""
+"""After this many training steps in a row without a finite gradient, the run ends as diverged. Our
+choice."""
 
 _CAREFUL_PACE = 0.1
-"""Factor of the learning rates after training did harm."""
+"""Factor of the learning rates after training has done harm. Our choice."""
 
 
 @dataclass
 class Best:
-    """The best feasible state seen on held-out data."""
+    """The best state on held-out data so far, of those with settled widths that keep the bound.
+
+    Attributes:
+        loss: Its loss on held-out data.
+        accuracy: Its accuracy on held-out data, if there are labels.
+        epoch: The epoch in which it was reached; 0 stands for the untrained weights.
+        state: The mirror's state, or ``None`` if there is no such state yet.
+    """
 
     loss: float = math.inf
     accuracy: float | None = None
@@ -52,10 +61,10 @@ class Outcome:
     Attributes:
         complete: Whether all epochs were run.
         reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``.
-        epochs: Epochs that the run went through.
-        best_epoch: Epoch of the state that was kept.
-        validation_loss: Its loss on held-out data.
-        validation_accuracy: Its accuracy there, if there are labels.
+        epochs: Number of epochs that were run, with a fraction for the last one.
+        best_epoch: The epoch of the state that was kept.
+        validation_loss: The loss of that state on held-out data.
+        validation_accuracy: The accuracy of that state on held-out data, if there are labels.
     """
 
     complete: bool
@@ -67,7 +76,7 @@ class Outcome:
 
 
 class _StopError(Exception):
-    """Ends learning early, for the reason given."""
+    """Ends learning early; its text is the reason."""
 
 
 class Learner:
@@ -75,16 +84,16 @@ class Learner:
 
     Attributes:
         guide: The guide of the gates.
-        mirror: What it guides; holds the best feasible state after :meth:`run`.
-        train: Training data.
-        teacher: The float model's outputs on it.
+        mirror: The guided mirror. After :meth:`run` it has the best state that keeps the bound.
+        train: The training data.
+        teacher: The float model's outputs on the training data.
         loss: The loss.
-        evaluator: Held-out data, which the best state is chosen on.
-        config: Settings.
-        emit: Takes progress events.
-        checkpoint: Where to save after each epoch, if anywhere.
-        best: The best feasible state so far.
-        total_steps: Training steps of the whole run.
+        evaluator: Evaluates states on held-out data, by which the best one is chosen.
+        config: The settings of the run.
+        emit: Is called with progress events.
+        checkpoint: Where the state is saved after each epoch, if anywhere.
+        best: The best state that keeps the bound so far.
+        total_steps: Number of training steps of the whole run.
     """
 
     def __init__(
@@ -98,17 +107,17 @@ class Learner:
         emit: Callable[[Event], None],
         checkpoint: Checkpoint | None = None,
     ) -> None:
-        """Prepares to learn from where the mirror is.
+        """Prepares a run that starts from the present state of the guide's mirror.
 
         Args:
-            guide: The guide; its mirror holds the best feasible state after :meth:`run`.
-            train: Training data.
-            teacher: The float model's outputs on it.
+            guide: The guide of the gates, with the mirror that learns.
+            train: The training data.
+            teacher: The float model's outputs on the training data.
             loss: The loss.
-            evaluator: Held-out data, which the best state is chosen on.
-            config: Settings.
-            emit: Takes progress events.
-            checkpoint: Where to save after each epoch, if anywhere.
+            evaluator: Evaluates states on held-out data, by which the best one is chosen.
+            config: The settings of the run.
+            emit: Is called with progress events.
+            checkpoint: Where to save the state after each epoch, if anywhere.
         """
         self.best = Best()
         self.guide, self.mirror = guide, guide.mirror
@@ -119,20 +128,23 @@ class Learner:
         self.total_steps: int = self._steps_per_epoch * config.epochs
         self._guided = guided_steps(train, config)
         self._optimizer = Optimizer(self.mirror, config)
-        self._start = Start(self.mirror)
+        self._untrained = UntrainedState(self.mirror)
         self._began = time.monotonic()
         self._step = 0
-        self._lost_steps = 0  # in a row
+        self._lost_steps = 0  # the last steps in a row that had no finite gradient
         self._epochs = 0
-        self._loss_sum = 0.0  # of the steps made in this epoch
+        self._loss_sum = 0.0  # over the training steps of this epoch so far
         self._settled = False
-        self._pace = 1.0  # of the learning rates
+        self._pace = 1.0  # a factor of all learning rates
 
     def run(self, resume: bool = False) -> Outcome:
-        """Learns; leaves the best feasible state in the mirror.
+        """Learns, and leaves the best state that keeps the bound in the mirror.
 
-        Ctrl-C, the time limit and divergence end it early, with the best feasible state so far:
-        never nothing.
+        Ctrl-C, the time limit and divergence end learning early. There is a state that keeps the
+        bound even then.
+
+        Args:
+            resume: Go on from the checkpoint, if there is one.
         """
         if resume and self.checkpoint is not None:
             self._restore(self.checkpoint.load())
@@ -150,7 +162,7 @@ class Learner:
         if reason != "complete" or self.best.state is None:
             if not self._settled:
                 self._settle()
-            self._consider(
+            self._keep_if_best(
                 min(self._epochs + 1, self.config.epochs), *self.evaluator.evaluate(self.mirror)
             )
         assert self.best.state is not None
@@ -178,7 +190,7 @@ class Learner:
             if limit is not None and time.monotonic() - self._began > limit:
                 raise _StopError("time limit")
         loss, accuracy = self.evaluator.evaluate(self.mirror)
-        self._consider(epoch + 1, loss, accuracy)
+        self._keep_if_best(epoch + 1, loss, accuracy)
         mean_loss = self._loss_sum / self._steps_per_epoch
         self._epochs, self._loss_sum = epoch + 1, 0.0
         self.emit(
@@ -200,10 +212,10 @@ class Learner:
         self._save()
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        # The order depends on seed and epoch alone, so that a resumed run sees the same batches.
+        # The order depends on seed and epoch only, so that a resumed run has the same batches.
         order = self.train.shuffled((self.config.seed, epoch))
         size = self.train.fixed_batch or self.config.batch_size
-        # A run that stopped in the middle of an epoch has seen some of them.
+        # A run that was stopped in the middle of an epoch has used some of them before.
         done = (self._step - epoch * self._steps_per_epoch) * size
         return self.train.batches(size, order=order[done:])
 
@@ -228,13 +240,15 @@ class Learner:
                 cost_ratio=self.guide.budget.ratio(self.guide.costs),
             )
         )
-        self._watch(learned)
+        self._count_lost_steps(learned)
 
-    def _watch(self, learned: bool) -> None:
-        """Counts steps that taught nothing; says so at the first, stops after many."""
+    def _count_lost_steps(self, learned: bool) -> None:
+        """Counts training steps without an update: reports the first, and stops after many."""
         self._lost_steps = 0 if learned else self._lost_steps + 1
         if self._lost_steps == 1:
-            self.emit(Notice(f"step {self._step}: a gradient is not finite; the step is left out"))
+            self.emit(
+                Notice(f"step {self._step}: a gradient is not finite, so this step changes nothing")
+            )
         if self._lost_steps >= _MOST_LOST_STEPS:
             raise _StopError("diverged")
 
@@ -245,22 +259,23 @@ class Learner:
     def _settle(self) -> None:
         self.guide.settle(self.config.integer_kernels)
         self._settled = True
-        self._undo_harm()
+        self._undo_harmful_training()
 
-    def _undo_harm(self) -> None:
-        """Goes back to the untrained weights if these are better at the widths just settled."""
+    def _undo_harmful_training(self) -> None:
+        """Goes back to the untrained weights if these are better with the settled widths."""
         trained = snapshot(self.mirror)
         loss, _ = self.evaluator.evaluate(self.mirror)
-        self._start.put_back(self.mirror, self.guide)
+        self._untrained.restore(self.mirror, self.guide)
         first = self.evaluator.evaluate(self.mirror)
         if first[0] < loss or not math.isfinite(loss):
-            self._consider(self._epochs, *first)
+            self._keep_if_best(self._epochs, *first)
             self._optimizer = Optimizer(self.mirror, self.config)
             self._pace = _CAREFUL_PACE
             self.emit(
                 Notice(
-                    f"training did more harm than good so far (loss {loss:.4f} on held-out data, "
-                    f"{first[0]:.4f} untrained): it goes on from the untrained weights, slowly"
+                    f"training has done more harm than good so far (loss on held-out data: "
+                    f"{loss:.4f} trained, {first[0]:.4f} untrained), so it goes on from the "
+                    "untrained weights with a tenth of the learning rate"
                 )
             )
         else:
@@ -277,8 +292,8 @@ class Learner:
 
     # -- the best state -------------------------------------------------------------------------
 
-    def _consider(self, epoch: int, loss: float, accuracy: float | None) -> None:
-        """Keeps the state if it is settled, within the bound, and the best so far."""
+    def _keep_if_best(self, epoch: int, loss: float, accuracy: float | None) -> None:
+        """Keeps the mirror's state if it is settled, keeps the bound, and is the best so far."""
         loss = math.inf if math.isnan(loss) else loss
         feasible = self._settled and self.guide.satisfied
         if feasible and (loss < self.best.loss or self.best.state is None):
@@ -291,7 +306,7 @@ class Learner:
             return
         try:
             self.checkpoint.save(self._state())
-        except OutputError as error:  # what was learned is worth more than a way to resume
+        except OutputError as error:  # being unable to resume is no reason to stop learning
             self.emit(Notice(f"{error}; learning goes on, but can't be resumed from here"))
 
     def _state(self) -> dict[str, Any]:
@@ -322,5 +337,5 @@ class Learner:
 
 
 def guided_steps(samples: Samples, config: Config) -> int:
-    """Number of training steps in which gates move."""
+    """Returns the number of training steps in which gates move."""
     return max(1, int(GUIDE_SHARE * samples.batch_count(config.batch_size) * config.epochs))

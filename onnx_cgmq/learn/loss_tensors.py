@@ -1,8 +1,8 @@
-"""Where the loss is taken: at the outputs, or at the last tensors that a gradient passes through.
+"""Chooses the tensors that the loss compares: outputs, or the last tensors before a choice.
 
 A detection model ends in operators that choose (non-maximum suppression, the best K). A choice has
-no gradient, and what two models chose differently can't be compared. There the loss is taken at
-what is chosen from: boxes before they are picked, scores before they are ranked.
+no gradient, and two different choices can't be compared. There the loss compares the tensors that
+are chosen from: boxes before they are picked, scores before they are ranked.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.operators import Dependence, dependence_of
 from onnx_cgmq.mirror.module import Mirror
 
-_Nodes = Sequence[tuple[ir.Node, tuple[ir.Value, ...]]]
-"""Nodes in order, each with all values that it reads."""
+_NodesWithReads = Sequence[tuple[ir.Node, tuple[ir.Value, ...]]]
+"""The nodes in the order of the graph, each with all values that it reads."""
 
 
 @dataclass(frozen=True)
 class LossTensors:
-    """Where the loss is taken.
+    """The tensors that the loss compares.
 
     Attributes:
-        names: Outputs, and the last differentiable tensors before a choice.
-        without_gradient: If there are such tensors, the nodes without a gradient, as in
-            ``NonMaxSuppression 'nms'``.
+        names: Names of outputs, and of the last tensors with a gradient before a choice.
+        without_gradient: The nodes that no gradient passes through, as in
+            ``NonMaxSuppression 'nms'``. It is empty if the loss compares outputs only.
     """
 
     names: tuple[str, ...]
@@ -38,7 +38,7 @@ class LossTensors:
 
     @property
     def text(self) -> str:
-        """One sentence for the user."""
+        """A sentence that says where the loss is taken, and why."""
         return (
             f"no gradient passes through {', '.join(self.without_gradient)}; the loss is taken at "
             f"{', '.join(self.names)}"
@@ -52,62 +52,64 @@ def loss_tensors(
     *,
     all_outputs: bool = False,
 ) -> LossTensors:
-    """Chooses where the loss is taken, by following the gradients of the weights on a batch.
+    """Chooses the tensors that the loss compares, by tracing gradients of weights on a batch.
 
     Args:
         mirror: The mirror of the float model.
-        inputs: A batch for it.
+        inputs: A batch of inputs.
         weights: Names of the tensors that are learned as weights.
-        all_outputs: Keep the outputs that can't be compared too, for a loss of the user's own.
+        all_outputs: Include outputs that can't be compared, for a loss of the user's own.
 
     Returns:
-        The outputs that a gradient comes from and that depend on no choice; and, where these leave
-        out tensors that other outputs depend on, the last differentiable ones of them.
+        The outputs that have a gradient to a weight and depend on no choice. Other outputs may
+        depend on tensors that get no gradient from these. Of such tensors, the last ones that have
+        a gradient are included too.
 
     Raises:
         ModelError: No tensor that an output depends on has a gradient to a weight.
     """
     graph = mirror.model.graph
     nodes = [(node, tuple(_reads(node))) for node in graph]
-    smooth, live = _follow(graph, nodes, _observe(mirror, inputs), frozenset(weights))
+    comparable, with_gradient = _trace(graph, nodes, _observe(mirror, inputs), frozenset(weights))
     needed = _needed(graph.outputs, nodes)
-    ends = [value for value in graph.outputs if value in smooth]
-    missed = (smooth & needed) - _reached(ends, nodes, live)
-    ending: list[ir.Value] = []
-    continued: set[ir.Value] = set()
-    blocking: list[ir.Node] = []
+    sources = [value for value in graph.outputs if value in comparable]
+    not_reached = (comparable & needed) - _reached(sources, nodes, with_gradient)
+    before_choice: list[ir.Value] = []
+    passed_on: set[ir.Value] = set()
+    cutting: list[ir.Node] = []
     for node, reads in nodes:
         outputs = needed.intersection(node.outputs)
         if dependence_of(node) is Dependence.ON_SHAPES or not outputs:
             continue
-        if not live.isdisjoint(reads) and not outputs <= live:
-            blocking.append(node)
-        found = missed.intersection(reads)
-        if smooth.isdisjoint(outputs):
-            ending += [value for value in dict.fromkeys(reads) if value in found]
+        if not with_gradient.isdisjoint(reads) and not outputs <= with_gradient:
+            cutting.append(node)
+        found = not_reached.intersection(reads)
+        if comparable.isdisjoint(outputs):
+            before_choice += [value for value in dict.fromkeys(reads) if value in found]
         else:
-            continued |= found
+            passed_on |= found
     last = [
         value
-        for value in dict.fromkeys(ending)
-        if value not in continued and value.producer() is not None and value.name not in weights
+        for value in dict.fromkeys(before_choice)
+        if value not in passed_on and value.producer() is not None and value.name not in weights
     ]
-    if not ends and not last:
+    if not sources and not last:
         raise ModelError(
             f"no gradient comes back from the outputs ({', '.join(mirror.output_names)}) to any "
             "weight that is to be quantized; remove what follows the last layer from the model"
         )
-    compared = (*(graph.outputs if all_outputs else ends), *last)
+    compared = (*(graph.outputs if all_outputs else sources), *last)
     return LossTensors(
         names=tuple(str(value.name) for value in compared),
-        without_gradient=tuple(f"{node.op_type} '{node.name}'" for node in blocking)
-        if last
-        else (),
+        without_gradient=tuple(f"{node.op_type} '{node.name}'" for node in cutting) if last else (),
     )
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """The inputs of a node, and what its subgraphs read (their own values do no harm)."""
+    """Yields the inputs of a node, and all values that its subgraphs read or return.
+
+    Values that a subgraph computes itself are among these; they change nothing.
+    """
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type is ir.AttributeType.GRAPH:
@@ -118,7 +120,7 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _observe(mirror: Mirror, inputs: Mapping[str, Tensor]) -> dict[str, tuple[bool, bool]]:
-    """Of every computed value: whether torch has a gradient for it, and whether it is integer."""
+    """Returns for every computed value whether it has a gradient in torch, and is an integer."""
     computed = [str(value.name) for node in mirror.model.graph for value in node.outputs]
     with torch.enable_grad():
         values = mirror.run(inputs, [name for name in computed if name in mirror.value_names])
@@ -137,24 +139,25 @@ def _is_integer(value: Any) -> bool:
     )
 
 
-def _follow(
+def _trace(
     graph: ir.Graph,
-    nodes: _Nodes,
+    nodes: _NodesWithReads,
     observed: Mapping[str, tuple[bool, bool]],
     weights: frozenset[str],
 ) -> tuple[set[ir.Value], set[ir.Value]]:
-    """The values that can be compared and have a gradient, and all that have a gradient.
+    """Returns the values with a gradient that can be compared, and all values with a gradient.
 
-    A value can't be compared if it was picked by an index that depends on weights, until it passes
-    through a layer with weights of its own; nor, ever, if its size depends on weights.
+    A value can't be compared if an index that depends on weights picked it. The outputs of a later
+    layer with weights can be compared again. A value whose size depends on weights can't be
+    compared, and neither can anything that depends on it.
     """
-    live = {value for _, reads in nodes for value in reads if value.name in weights}
-    decided: set[ir.Value] = set()  # depend on weights, but without a gradient
-    picked: set[ir.Value] = set()
-    sized: set[ir.Value] = set()
+    with_gradient = {value for _, reads in nodes for value in reads if value.name in weights}
+    cut_off: set[ir.Value] = set()  # values that depend on weights, but have no gradient
+    picked: set[ir.Value] = set()  # integers of these, and what they select
+    sized: set[ir.Value] = set()  # values whose size depends on weights
     for node, reads in nodes:
-        depends = not live.isdisjoint(reads)
-        follows = not decided.isdisjoint(reads)
+        depends = not with_gradient.isdisjoint(reads)
+        follows = not cut_off.isdisjoint(reads)
         is_sized = not sized.isdisjoint(reads) or (
             dependence_of(node) is Dependence.IN_SIZE and (depends or follows)
         )
@@ -168,18 +171,18 @@ def _follow(
                 picked.add(value)
             if dependence_of(node) is Dependence.ON_SHAPES:
                 continue
-            # Torch has a gradient for operators that go in steps, but it is zero.
+            # Torch has a gradient for operators that change in jumps, but it is zero.
             if depends and has_gradient and dependence_of(node) is not Dependence.FLAT:
-                live.add(value)
+                with_gradient.add(value)
             elif depends or follows:
-                decided.add(value)
+                cut_off.add(value)
                 if is_integer:
                     picked.add(value)
-    return live - picked - sized, live
+    return with_gradient - picked - sized, with_gradient
 
 
-def _needed(outputs: Iterable[ir.Value], nodes: _Nodes) -> set[ir.Value]:
-    """The values whose contents, not only their shapes, the outputs depend on."""
+def _needed(outputs: Iterable[ir.Value], nodes: _NodesWithReads) -> set[ir.Value]:
+    """Returns the values on whose contents, not only on whose shapes, the outputs depend."""
     needed = set(outputs)
     for node, reads in reversed(nodes):
         if dependence_of(node) is not Dependence.ON_SHAPES and not needed.isdisjoint(node.outputs):
@@ -187,10 +190,12 @@ def _needed(outputs: Iterable[ir.Value], nodes: _Nodes) -> set[ir.Value]:
     return needed
 
 
-def _reached(ends: Iterable[ir.Value], nodes: _Nodes, live: set[ir.Value]) -> set[ir.Value]:
-    """The values that get a gradient from the ends."""
-    reached = set(ends)
+def _reached(
+    sources: Iterable[ir.Value], nodes: _NodesWithReads, with_gradient: set[ir.Value]
+) -> set[ir.Value]:
+    """Returns the values that get a gradient from a loss at ``sources``."""
+    reached = set(sources)
     for node, reads in reversed(nodes):
         if not reached.isdisjoint(node.outputs):
-            reached.update(live.intersection(reads))
+            reached.update(with_gradient.intersection(reads))
     return reached

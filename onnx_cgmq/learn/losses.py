@@ -1,4 +1,4 @@
-"""Losses: labels, the float model as teacher, or the user's own function."""
+"""Losses: from labels and target values, from the float model as teacher, or the user's own."""
 
 from __future__ import annotations
 
@@ -16,48 +16,58 @@ from onnx_cgmq.learn.batches import Answers
 
 Outputs = Mapping[str, Tensor]
 LossFunction = Callable[[Outputs, Answers, Outputs], Tensor]
-"""``loss(outputs, labels, teacher_outputs)`` -> scalar.
+"""``loss(outputs, labels, teacher_outputs)`` returns a scalar tensor.
 
-Labels are int64 ``[N]``; or, where the data has targets, a mapping of these by output name (and of
-the labels by ``label``, if there are both); or ``None``.
+``labels`` are int64 ``[N]`` for N samples, or ``None``. If the data has target values, they are a
+mapping of these by output name, with the labels as ``label`` if there are any.
 """
 
 _TEMPERATURE = 4.0
-"""Of the softmax that is learned from (Hinton et al., arXiv 1503.02531)."""
+"""The temperature of the softmax in the Kullback-Leibler divergence (Hinton et al., arXiv
+1503.02531). Its value is our choice."""
 
 _SUM_TOLERANCE = 1e-3
 """How far a sum of probabilities may be from 1."""
 
 _SMALLEST_PROBABILITY = 1e-12
-"""Keeps the logarithm of a probability finite."""
+"""The smallest probability of which a logarithm is taken, so that it is finite."""
 
 _LEAST_VARIANCE = 1e-3
-"""Smallest variance to divide an error by, as a share of the mean square: one sample has none."""
+"""The smallest variance by which an error is divided, as a share of the mean square. A single
+sample may have no variance at all. Our choice."""
 
 _NO_VARIANCE = 1e-12
-"""The same where a target is zero throughout."""
+"""The smallest variance if all values are zero."""
 
 
 @dataclass(frozen=True)
 class ClassOutput:
-    """The output that holds class scores ``[N, classes]``, if the model has one.
+    """The output with class scores ``[N, classes]`` for N samples.
 
     Attributes:
-        name: Output name.
-        is_probability: Whether the model ends in a Softmax, so that scores are probabilities.
+        name: Name of the output.
+        is_probability: Whether the scores are probabilities, as after a Softmax.
     """
 
     name: str
     is_probability: bool
 
     def logits(self, outputs: Outputs) -> Tensor:
-        """Scores whose softmax are the class probabilities."""
+        """Returns scores whose softmax is the probability of each class."""
         scores = outputs[self.name]
         return _log(scores) if self.is_probability else scores
 
 
 def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
-    """Finds the class scores among outputs: the first float output of shape ``[rows, C > 1]``."""
+    """Returns the output with class scores: the first float output ``[rows, C]`` with C > 1.
+
+    Args:
+        outputs: Outputs by name, for a batch.
+        rows: Number of samples in the batch.
+
+    Returns:
+        The output, or ``None`` if there is none of that shape.
+    """
     for name, value in outputs.items():
         is_matrix = value.is_floating_point() and value.dim() == 2
         if is_matrix and len(value) == rows and value.shape[1] > 1:
@@ -66,12 +76,17 @@ def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
 
 
 def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs) -> Tensor:
-    """Distance to the float model's outputs.
+    """Returns the distance to the float model's outputs, summed over all float outputs.
 
-    Class scores, and probabilities along the last axis (text recognition, a class for each
-    position): Kullback-Leibler divergence at temperature 4 (Hinton et al., arXiv 1503.02531), times
-    the squared temperature. All other float outputs: squared error relative to the output's
-    variance.
+    For class scores, and for probabilities along the last axis (text recognition has a class for
+    each position), it is the Kullback-Leibler divergence at temperature 4, times the squared
+    temperature (Hinton et al., arXiv 1503.02531). For all other outputs it is the squared error
+    relative to the output's variance.
+
+    Args:
+        classes: The output with class scores, if there is one.
+        outputs: Outputs by name, for a batch.
+        teacher: The float model's outputs for the same batch.
     """
     total = torch.zeros(())
     for name, value in outputs.items():
@@ -95,7 +110,7 @@ def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _are_probabilities(value: Tensor) -> bool:
-    """Whether a float tensor holds probabilities along its last axis, which has several."""
+    """Says whether a float tensor holds probabilities along its last axis, at least two of them."""
     sums = value.sum(dim=-1)
     return value.shape[-1] > 1 and bool(
         (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=_SUM_TOLERANCE)
@@ -107,10 +122,11 @@ def _log(probabilities: Tensor) -> Tensor:
 
 
 def target_loss(value: Tensor, target: Tensor) -> Tensor:
-    """Distance of an output from what it should be.
+    """Returns the distance of an output from its target values.
 
-    Integer targets of shape ``[N, ...]`` for an output ``[N, C, ...]`` are class indexes:
-    cross-entropy of logits. Else squared error relative to the target's variance.
+    Integer target values ``[N, ...]`` for an output ``[N, C, ...]`` are class indexes; for these
+    it is the cross-entropy, with the output as logits. Otherwise it is the squared error relative
+    to the variance of the target values.
 
     Raises:
         DataError: The shapes don't fit.
@@ -119,8 +135,8 @@ def target_loss(value: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(value, target)
     if value.numel() != target.numel() or len(value) != len(target):
         raise DataError(
-            f"a target has shape {list(target.shape)}, its output {list(value.shape)}; give "
-            "values of the output's shape, or class indexes without its axis 1"
+            f"target values have shape {list(target.shape)}, their output {list(value.shape)}; "
+            "give values of the output's shape, or class indexes of that shape without axis 1"
         )
     return _relative_error(value, target.reshape(value.shape).to(value.dtype))
 
@@ -138,22 +154,23 @@ def make_loss(
     targets: Collection[str] = (),
     outputs: Collection[str] = (),
 ) -> LossFunction:
-    """The loss that a setting names.
+    """Makes the loss that a setting names.
 
     Args:
         setting: ``auto``, ``labels``, ``teacher`` or ``package.module:function``.
-        classes: The output with class scores, if any.
+        classes: The output with class scores, if there is one.
         has_labels: Whether the data has labels.
-        targets: Outputs that the data has targets for.
-        outputs: Outputs that a gradient comes from.
+        targets: Names of the outputs for which the data has target values.
+        outputs: Names of the tensors that the loss may compare.
 
     Returns:
-        ``loss(outputs, labels, teacher_outputs)``.
+        ``loss(outputs, labels, teacher_outputs)``; see :data:`LossFunction`.
 
     Raises:
-        DataError: Labels are asked for, but the data has none or the model no class scores; or a
-            target is for an output that no gradient comes from.
-        ConfigError: The user's function can't be imported.
+        DataError: The setting is ``labels``, but the data has no target values, and it has no
+            labels or the model no class scores. Or there are target values for an output that has
+            no gradient to a weight.
+        ConfigError: The setting is unknown, or the user's function can't be imported.
     """
     if is_object_path(setting):
         return import_object(setting, ConfigError)
@@ -171,10 +188,10 @@ def make_loss(
     unreachable = sorted(set(targets) - set(outputs))
     if unreachable and setting != "teacher":
         raise DataError(
-            f"the data has targets for {', '.join(unreachable)}, but no gradient comes back from "
-            "there; leave them out, or use loss 'teacher'"
+            f"the data has target values for {', '.join(unreachable)}, but no gradient comes back "
+            "from there; leave them out, or use loss 'teacher'"
         )
-    # Without labels nothing says that a float matrix holds class scores: it may be an embedding.
+    # Without labels a float matrix need not hold class scores. It may be an embedding.
     known = classes if classes is not None and (has_labels or classes.is_probability) else None
     use_labels = setting != "teacher"
     use_teacher = setting != "labels"

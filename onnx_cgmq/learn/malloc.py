@@ -11,13 +11,13 @@ _M_MMAP_THRESHOLD = -3
 
 
 def keep_freed_memory() -> bool:
-    """Asks glibc not to hand large freed buffers back to the kernel.
+    """Asks glibc not to give large freed buffers back to the operating system.
 
-    Each training step frees and takes the same few large buffers. By default glibc unmaps them, and
-    the kernel's page faults on the next use are a large part of a step.
+    Each training step frees and allocates the same few large buffers. By default glibc unmaps them,
+    and the page faults of their next use take a large part of a step's time.
 
     Returns:
-        Whether the allocator took the settings; false where it isn't glibc's.
+        Whether glibc accepted the settings; ``False`` where the allocator is another one.
     """
     if not sys.platform.startswith("linux"):
         return False

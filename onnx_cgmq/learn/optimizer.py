@@ -1,4 +1,4 @@
-"""What learns how fast: the optimizer of weights, biases and ranges, and its learning rates."""
+"""The optimizer of weights, biases and ranges, and its learning rates."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
 
 _WARM_UP_SHARE = 0.02
-"""Part of the steps in which rates rise from zero: Adam's moments are noise at first."""
+"""Share of the training steps in which learning rates rise from zero, because Adam's moments are
+noise at first. Our choice."""
 
 _LARGEST_RATE = 2e-3
-"""Peak learning rate of shallow networks. Our choice, made on LeNet-5."""
+"""The largest peak learning rate, which shallow networks get. Our choice, made on LeNet-5."""
 
 _RATE_OF_ALL_LAYERS = 8e-3
-"""Peak learning rate, summed over the weight tensors. Our choice, made on LeNet-5 and ResNet-20."""
+"""The peak learning rate times the number of weight tensors. Our choice, made on LeNet-5 and
+ResNet-20."""
 
 
 class Optimizer:
-    """Adam for weights, biases and ranges, each group at its share of a schedule.
+    """Updates weights, biases and ranges with Adam.
 
-    Adam, since graphs arrive with normalisation folded away and diverge under momentum SGD. Only
+    Exported graphs have their normalisation folded away, and diverge under momentum SGD. Only
     tensors with a quantizer learn: other constants of a graph (epsilons, masks) are not weights.
+
+    Attributes:
+        peaks: The peak learning rates of weights and biases, and of ranges.
+        adam: The optimizer of PyTorch.
     """
 
     def __init__(self, mirror: Mirror, config: Config) -> None:
-        """Chooses what learns, and the peak learning rates."""
+        """Selects what learns, and the peak learning rates."""
         weights, ranges = [], []
         for name, parameter in mirror.value_parameters.items():
             parameter.requires_grad_(name in mirror.quantizers)
@@ -42,14 +48,16 @@ class Optimizer:
         self.adam = torch.optim.Adam(groups, lr=rate, fused=True)
 
     def clear(self) -> None:
-        """Forgets the gradients."""
+        """Deletes the gradients."""
         self.adam.zero_grad(set_to_none=True)
 
     def step(self, factor: float) -> bool:
-        """Learns at ``factor`` times the peak rates, unless a gradient is not finite.
+        """Updates at ``factor`` times the peak learning rates, unless a gradient is not finite.
+
+        An update with NaN or infinity would destroy everything that was learned.
 
         Returns:
-            Whether it did: an update with NaN or infinity would lose all that was learned.
+            Whether there was an update.
         """
         gradients = [
             parameter.grad
@@ -66,12 +74,14 @@ class Optimizer:
 
 
 def schedule(step: int, guided: int, total: int) -> float:
-    """Factor of the peak learning rate at a step: warm up, hold while gates move, then cosine.
+    """Returns the learning rate of a training step as a share of the peak learning rate.
+
+    It rises at first, stays at the peak while gates move, and then follows a cosine to zero.
 
     Args:
-        step: Steps made so far.
-        guided: Steps in which gates move.
-        total: Steps of the whole run.
+        step: Number of training steps made so far.
+        guided: Number of training steps in which gates move.
+        total: Number of training steps of the whole run.
     """
     warm_up = min(1.0, (step + 1) / max(1.0, _WARM_UP_SHARE * total))
     after = max(0, step - guided) / max(1, total - guided)
@@ -79,11 +89,12 @@ def schedule(step: int, guided: int, total: int) -> float:
 
 
 def default_learning_rate(mirror: Mirror) -> float:
-    """Peak learning rate of weights: 8e-3 over the number of weight tensors, at most 2e-3.
+    """Returns the default of the peak learning rate of weights and biases.
 
-    Adam moves every weight by about the learning rate, whatever its gradient, so what one step does
-    to the output adds up over the layers: what suits a LeNet-5 (4 weights) ruins a ResNet-20 with
-    folded normalisation (22 weights) within an epoch.
+    It is 8e-3 over the number of weight tensors, at most 2e-3. Adam moves every weight by about the
+    learning rate, whatever its gradient, and the effects on the output add up over the layers. So a
+    rate that suits LeNet-5 (4 weight tensors) ruins a ResNet-20 with folded normalisation (22
+    weight tensors) within an epoch.
     """
     roles = [quantizer.spec.role for quantizer in mirror.quantizers.values()]
     return min(_LARGEST_RATE, _RATE_OF_ALL_LAYERS / max(1, roles.count(Role.WEIGHT)))

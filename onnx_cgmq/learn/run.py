@@ -1,4 +1,4 @@
-"""One run of learning, from a gated model and data to a mirror with a plan within the bound."""
+"""One run of learning: from a gated model and data to a plan that keeps the bound."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Data:
     """The samples of a run.
 
     Attributes:
-        train: What is learned from.
-        held_out: What the best state is chosen on.
+        train: The samples to train on.
+        held_out: The samples by which the best state is chosen.
     """
 
     train: Samples
@@ -47,9 +47,9 @@ class Learned:
     """What a run learned.
 
     Attributes:
-        guide: Guides the trained mirror.
+        guide: The guide of the trained mirror.
         outcome: How learning ended.
-        checkpoint: Where its state is saved, if anywhere.
+        checkpoint: Where the state of the run is saved, if anywhere.
     """
 
     guide: Guide
@@ -62,7 +62,7 @@ class Learned:
         return self.guide.mirror
 
     def plan(self) -> BitPlan:
-        """The learned plan, within the bound."""
+        """Returns the learned plan, which keeps the bound."""
         return self.guide.plan()
 
 
@@ -77,27 +77,30 @@ def learn(
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Learned:
-    """Calibrates and trains a gated model under a bound.
+    """Calibrates and trains a gated model under a bound, with the float model as teacher.
 
-    The float model teaches; the loss is that of ``config``, taken where a gradient comes from
-    (:mod:`~onnx_cgmq.learn.loss_tensors`).
+    The loss is the one of ``config``. It compares the tensors that
+    :func:`~onnx_cgmq.learn.loss_tensors.loss_tensors` chooses.
 
     Args:
         float_model: The prepared float model.
-        gated: The same with gates.
+        gated: The gated model that was made of it.
         bound: One bound or several.
         data: The samples.
-        config: Settings.
-        emit: Takes progress events.
-        checkpoint: File to save the state in after each epoch, if any.
-        resume: Go on from that file, if it is there.
+        config: The settings of the run.
+        emit: Is called with progress events.
+        checkpoint: The file in which the state is saved after each epoch, if any.
+        resume: Go on from that file, if it exists.
+
+    Returns:
+        The guide with the trained mirror, and how learning ended.
 
     Raises:
         UnsupportedOperatorError: The mirror lacks operators of the model.
-        ModelError: No gradient reaches a weight.
+        ModelError: No output has a gradient to a weight.
         BoundError: The bound can't be parsed or kept.
         DataError: The data does not fit the loss.
-        ConfigError: The loss is unknown, or the checkpoint is of another run.
+        ConfigError: The loss is unknown, or the checkpoint belongs to another run.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -143,5 +146,5 @@ def learn(
 
 
 def _weights(mirror: Mirror) -> list[str]:
-    """Names of the tensors that are quantized as weights."""
+    """Returns the names of the tensors that are quantized as weights."""
     return [name for name, q in mirror.quantizers.items() if q.spec.role is Role.WEIGHT]

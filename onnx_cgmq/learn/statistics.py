@@ -1,4 +1,4 @@
-"""Running statistics of one quantizer: what the directions are made of, from the backward pass."""
+"""Running statistics of one quantizer's gradients and values, of which importance is made."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 
 MOMENTUM = 0.9
-"""Share of the past in a running mean: it forgets a batch within some ten others. Our choice, as
-momentum of optimizers and of batch normalisation has it."""
+"""Share of the past in a running mean, which thus forgets a batch within some ten later ones. Our
+choice; momentum of optimizers and of batch normalisation often has this value."""
 
 
 class RunningStatistics:
-    """Gradients and magnitudes of a quantized tensor, per gate, as running means over batches.
+    """Running means over batches of gradients and magnitudes of a quantized tensor, for each gate.
+
+    All have the gate's shape, or are ``None`` before the first batch.
 
     Attributes:
-        gradient: Mean of ``|dL/dx_q|`` over the batch and the elements of a gate (per-sample loss).
-        magnitude: Mean of ``|x|`` likewise.
-        gradient_square: Sum of squared gradients over the elements of a gate, in units that are
-            the same for weights and activations (up to one factor for the whole model).
+        gradient: Mean of ``|dL/dx_q|`` over the batch and the elements of a gate, where ``L`` is
+            the loss of one sample and ``x_q`` the quantized tensor.
+        magnitude: Mean of ``|x|`` over the batch and the elements of a gate, for the tensor ``x``.
+        gradient_square: Sum of squared gradients of the batch's mean loss, over the batch and the
+            elements of a gate. Up to one factor for the whole model, it has the same unit for
+            weights and activations.
     """
 
     def __init__(
         self, spec: QuantizerSpec, wanted: Collection[str], momentum: float = MOMENTUM
     ) -> None:
-        """Starts empty.
+        """Starts without statistics.
 
         Args:
-            spec: The quantizer.
-            wanted: Names of the attributes to keep; the others stay ``None``.
-            momentum: Share of the past.
+            spec: Describes the quantizer.
+            wanted: Names of the statistics to keep; the others stay ``None``.
+            momentum: Share of the past in a running mean.
         """
         self._spec = spec
         self._wanted = frozenset(wanted)
@@ -45,24 +49,26 @@ class RunningStatistics:
         self.gradient_square: Tensor | None = None
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
-        """Takes a tensor and its gradient, same shape, from a backward pass."""
+        """Adds a tensor and its gradient, which have the same shape, from a backward pass."""
         is_activation = self._spec.role is Role.ACTIVATION
         batch = value.shape[0] if is_activation and value.dim() else 1
         shape = self._spec.gate_shape
-        items = max(1, value.numel() // max(1, _count(shape)))
-        # The loss is a mean over the batch: times the batch, a sample's own gradient.
+        items = max(1, value.numel() // max(1, _element_count(shape)))
+        # The loss is a mean over the batch. Times the batch size it gives the gradient of a sample.
         if "gradient" in self._wanted:
-            mean = _fold(gradient.abs(), shape) * (batch / items)
-            self.gradient = self._mix(self.gradient, mean)
+            mean = _sum_per_gate(gradient.abs(), shape) * (batch / items)
+            self.gradient = self._updated_mean(self.gradient, mean)
         if "magnitude" in self._wanted:
-            self.magnitude = self._mix(self.magnitude, _fold(value.abs(), shape) / items)
+            self.magnitude = self._updated_mean(
+                self.magnitude, _sum_per_gate(value.abs(), shape) / items
+            )
         if "gradient_square" in self._wanted:
-            squares = _fold(gradient.square(), shape)
-            self.gradient_square = self._mix(self.gradient_square, squares)
+            squares = _sum_per_gate(gradient.square(), shape)
+            self.gradient_square = self._updated_mean(self.gradient_square, squares)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs."""
+        """Returns the state for a checkpoint."""
         return {
             "updates": self._updates,
             "gradient": self.gradient,
@@ -71,31 +77,31 @@ class RunningStatistics:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`; takes copies, since the means are updated in place."""
+        """Restores a state of :meth:`state_dict`; it is copied, as means are updated in place."""
         self._updates = state["updates"]
         for name in ("gradient", "magnitude", "gradient_square"):
             value: Tensor | None = state[name]
             setattr(self, name, None if value is None else value.clone())
 
-    def _mix(self, past: Tensor | None, new: Tensor) -> Tensor:
-        if not torch.isfinite(new).all():  # of a step that is left out; it would stay for ever
+    def _updated_mean(self, past: Tensor | None, new: Tensor) -> Tensor:
+        if not torch.isfinite(new).all():  # a mean would never recover; the step is skipped anyway
             return torch.zeros_like(new) if past is None else past
         if past is None:
             return new
-        # A plain mean at first, so that the first batch does not weigh too much.
+        # At first it is a plain mean, so that the first batch does not weigh too much.
         share = max(1 - self._momentum, 1 / (self._updates + 1))
         return past.lerp_(new, share)
 
 
-def _count(shape: tuple[int, ...]) -> int:
+def _element_count(shape: tuple[int, ...]) -> int:
     count = 1
     for size in shape:
         count *= size
     return count
 
 
-def _fold(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Sums over the elements of every gate."""
+def _sum_per_gate(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sums a tensor over the batch and the elements of each gate."""
     if not shape:
         return tensor.sum()
     return tensor.sum_to_size(shape) if tuple(tensor.shape) != shape else tensor

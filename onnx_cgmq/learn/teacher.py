@@ -1,4 +1,4 @@
-"""The float model as teacher, each sample's outputs computed once where memory allows."""
+"""The float model as teacher; it computes each sample's outputs once if memory allows."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ from onnx_cgmq.data.source import Batch
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.mirror.module import Mirror
 
-_CACHE_LIMIT = 1 << 26  # output values kept (256 MiB of float32)
+_CACHE_LIMIT = 1 << 26  # values of outputs in the cache (256 MiB of float32)
 
 
 class Teacher:
-    """What the float model computes, cached by sample index while it is small.
+    """Computes the tensors of the float model that the loss compares, and caches them by sample.
 
     Attributes:
-        names: Names of the tensors that teach: those that the loss compares.
+        names: Names of these tensors.
     """
 
     def __init__(self, mirror: Mirror, samples: int, names: Sequence[str] | None = None) -> None:
-        """Wraps the float mirror.
+        """Wraps the mirror of the float model.
 
         Args:
             mirror: The mirror of the float model.
-            samples: Samples in the data set that it is asked about.
-            names: Values of its graph that teach; by default its outputs.
+            samples: Number of samples in the data set.
+            names: Names of the tensors that the loss compares; by default the outputs.
         """
         self.names: tuple[str, ...] = tuple(names or mirror.output_names)
         self._mirror = mirror.eval()
         self._samples = samples
         self._known = np.zeros(samples, dtype=bool)
         self._cache: dict[str, Tensor] | None = None
-        self._caches = True
+        self._may_cache = True
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
-        """The tensors that teach, by name, for a batch of that data set."""
+        """Returns the tensors that the loss compares, by name, for a batch of the data set."""
         if self._cache is not None and self._known[batch.indices].all():
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}
         outputs = self._mirror.run(tensors(batch.inputs), self.names)
-        self._keep(batch.indices, outputs)
+        self._store(batch.indices, outputs)
         return outputs
 
-    def _keep(
+    def _store(
         self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]
     ) -> None:
-        if not self._caches:
+        if not self._may_cache:
             return
         if self._cache is None:
             rows = len(indices)
             by_sample = all(v.dim() > 0 and v.shape[0] == rows for v in outputs.values())
             size = sum(v.numel() for v in outputs.values()) // max(1, rows) * self._samples
             if not by_sample or size > _CACHE_LIMIT:
-                self._caches = False
+                self._may_cache = False
                 return
             self._cache = {
                 name: torch.empty((self._samples, *v.shape[1:]), dtype=v.dtype)
                 for name, v in outputs.items()
             }
         if any(v.shape[1:] != self._cache[name].shape[1:] for name, v in outputs.items()):
-            self._caches, self._cache = False, None  # shapes differ from sample to sample
+            self._may_cache, self._cache = False, None  # samples differ in shape
             return
         for name, value in outputs.items():
             self._cache[name][torch.from_numpy(indices)] = value

@@ -1,1 +1,1 @@
-"""Everything that opens an onnxruntime session, or that knows what onnxruntime takes and runs."""
+"""Everything that opens an onnxruntime session, or knows what onnxruntime accepts and runs."""

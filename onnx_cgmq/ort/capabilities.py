@@ -1,4 +1,4 @@
-"""What the installed onnxruntime can do, tried or looked up: opsets, kernels, types."""
+"""Finds out what the installed onnxruntime can do: which opsets, kernels and types it has."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from onnx_cgmq.ort.session import LogLevel, new_session
 from onnx_cgmq.ort.versions import Runtime
 
 OLDEST_OPSET: Final = 21
-"""The gated functions need its 4- and 16-bit types."""
+"""The oldest opset of a gated model, whose functions need the 4- and 16-bit types of it."""
 
 NEWEST_OPSET: Final = 25
-"""The newest opset that models are written in, and that the version converter reaches."""
+"""The newest opset that models are written in, which is the newest that the converter reaches."""
 
-_OPEN_END: Final = 2**31 - 1  # a kernel without a last version
+_OPEN_END: Final = 2**31 - 1  # what onnxruntime says for a kernel without a last version
 
 
 @cache
 def newest_opset() -> int:
-    """The newest opset, up to 25, that the installed onnxruntime loads.
+    """Returns the newest opset, up to 25, that the installed onnxruntime loads.
 
     Raises:
-        ModelError: It loads none that has the types needed.
+        ModelError: It loads no opset that has the types of a gated model.
     """
     for opset in range(NEWEST_OPSET, OLDEST_OPSET - 1, -1):
         if loads_opset(opset):
@@ -40,9 +40,10 @@ def newest_opset() -> int:
 
 
 def has_kernel(op_type: str, opset: int) -> bool:
-    """Whether a CPU kernel runs an operator as that opset defines it.
+    """Says whether the installed onnxruntime has a CPU kernel for an operator of an opset.
 
-    A kernel without a last version runs the version that it was made for only.
+    Kernels state the versions of the operator that they run. One that states no last version runs
+    only its first one.
     """
     if not onnx.defs.has(op_type, opset, ""):
         return False
@@ -55,7 +56,7 @@ def has_kernel(op_type: str, opset: int) -> bool:
 
 @cache
 def _kernels() -> dict[str, set[tuple[int, int]]]:
-    """First and last versions of the CPU kernels of the standard operators."""
+    """Returns the first and the last version of each CPU kernel, by standard operator."""
     found: dict[str, set[tuple[int, int]]] = {}
     from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
 
@@ -66,7 +67,7 @@ def _kernels() -> dict[str, set[tuple[int, int]]]:
 
 
 def loads_opset(opset: int) -> bool:
-    """Whether the installed onnxruntime loads a model of an opset."""
+    """Says whether the installed onnxruntime loads a model of an opset, by loading one."""
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [x], [y])
@@ -80,14 +81,17 @@ def loads_opset(opset: int) -> bool:
 
 
 def ir_version_of(opset: int) -> int:
-    """The oldest IR version that a model of an opset may have."""
+    """Returns the oldest IR version that a model of an opset may have."""
     imports = [onnx.helper.make_opsetid("", opset)]
     return int(onnx.helper.find_min_ir_version_for(imports, ignore_unknown=True))
 
 
 @cache
 def folds_cast_of(data_type: ir.DataType) -> bool:
-    """Whether the installed onnxruntime casts a type to INT8 and optimizes it away, tried once."""
+    """Says whether the installed onnxruntime runs weights that are cast from a type to INT8.
+
+    This is found out by running a small model, once for each type.
+    """
     weight = ir.Value(name="w", const_value=pack(np.array([[1, -1], [0, 1]]), data_type, "w"))
     scale = ir.Value(name="s", const_value=ir.tensor(np.float32(1), name="s"))
     zero = ir.Value(name="z", const_value=ir.tensor(np.int8(0), name="z"))
@@ -95,7 +99,8 @@ def folds_cast_of(data_type: ir.DataType) -> bool:
     unsigned = ir.Value(name="u", const_value=ir.tensor(np.uint8(0), name="u"))
     cast = ir.node("Cast", [weight], {"to": ir.DataType.INT8})
     dequantize = ir.node("DequantizeLinear", [cast.outputs[0], scale, zero])
-    # The activation is quantized as well: onnxruntime would round it to 8 bits of its own accord.
+    # The activation is quantized too, because onnxruntime would otherwise round it to 8 bits itself
+    # and the result would not be exact.
     codes = ir.node("QuantizeLinear", [x, scale, unsigned])
     activation = ir.node("DequantizeLinear", [codes.outputs[0], scale, unsigned])
     product = ir.node("MatMul", [activation.outputs[0], dequantize.outputs[0]])
@@ -113,6 +118,6 @@ def folds_cast_of(data_type: ir.DataType) -> bool:
     try:
         session = new_session(ir.to_proto(model).SerializeToString(), log_level=LogLevel.SILENT)
         (result,) = session.run(None, {"x": np.array([[3, 5]], dtype=np.float32)})
-    except Exception:  # whatever it raises: this type is not for it
+    except Exception:  # onnxruntime's errors have no common base; any of them means no
         return False
     return bool(np.array_equal(result, [[3, 2]]))

@@ -1,4 +1,4 @@
-"""What onnxruntime really runs: read off the graph that it makes of a model when it loads it."""
+"""Finds out what onnxruntime runs, from the optimized graph that it makes when it loads a model."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from onnx_cgmq.ort.versions import Runtime
 _TAG: Final = "#{}#"
 _TAGGED: Final = re.compile(r"#(\d+)#")
 _LARGE: Final = 1024
-"""Bytes from which on a weight of the optimized graph is not kept."""
+"""Bytes from which a weight of the optimized graph goes to a file of its own, which is not read."""
 
 _FUSED_BEHIND: Final = ("Add", "Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh")
 _MULTIPLIES: Final = re.compile("Attention|Conv|Einsum|GRU|Gemm|LSTM|MatMul|RNN")
 
 
 def executed_operators(model: ModelLike) -> dict[str, str]:
-    """Operators that onnxruntime runs for the nodes of a model, on its CPU provider.
+    """Returns the operators that onnxruntime's CPU provider runs for the nodes of a model.
 
-    Fused nodes have names made of that of the node they replace. So every node gets a name of its
-    own, in a copy, and is looked for in the optimized graph by it, or else by its output (or that
-    of an activation function behind it). External data is read where it lies.
+    onnxruntime makes the name of a fused node of the name of a node that it replaces. So each node
+    of a copy gets a name of its own, which is then looked for in the optimized graph. A node that
+    is not found by its name is looked for by its output, or by that of an activation function that
+    follows it. External data is read from its own file.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
 
     Returns:
-        By name of a node's first output, the operator of the node that runs it. What is not there
-        was folded, or fused in a way that hides it.
+        For the name of a node's first output, the operator of the node that computes it. An output
+        is missing if its node was folded, or fused in a way that hides it.
 
     Raises:
         ModelError: onnxruntime can't load the model.
@@ -56,6 +57,7 @@ def executed_operators(model: ModelLike) -> dict[str, str]:
 
 
 def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
+    """Does the work of :func:`executed_operators` on a proto that it may change."""
     keys: list[str] = []
     for node in all_nodes(proto.graph):
         node.name = _TAG.format(len(keys))
@@ -64,7 +66,7 @@ def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
     made: dict[str, str] = {}
     for node in all_nodes(_optimized(proto, folder).graph):
         if _MULTIPLIES.search(node.op_type):
-            # The layout transformer for float convolutions names nodes after their outputs.
+            # onnxruntime names the float convolutions whose layout it changes after their outputs.
             outputs = (*node.output, node.name.removesuffix("_nchwc"))
             made.update(dict.fromkeys(outputs, node.op_type))
         for tag in _TAGGED.findall(node.name):
@@ -82,7 +84,10 @@ def _executed(proto: onnx.ModelProto, folder: Path | None) -> dict[str, str]:
 
 
 def _fusible_readers(graph: onnx.GraphProto) -> dict[str, str]:
-    """Output of the one node that reads a value, where that may be fused into what makes it."""
+    """Returns, by value, the output of the node that may be fused into the value's producer.
+
+    That node must be the only one that reads the value.
+    """
     readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in all_nodes(graph):
         for value in node.input:
@@ -95,12 +100,15 @@ def _fusible_readers(graph: onnx.GraphProto) -> dict[str, str]:
 
 
 def _rank(op_type: str) -> int:
-    """Of several nodes that come from one, the smallest tells most."""
+    """Ranks the operators that run for one node; the smallest rank says most about it.
+
+    Rank 0 computes on codes, rank 1 multiplies floats, rank 2 does anything else.
+    """
     return 0 if computes_on_codes(op_type) else 1 if _MULTIPLIES.search(op_type) else 2
 
 
 def _with_folder(model: ModelLike) -> tuple[onnx.ModelProto, Path | None]:
-    """A proto that may be changed, and where its external data is."""
+    """Returns a copy of the model's proto, and the folder of its external data, if it has any."""
     if isinstance(model, (str, os.PathLike)):
         path = Path(model)
         return onnx.load(path, load_external_data=False), path.resolve().parent
@@ -114,10 +122,11 @@ def _with_folder(model: ModelLike) -> tuple[onnx.ModelProto, Path | None]:
 
 
 def _optimized(proto: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
+    """Returns the graph that onnxruntime makes of a model, without the values of large weights."""
     entries = {}
     if folder is not None:
         entries["session.model_external_initializers_file_folder_path"] = f"{folder}{os.sep}"
-    # Weights go to a file that is not kept.
+    # Large weights go to a file of their own, which is deleted without being read.
     prefix = "session.optimized_model_external_initializers_"
     entries[f"{prefix}file_name"] = "weights"
     entries[f"{prefix}min_size_in_bytes"] = str(_LARGE)

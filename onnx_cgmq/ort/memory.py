@@ -1,4 +1,4 @@
-"""How much memory a model takes in onnxruntime, measured in a process of its own."""
+"""Measures how much memory a model takes in onnxruntime, in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from onnx_cgmq.errors import ModelError
 
-# Linux tells the peak of a process since it began. getrusage would do elsewhere, but there counts
-# the process that started this one, too.
+# Linux reports the peak memory of a process since it began. getrusage exists elsewhere too, but its
+# figure includes the process that started this one.
 _CHILD = """
 import sys
 import numpy as np
@@ -39,15 +39,15 @@ print(peak() - before)
 
 
 def peak_bytes(model: Path, inputs: Mapping[str, npt.NDArray[Any]], threads: int = 1) -> int | None:
-    """Most memory that loading a model and running it once takes.
+    """Returns the most memory that loading a model and running it once takes.
 
     Args:
         model: The ONNX file.
         inputs: Arrays by input name.
-        threads: Threads within an operator.
+        threads: Number of threads within an operator.
 
     Returns:
-        Bytes on top of Python with onnxruntime loaded; ``None`` on systems other than Linux.
+        Bytes beyond those that Python with onnxruntime takes; ``None`` on systems other than Linux.
 
     Raises:
         ModelError: The process failed.

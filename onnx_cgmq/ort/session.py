@@ -1,4 +1,4 @@
-"""Running models in onnxruntime on the CPU."""
+"""Runs models in onnxruntime on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Outputs = dict[str, npt.NDArray[Any]]
 
 
 class LogLevel(IntEnum):
-    """What onnxruntime prints of its own accord: errors, or nothing but fatal ones."""
+    """Which messages onnxruntime prints: ``ERRORS``, or ``SILENT`` for fatal errors only."""
 
     ERRORS = 3
     SILENT = 4
@@ -44,18 +44,18 @@ def new_session(
     optimized_model: Path | None = None,
     entries: Mapping[str, str] | None = None,
 ) -> Session:
-    """A session on the CPU provider: the one place of the package that makes sessions.
+    """Opens a session on the CPU provider. All sessions of this process are made here.
 
     Args:
-        source: Path, or content of an ONNX file.
-        threads: Threads within an operator; ``None`` leaves it to onnxruntime.
-        optimize: All graph optimizations (onnxruntime's default), or none of them.
-        log_level: What onnxruntime prints.
-        optimized_model: Where onnxruntime saves the graph that it runs, if anywhere.
-        entries: Further entries of the session's configuration.
+        source: Path or content of an ONNX file.
+        threads: Number of threads within an operator; ``None`` lets onnxruntime choose.
+        optimize: ``True`` for all graph optimizations (onnxruntime's default), ``False`` for none.
+        log_level: Which messages onnxruntime prints.
+        optimized_model: File to which onnxruntime saves its optimized graph, if any.
+        entries: Further entries of the session's configuration, by key.
 
     Raises:
-        Exception: Whatever onnxruntime raises; its errors have no common base.
+        Exception: onnxruntime can't load the model; its errors have no common base.
     """
     import onnxruntime as ort
 
@@ -73,12 +73,12 @@ def new_session(
 
 
 def open_session(model: ModelLike, *, threads: int | None = None, optimize: bool = True) -> Session:
-    """A session on the CPU provider.
+    """Opens a session for a model on the CPU provider.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
-        threads: Threads within an operator; ``None`` leaves it to onnxruntime.
-        optimize: All graph optimizations (onnxruntime's default), or none of them.
+        threads: Number of threads within an operator; ``None`` lets onnxruntime choose.
+        optimize: ``True`` for all graph optimizations (onnxruntime's default), ``False`` for none.
 
     Raises:
         ModelError: onnxruntime can't load the model.
@@ -94,13 +94,14 @@ def open_session(model: ModelLike, *, threads: int | None = None, optimize: bool
 
 
 def open_written(model: ModelLike) -> Session:
-    """A session for a model of any form, which computes what the model says.
+    """Opens a session for a written model of any form, or for any other model.
 
-    ``native`` runs without graph optimizations, which don't know integer kernels of its types, and
-    so does ``qonnx``, whose ``Quant`` nodes run as the standard operators that they stand for.
+    The forms ``native`` and ``qonnx`` run without graph optimizations: onnxruntime has no integer
+    kernels for the types of ``native``, and ``Quant`` nodes of ``qonnx`` run as the standard
+    operators by which they are defined.
 
     Args:
-        model: As for :func:`open_session`.
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
 
     Raises:
         ModelError: The model can't be read, or onnxruntime can't load it.
@@ -114,7 +115,7 @@ def open_written(model: ModelLike) -> Session:
 
 
 def run_batch(session: Session, batch: Batch) -> Outputs:
-    """Outputs by name for one batch, without the entries that only fill it up.
+    """Runs a session on one batch and returns its outputs by name, without padding samples.
 
     Raises:
         ModelError: onnxruntime fails to run the model.
@@ -124,7 +125,7 @@ def run_batch(session: Session, batch: Batch) -> Outputs:
         arrays = session.run(names, batch.inputs)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"onnxruntime can't run the model: {one_line(error)}") from error
-    return {name: counted(array, batch) for name, array in zip(names, arrays, strict=True)}
+    return {name: without_padding(array, batch) for name, array in zip(names, arrays, strict=True)}
 
 
 def run_onnxruntime(
@@ -135,12 +136,12 @@ def run_onnxruntime(
     threads: int | None = None,
     optimize: bool = True,
 ) -> Outputs:
-    """Outputs of a model for all samples, joined along the batch axis.
+    """Runs a model on all samples and returns its outputs by name, joined along the batch axis.
 
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
-        samples: What to run it on.
-        batch_size: Samples at a time.
+        samples: The samples.
+        batch_size: Number of samples in a call.
         threads: See :func:`open_session`.
         optimize: See :func:`open_session`.
 
@@ -153,14 +154,25 @@ def run_onnxruntime(
     return {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
 
 
-def counted(array: npt.NDArray[Any], batch: Batch) -> npt.NDArray[Any]:
-    """The entries of an output that belong to samples asked for."""
+def without_padding(array: npt.NDArray[Any], batch: Batch) -> npt.NDArray[Any]:
+    """Returns an output without the entries of padding samples.
+
+    If a model fixes its batch size, a batch may repeat its last sample until it is full.
+
+    Args:
+        array: An output for the batch.
+        batch: The batch; its first ``batch.size`` samples count.
+
+    Returns:
+        The first ``batch.size`` rows of an output that has a row for each sample of the batch.
+        Any other output is returned as it is, but a scalar gets an axis.
+    """
     full = array.ndim > 0 and len(array) == len(batch.indices)
     return array[: batch.size] if full else np.atleast_1d(array)
 
 
 def _advice(model: ModelLike) -> str:
-    """What to do about a model in a form that is not for onnxruntime."""
+    """Returns advice on a model that is written in a form for other runtimes, else nothing."""
     try:
         form = written_form(load_model(model))
     except ModelError:
@@ -171,6 +183,7 @@ def _advice(model: ModelLike) -> str:
 
 
 def _source(model: ModelLike) -> tuple[str | bytes, str]:
+    """Returns the path or the content of a model, and what messages call the model."""
     if isinstance(model, (str, os.PathLike)):
         if not Path(model).is_file():
             raise ModelError(f"{os.fspath(model)}: no such file; check the path of the ONNX file")
@@ -183,6 +196,6 @@ def _source(model: ModelLike) -> tuple[str | bytes, str]:
         return ir.serde.serialize_model(copy).SerializeToString(), "the model"
     except Exception as error:  # protobuf's error for more than 2 GiB differs between versions
         raise ModelError(
-            f"the model can't be handed to onnxruntime in memory: {one_line(error)}; "
+            f"the model can't be passed to onnxruntime in memory: {one_line(error)}; "
             "save it and give its path"
         ) from error

@@ -1,4 +1,4 @@
-"""Types and shapes behind operators that only onnxruntime knows, such as its quantized ones."""
+"""Asks onnxruntime for types and shapes after operators that only it knows, such as QLinearAdd."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from onnx_cgmq.ort.session import LogLevel, new_session
 def set_types_of_onnxruntime(model: ir.Model, values: Sequence[ir.Value]) -> None:
     """Gives values the types and shapes that onnxruntime infers when it loads a model, in place.
 
-    Nothing changes if it can't load it.
+    Nothing changes if onnxruntime can't load the model.
 
     Args:
         model: The model.
-        values: Outputs of nodes of its main graph.
+        values: Outputs of nodes of the main graph.
     """
     by_name = {str(value.name): value for value in values}
     try:
@@ -35,5 +35,5 @@ def set_types_of_onnxruntime(model: ir.Model, values: Sequence[ir.Value]) -> Non
         kind, _, element = output.type.rstrip(")").partition("(")
         if value is not None and kind == "tensor":
             value.type = ir.TensorType(ir.DataType[element.upper()])
-            if output.shape:  # empty if the rank is unknown, as for a scalar
+            if output.shape:  # it is empty for a scalar, but also if the rank is unknown
                 value.shape = ir.Shape(output.shape)

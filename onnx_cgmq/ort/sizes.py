@@ -1,4 +1,4 @@
-"""Sizes of all values for one sample, as inference finds them, and onnxruntime where it can't."""
+"""Finds the shapes of all values for one sample: by onnx's inference, or else by onnxruntime."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 
 
 class Sizes:
-    """Shapes of a model's values for one sample.
+    """The shapes of a model's values for one sample.
 
-    Sizes come from the shapes noted for the inputs; a batch (axis 0 of an input) that is open is 1.
-    Where a size follows from these only through the graph, shapes are inferred anew.
+    Sizes of inputs are those stored in the model's metadata
+    (:func:`~onnx_cgmq.graph.input_shapes.set_input_shapes`). A batch size (axis 0 of an input) that
+    is open is 1. Sizes that follow from these only through the graph are inferred again.
 
     Attributes:
-        samples: Samples in these shapes: the batch where the model fixes one on every input.
+        samples: The number of samples that the shapes are for. It is 1 unless the model fixes the
+            batch size of every input.
     """
 
     def __init__(self, model: ir.Model) -> None:
-        """Reads the model's inputs.
+        """Reads the shapes of the model's inputs.
 
         Raises:
-            ModelError: The shapes noted in the model are damaged.
+            ModelError: The shapes stored in the model are damaged.
             ConfigError: They give one dimension two sizes.
         """
         self._model = model
@@ -44,7 +46,10 @@ class Sizes:
         self.samples: int = fixed if isinstance(fixed, int) and fixed > 0 else 1
 
     def shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
-        """Shape of a value; ``None`` for sizes that the data decide, or if the rank is unknown."""
+        """Returns the shape of a value.
+
+        A size is ``None`` if it depends on the data. The shape is ``None`` if the rank is unknown.
+        """
         gated = value.producer()
         if gated is not None and gated.domain == GATED_DOMAIN and gated.inputs[0] is not None:
             value = gated.inputs[0]
@@ -64,7 +69,7 @@ class Sizes:
         return declared
 
     def _declared(self, value: ir.Value) -> tuple[int | None, ...] | None:
-        """The shape that the model has, with the sizes of dimensions that inputs name."""
+        """Returns the shape that the model declares, with known sizes for named dimensions."""
         if value.shape is None:
             return None
         return tuple(
@@ -74,7 +79,7 @@ class Sizes:
 
     @cached_property
     def _inferred(self) -> dict[str, tuple[int | None, ...]]:
-        """Shapes by name, inferred with the inputs at their sizes."""
+        """Shapes of all values by name, inferred from the shapes of the inputs."""
         sized = self._model.clone()
         _bypass_quantizers(sized)
         for value in sized.graph.inputs:
@@ -94,7 +99,7 @@ class Sizes:
 
     @staticmethod
     def _ask_onnxruntime(sized: ir.Model) -> None:
-        """Shapes behind operators that only onnxruntime knows."""
+        """Sets shapes after operators that only onnxruntime knows."""
         if all(node.domain != "com.microsoft" for node in sized.graph):
             return
         outputs = [value for node in sized.graph for value in node.outputs if value.name]
@@ -104,7 +109,7 @@ class Sizes:
 
 
 def _bypass_quantizers(model: ir.Model) -> None:
-    """Takes gated quantizers out: they keep shapes, and inference need not read their functions."""
+    """Removes gated quantizers, which keep shapes, so that inference need not read them."""
     gated = [node for node in model.graph if node.domain == GATED_DOMAIN]
     for node in gated:
         source = node.inputs[0]

@@ -1,1 +1,1 @@
-"""From any float model to one that gates can be put on: opset, precision, fusions, rewrites."""
+"""Makes a prepared model of any float model: changes opset and precision, folds, rewrites."""

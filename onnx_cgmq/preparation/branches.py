@@ -1,4 +1,4 @@
-"""Branches that are always taken, and Identity nodes, which are where they end."""
+"""Inlines branches that are always taken, and removes the Identity nodes that this leaves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HIDDEN_DOMAIN: Final = "onnx_cgmq.hidden"
 
 
 def inline_constant_branches(model: ir.Model) -> bool:
-    """Replaces every ``If`` whose condition is constant by the branch it takes, in place.
+    """Replaces every ``If`` whose condition is constant by the branch that it takes, in place.
 
     Returns:
-        Whether there was any; names are unique again afterwards.
+        Whether there was such a node. Names of nodes and values are unique again afterwards.
     """
     found = False
     for graph in list(model.graphs()):
@@ -32,10 +32,10 @@ def inline_constant_branches(model: ir.Model) -> bool:
 
 @contextmanager
 def hidden_branches(model: ir.Model) -> Iterator[None]:
-    """Keeps passes from touching ``If`` nodes, though not what is in their branches.
+    """Hides ``If`` nodes from passes within the context, but not the nodes in their branches.
 
-    onnxscript's constant folding inlines them too, and fails where a branch gives a value of
-    another graph.
+    onnxscript's constant folding would inline ``If`` nodes too, and it fails if a branch returns a
+    value of another graph.
     """
     nodes = [node for graph in model.graphs() for node in graph if standard_op(node) == "If"]
     domains = [node.domain for node in nodes]
@@ -49,9 +49,9 @@ def hidden_branches(model: ir.Model) -> Iterator[None]:
 
 
 def remove_identities(model: ir.Model) -> None:
-    """Removes Identity nodes in place, but for those that give a branch a value from outside.
+    """Removes Identity nodes, in place, except those that a branch needs to return an outer value.
 
-    The pass of ``onnx_ir`` removes these too, and onnxruntime then refuses the model.
+    The pass of ``onnx_ir`` removes these as well, and onnxruntime then refuses the model.
     """
     for graph in model.graphs():
         for node in list(graph):
@@ -78,9 +78,10 @@ def _inline(node: ir.Node) -> bool:
     if not condition.numpy().item():
         taken, other = other, taken
     decide(node.name, Verdict.REWRITTEN, f"it always takes its {taken}")
-    for left in node.attributes[other].as_graph().all_nodes():  # or it would go on reading weights
-        for index in range(len(left.inputs)):
-            left.replace_input_with(index, None)
+    # Otherwise the nodes of the other branch would still count as readers of weights.
+    for dead in node.attributes[other].as_graph().all_nodes():
+        for index in range(len(dead.inputs)):
+            dead.replace_input_with(index, None)
     branch = node.attributes[taken].as_graph()
     results, nodes = list(branch.outputs), list(branch)
     branch.outputs.clear()
@@ -91,7 +92,8 @@ def _inline(node: ir.Node) -> bool:
     branch.remove(nodes)
     graph.insert_before(node, nodes)
     for old, result in zip(node.outputs, results, strict=True):
-        # An Identity, since a result may be an input, a constant, or a value from outside.
+        # An Identity gives the output its name, because the result itself may be an input, a
+        # constant, or a value from outside the branch.
         identity = ir.node("Identity", [result])
         new = identity.outputs[0]
         new.name, new.type, new.shape = old.name, result.type, result.shape

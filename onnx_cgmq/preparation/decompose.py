@@ -1,8 +1,8 @@
-"""Fused operators of onnxruntime (domain com.microsoft) as the standard ones they stand for.
+"""Replaces fused operators of onnxruntime (domain com.microsoft) by the equal standard operators.
 
-Exporters and onnxruntime's own optimizer leave them. As standard operators their products can be
-quantized and shapes can be inferred; onnxruntime fuses them again when it loads the model. A form
-that is not covered here stays as it is.
+Exporters and onnxruntime's own optimizer write fused operators. The operands of standard operators
+can be quantized and their shapes inferred, and onnxruntime fuses them again when it loads the
+model. A variant of an operator that standard operators can't express exactly stays as it is.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from onnx_cgmq.preparation.decompose_attention import attention, multi_head_atte
 
 DOMAIN: Final = "com.microsoft"
 
-_SMALL: Final = 1e-12  # default epsilon of the layer normalizations of this domain
+_DEFAULT_EPSILON: Final = 1e-12  # of the layer normalizations of this domain
 
 
 def decompose(model: ir.Model) -> bool:
-    """Replaces fused operators in place, in subgraphs too.
+    """Replaces fused operators by standard ones, in place and in subgraphs too.
 
-    Some forms need to know a rank: infer shapes and call it again until nothing changes.
+    Some replacements need to know a rank: infer shapes and call this again until nothing changes.
 
     Args:
-        model: A model of at least opset 23 where it has SkipSimplifiedLayerNormalization or
-            SimplifiedLayerNormalization, else of 20.
+        model: A model of at least opset 20. SkipSimplifiedLayerNormalization and
+            SimplifiedLayerNormalization are only replaced in opset 23 and newer.
 
     Returns:
         Whether anything was replaced.
@@ -42,7 +42,7 @@ def decompose(model: ir.Model) -> bool:
                 continue
             results = rule(Emitter(node, model.opset_imports[""]), node)
             if results is None:
-                why = f"no standard operators do exactly what this form of {node.op_type} does"
+                why = f"no standard operators do exactly what this variant of {node.op_type} does"
                 decide(node.name, Verdict.LEFT, why)
             else:
                 decide(node.name, Verdict.REWRITTEN, "standard operators can be quantized")
@@ -52,6 +52,8 @@ def decompose(model: ir.Model) -> bool:
 
 
 _Rule = Callable[[Emitter, ir.Node], "list[ir.Value | None] | None"]
+"""Emits standard nodes for a fused node and returns a value for each of its outputs (``None`` for
+one that nothing reads), or ``None`` if it can't replace the node."""
 
 
 def _numbers(node: ir.Node, name: str) -> list[float]:
@@ -60,7 +62,7 @@ def _numbers(node: ir.Node, name: str) -> list[float]:
 
 
 def _without(node: ir.Node, *prefixes: str) -> dict[str, ir.Attr]:
-    """Attributes but those whose names begin so."""
+    """Returns the attributes whose names do not begin with one of the prefixes."""
     return {n: a for n, a in node.attributes.items() if not n.startswith(prefixes)}
 
 
@@ -73,7 +75,8 @@ _CONV_ACTIVATIONS: Final[dict[str, tuple[str, ...]]] = {
     "Sigmoid": (),
     "Tanh": (),
 }
-"""Activations of FusedConv, and what their numbers are called."""
+"""Activation functions of FusedConv, and the names of their attributes in the order of
+``activation_params``."""
 
 _GEMM_ACTIVATIONS: Final[dict[str, tuple[str, ...]]] = {
     "Celu": ("alpha",),
@@ -88,12 +91,13 @@ _GEMM_ACTIVATIONS: Final[dict[str, tuple[str, ...]]] = {
     "Tanh": (),
     "ThresholdedRelu": ("alpha",),
 }
-"""The same of FusedGemm."""
+"""Activation functions of FusedGemm, and the names of their attributes."""
 
 
 def _activation(
     emit: Emitter, x: ir.Value, kind: str, names: tuple[str, ...], numbers: list[float]
 ) -> ir.Value:
+    """Emits an activation function whose attributes ``names`` have the values ``numbers``."""
     if kind == "Clip":
         return emit("Clip", x, *(emit.constant(number) for number in numbers))
     return emit(kind, x, attributes=dict(zip(names, numbers, strict=True)))
@@ -137,7 +141,7 @@ def _fused_matmul(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | None:
             if rank is None:
                 return None
             axes = list(range(rank))
-            if batches:  # the rows come first
+            if batches:  # the axis of the rows is the first one, before those of the batch
                 axes = [*axes[1:-1], 0, axes[-1]]
             if turned and rank > 1:
                 axes = [*axes[:-2], axes[-1], axes[-2]]
@@ -168,7 +172,7 @@ def _skip_layer_norm(emit: Emitter, node: ir.Node) -> list[ir.Value | None] | No
     total = emit("Add", node.inputs[0], node.inputs[1], rank=rank_of(node.inputs[0]))
     bias = optional(node, 3 if simplified else 4)
     total = total if bias is None else emit("Add", total, bias, rank=rank_of(total))
-    settings = {"axis": -1, "epsilon": float_attribute(node, "epsilon", _SMALL)}
+    settings = {"axis": -1, "epsilon": float_attribute(node, "epsilon", _DEFAULT_EPSILON)}
     gamma = node.inputs[2]
     if simplified:
         y = emit("RMSNormalization", total, gamma, attributes=settings)

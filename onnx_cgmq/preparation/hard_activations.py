@@ -1,7 +1,8 @@
-"""Hard sigmoids and hard swishes as exporters spell them out, in the one form that has kernels.
+"""Makes HardSigmoid of the hard sigmoids and hard swishes that exporters spell out.
 
-Between integer kernels HardSigmoid is an Add that saturates (``writing/hard_sigmoid.py``), and a
-hard swish is a product with it. Many exporters write ``x * Clip(x + 3, 0, 6) / 6`` instead.
+Between integer kernels HardSigmoid is written as an Add that saturates
+(``writing/hard_sigmoid.py``), and a hard swish as a product with it. Many exporters write
+``x * Clip(x + 3, 0, 6) / 6`` instead.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.uses import only_reader
 
-_SWISH_SLOPE, _SWISH_OFFSET = 1 / 6, 0.5  # of HardSwish, by the standard
-_ROUNDING: Final = 1e-6  # relative: constants of exporters are float32
+_SWISH_SLOPE, _SWISH_OFFSET = 1 / 6, 0.5  # of the hard sigmoid in HardSwish, by the standard
+_ROUNDING: Final = 1e-6  # relative error allowed in a factor: exporters store constants as float32
 
 
 def fuse_hard_activations(model: ir.Model) -> None:
-    """Makes hard swishes ``x * HardSigmoid(x)``, and spelled-out hard sigmoids operators, in place.
+    """Makes HardSigmoid of spelled-out hard sigmoids, and rewrites hard swishes with it, in place.
 
-    What it knows: HardSwish, and ``Clip(a x + b, 0, m)`` that is divided by ``m``, be it behind one
-    product with something else.
+    A hard sigmoid is spelled out as ``Clip(a * x + b, 0, m)`` that is divided by ``m``, for numbers
+    ``a``, ``b`` and ``m``. Between Clip and division there may be a product with another value, as
+    in a hard swish.
     """
     opset = model.opset_imports[""]
     for graph in model.graphs():
@@ -47,7 +49,7 @@ def _fuse_clip(emit: Emitter, clip: ir.Node) -> None:
     scaler = None if top is None else _scaler_below(clip, 1 / top)
     if inner is None or top is None or scaler is None:
         missing = "a shift before it" if inner is None else "a division by its upper limit"
-        missing = missing if top is not None else "limits from 0 up"
+        missing = missing if top is not None else "a lower limit of 0 and a positive upper limit"
         decide(clip.name, Verdict.LEFT, f"it is no hard sigmoid: it lacks {missing}")
         return
     decide(clip.name, Verdict.REWRITTEN, "it is a hard sigmoid that is spelled out")
@@ -59,7 +61,7 @@ def _fuse_clip(emit: Emitter, clip: ir.Node) -> None:
 
 
 def _upper_limit(clip: ir.Node) -> float | None:
-    """``m`` of a Clip to 0 .. m."""
+    """Returns ``m`` of a Clip to 0 .. m, or ``None`` if a Clip has other limits."""
     limits = [optional(clip, index) for index in (1, 2)]
     low, high = (None if limit is None else limit.const_value for limit in limits)
     if low is None or high is None or low.numpy().any():
@@ -69,7 +71,10 @@ def _upper_limit(clip: ir.Node) -> float | None:
 
 
 def _scaler_below(clip: ir.Node, factor: float) -> ir.Node | None:
-    """The node that multiplies what a node makes by a number, be it behind one product."""
+    """Finds the node that multiplies the output of a Clip by a factor.
+
+    It may also multiply the product of that output with another value.
+    """
     node = only_reader(clip.outputs[0])
     if node is not None and standard_op(node) == "Mul" and affine_of(node) is None:
         node = only_reader(node.outputs[0])
@@ -80,7 +85,10 @@ def _scaler_below(clip: ir.Node, factor: float) -> ir.Node | None:
 
 
 def _numbers(node: ir.Node | None) -> Affine | None:
-    """What a node scales and shifts, if by one number each, with no axes added."""
+    """Returns the affine map of a node that has one number as scale and one as shift.
+
+    ``None`` means that the node computes anything else, or adds axes.
+    """
     affine = None if node is None else affine_of(node)
     rank = None if affine is None else rank_of(affine.source)
     if affine is None or rank is None or affine.channel_axis is not None:

@@ -1,4 +1,4 @@
-"""Means over all pixels as pooling, which has an integer kernel where ReduceMean has none."""
+"""Makes pooling of means over all pixels, because ReduceMean has no integer kernel."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _IMAGE_RANK = 4  # [batch, channel, height, width]
 
 
 def pool_means(model: ir.Model) -> None:
-    """Turns ReduceMean over height and width into GlobalAveragePool, in place.
+    """Replaces ReduceMean over height and width by GlobalAveragePool, in place.
 
-    Without ``keepdims`` a Squeeze follows.
+    A Squeeze follows if the mean drops these axes.
     """
     for graph in model.graphs():
         for node in list(graph):
@@ -31,7 +31,7 @@ def pool_means(model: ir.Model) -> None:
 
 
 def _why_not(node: ir.Node) -> str:
-    """Why a mean is not one over all pixels of float images; empty if it is."""
+    """Says why a node is no mean over all pixels of float images; the text is empty if it is."""
     x = node.inputs[0]
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if x is None or x.shape is None or len(x.shape) != _IMAGE_RANK:

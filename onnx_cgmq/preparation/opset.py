@@ -1,4 +1,4 @@
-"""Which version of the standard operators a model is brought to, and how."""
+"""Chooses the opset of a prepared model, and converts the model to it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from onnx_cgmq.ort.versions import Runtime
 
 
 def convert(model: ir.Model) -> None:
-    """Brings a model to the target opset, in place; a newer one stays if it can be run.
+    """Converts a model to :func:`target_opset`, in place.
+
+    A newer opset stays as it is if onnxruntime runs it.
 
     Args:
         model: A model of at least opset 18, without functions to inline.
 
     Raises:
-        ModelError: The installed onnxruntime, or the oldest one that the model is for, doesn't load
-            the opset, or the converter fails.
+        ModelError: The installed onnxruntime, or the oldest one that the model is for, does not
+            load the opset, or the converter fails.
     """
     current = model.opset_imports.setdefault("", newest_opset())
     runtime = Runtime.of(model)
@@ -48,11 +50,13 @@ def convert(model: ir.Model) -> None:
 
 
 def raise_opset(model: ir.Model, target: int) -> None:
-    """Brings a model to an opset, in place, with an IR version to it; a newer one stays.
+    """Raises a model to an opset and to an IR version that has it, in place.
+
+    A newer opset stays as it is.
 
     Args:
-        model: As for :func:`convert`.
-        target: At most :data:`~onnx_cgmq.ort.capabilities.NEWEST_OPSET`.
+        model: A model of at least opset 18, without functions to inline.
+        target: The opset, at most :data:`~onnx_cgmq.ort.capabilities.NEWEST_OPSET`.
 
     Raises:
         ModelError: The converter fails.
@@ -64,7 +68,7 @@ def raise_opset(model: ir.Model, target: int) -> None:
             ConvertVersionPass(target)(model)
         except ModelError:
             raise
-        except Exception as error:  # the converter raises whatever it meets
+        except Exception as error:  # the converter raises many kinds of errors
             raise ModelError(
                 f"the model can't be upgraded from opset {current} to {target}: "
                 f"{one_line(error)}; export it with opset {target}"
@@ -73,14 +77,16 @@ def raise_opset(model: ir.Model, target: int) -> None:
 
 
 def target_opset(op_types: Iterable[str], runtime: Runtime | None = None) -> int:
-    """The newest opset, up to 25, in which onnxruntime has kernels for operators.
+    """Returns the newest opset, up to 25, in which onnxruntime has kernels for all operators.
+
+    An operator without a kernel in any opset does not count.
 
     Args:
         op_types: The operators.
-        runtime: The oldest onnxruntime to serve; by default the installed one.
+        runtime: The oldest onnxruntime that is to run the model; by default the installed one.
 
     Raises:
-        ModelError: The installed onnxruntime loads none that has the types needed.
+        ModelError: The installed onnxruntime loads no opset that has the types of a gated model.
     """
     runtime = runtime or Runtime.installed()
     newest = min(newest_opset(), runtime.opset)
@@ -94,9 +100,10 @@ def target_opset(op_types: Iterable[str], runtime: Runtime | None = None) -> int
 
 
 def _refuse_unknown_groups(model: ir.Model, opset: int) -> None:
-    """GroupNormalization has factors per channel since opset 21, per group before.
+    """Refuses a GroupNormalization with an unknown number of channels, if it has to be converted.
 
-    The converter needs to know their number, and silently keeps the node where it doesn't.
+    It has a factor for each group before opset 21, and one for each channel since. The converter
+    has to know how many channels there are. Where it doesn't, it silently leaves the node as it is.
     """
     for node in (node for graph in model.graphs() for node in graph):
         if standard_op(node) != "GroupNormalization" or opset >= 21:

@@ -1,4 +1,4 @@
-"""Models in another float type: computed in one type inside, with the same inputs and outputs."""
+"""Changes the float type in which a model computes; its inputs and outputs keep their types."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TYPE_ATTRIBUTES: Final = frozenset(
 def change_float_type(
     model: ir.Model, old: frozenset[ir.DataType] = HALF_TYPES, new: ir.DataType = ir.DataType.FLOAT
 ) -> bool:
-    """Lets a model compute in another float type, in place; subgraphs included.
+    """Makes a model compute in another float type, in place and in subgraphs too.
 
-    Inputs and outputs keep their types: they are cast where they enter and leave. Values equal
-    those before but for the rounding of the old type, and for what overflowed in it.
+    Inputs and outputs of the graph keep their types: Cast nodes are put behind and before them.
+    The model computes the same values, except where the old type rounds or overflows.
 
     Args:
-        model: A model without functions; Constant nodes are initializers.
-        old: Types to replace; by default the two of 16 bits.
-        new: Type to compute in.
+        model: A model without functions and without Constant nodes.
+        old: The types to replace; by default the two of 16 bits.
+        new: The type to compute in.
 
     Returns:
         Whether there was anything to change.
@@ -39,9 +39,9 @@ def change_float_type(
     tensors = [value for value in values if value.const_value is not None]
     if not any(_type_of(value) in old for value in values):
         return False
-    outside = {value: _type_of(value) for value in (*model.graph.inputs, *model.graph.outputs)}
-    for value in outside:
-        if outside[value] in old and not isinstance(value.type, ir.TensorType):
+    outer_types = {value: _type_of(value) for value in (*model.graph.inputs, *model.graph.outputs)}
+    for value in outer_types:
+        if outer_types[value] in old and not isinstance(value.type, ir.TensorType):
             raise ModelError(
                 f"'{value.name}' is a {type(value.type).__name__} of {value.dtype}; only tensors "
                 f"can be converted: export the model in {new.name}"
@@ -55,9 +55,9 @@ def change_float_type(
         for node in graph:
             _change_attributes(node, old, new)
     for value in list(model.graph.inputs):
-        _cast_input(model.graph, value, outside[value], new)
+        _cast_input(model.graph, value, outer_types[value], new)
     for index, value in enumerate(model.graph.outputs):
-        dtype = outside[value]
+        dtype = outer_types[value]
         if dtype is not None and dtype in old and not value.is_graph_input():
             model.graph.outputs[index] = _cast_output(model.graph, value, dtype)
     return True

@@ -1,4 +1,4 @@
-"""From any float ONNX model to the one form that all later steps know."""
+"""Prepares a float ONNX model: brings it into the one form that all later steps expect."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from onnx_cgmq.preparation.branches import (
 )
 from onnx_cgmq.preparation.decompose import decompose
 from onnx_cgmq.preparation.fold_affine import fold_affine
+from onnx_cgmq.preparation.gemm_factors import fold_gemm_factors
 from onnx_cgmq.preparation.hard_activations import fuse_hard_activations
 from onnx_cgmq.preparation.means import pool_means
 from onnx_cgmq.preparation.opset import convert
@@ -33,29 +34,35 @@ from onnx_cgmq.preparation.reshapes import fix_reshapes
 from onnx_cgmq.preparation.upgrade import upgrade
 from onnx_cgmq.preparation.views import merge_views
 
-_UNLIMITED: Final = 2**40  # elements: weights are folded whatever their size
+_UNLIMITED: Final = 2**40  # elements: constants of any size are folded
 
 
 def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
-    """Brings a float model into the form that the other steps expect.
+    """Brings a float model into the form that all later steps expect.
 
-    Functions are inlined, ``Constant`` nodes and constant expressions become initializers, constant
-    scales and shifts (BatchNormalization, a bias of its own) are folded into the operator before
-    them, a product of matrices with a bias becomes Gemm, hard sigmoids that are spelled out become
-    operators, chains of views become one, dead code goes, shapes are inferred, every node has a
-    name, and the opset is the newest one (up to 25) that onnxruntime loads. Operators that
-    onnxruntime fused (domain com.microsoft) are taken apart where that is exact; what was float16
-    or bfloat16 inside is float32. The result computes the same.
+    A prepared model computes the same as the original, with these differences:
+
+    * Functions are inlined. ``Constant`` nodes and constant expressions are initializers.
+    * Constant scales and shifts (BatchNormalization, a bias that is an Add) are folded into the
+      operator before them. A MatMul with a bias is a Gemm.
+    * Spelled-out hard sigmoids are HardSigmoid. Chains of views are one Reshape.
+    * Fused operators of onnxruntime (domain com.microsoft) are standard ones, if these are equal.
+    * What was computed in float16 or bfloat16 is computed in float32.
+    * The opset is the newest one (up to 25) that onnxruntime runs. Shapes are inferred, every node
+      has a name, and nodes that nothing reads are gone.
 
     Args:
-        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; not changed.
-        runtime: The versions of onnxruntime that are to run what is made of it, such as
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; it is not changed.
+        runtime: The versions of onnxruntime that are to run the written model, such as
             ``onnxruntime>=1.22``; by default the installed one.
+
+    Returns:
+        The prepared model.
 
     Raises:
         ModelError: The model can't be read or upgraded, is already quantized, has no operator that
-            multiplies and accumulates, or uses a newer opset than a runtime takes.
-        ConfigError: ``runtime`` can't be parsed or met, or the model was prepared without.
+            multiplies and accumulates, or uses a newer opset than ``runtime`` accepts.
+        ConfigError: ``runtime`` can't be parsed or met, or the model was prepared without it.
     """
     prepared = load_model(model)
     prepare_in_place(prepared, runtime)
@@ -63,7 +70,7 @@ def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
 
 
 def is_prepared(model: ir.Model) -> bool:
-    """Whether a model has been through :func:`prepare`."""
+    """Says whether :func:`prepare` made a model."""
     return PREPARED_KEY in model.metadata_props
 
 
@@ -86,10 +93,15 @@ def prepare_in_place(model: ir.Model, runtime: str | None = None) -> None:
 
 
 def check_runtime(model: ir.Model, runtime: str | None) -> None:
-    """Refuses a prepared model that is for newer versions of onnxruntime only.
+    """Refuses a prepared model that older versions of onnxruntime than it is for are to run.
+
+    Args:
+        model: A prepared model.
+        runtime: The versions that are to run it; ``None`` accepts any model.
 
     Raises:
-        ConfigError: It is, or the requirement can't be parsed or met.
+        ConfigError: The model was prepared for newer versions only, or the requirement can't be
+            parsed or met.
     """
     if runtime is None:
         return
@@ -102,12 +114,13 @@ def check_runtime(model: ir.Model, runtime: str | None) -> None:
 
 
 def _simplify(model: ir.Model) -> None:
-    """Runs all passes, in the one order in which each finds what it needs."""
-    # A constant that a caller may override is no constant: those are inputs from here on.
+    """Runs all passes, in an order in which each of them finds what it needs."""
+    # An initializer that is an input too could be overridden by callers, and so would not be
+    # constant. From here on these are initializers only.
     common.RemoveInitializersFromInputsPass()(model)
-    # Old opsets first: all that follows knows the operators of opset 18 and newer.
+    # Old opsets first, because all later passes only know the operators of opset 18 and newer.
     upgrade(model)
-    # One graph, whose constants are initializers, so that passes see values and weights.
+    # Then one graph whose constants are initializers, so that passes see values and weights.
     ir.passes.Sequential(
         common.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
         common.InlinePass(lambda function: function.domain != GATED_DOMAIN),
@@ -115,27 +128,29 @@ def _simplify(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
-    # The converter of opsets asks for ranks.
+    # The converter of opsets needs to know ranks.
     infer_shapes(model)
     convert(model)
     change_float_type(model)
-    # What is taken apart needs ranks too, and what comes of it may let more be taken apart.
+    # Replacing fused operators needs ranks too, and new ranks may allow to replace more of them.
     infer_shapes(model)
     while decompose(model):
         infer_shapes(model)
-    # After the fused operators are gone, since folding evaluates standard ones only.
+    # Folding comes after that, because it only evaluates standard operators.
     _fold(model)
     _name_nodes(model)
-    # Constant shapes first: merge_views() reads sizes, and the nodes that computed them must go
-    # before it, or a value would seem to have another reader.
+    # Constant shapes first: merge_views() reads sizes. The nodes that computed these must be gone
+    # by then, because they count as readers of a value.
     fix_reshapes(model)
     common.RemoveUnusedNodesPass()(model)
     merge_views(model)
-    # Hard sigmoids before factors: fold_affine() would take the factors out of their pattern.
+    # Hard sigmoids before factors, because fold_affine() would fold the factors of their pattern.
     fuse_hard_activations(model)
+    # Factors of Gemm first: what is folded into it then meets a plain product.
+    fold_gemm_factors(model)
     fold_affine(model)
     pool_means(model)
-    # Last of the rewrites, for these leave Identity nodes where a branch or a chain ended.
+    # This is last, because the rewrites leave Identity nodes where a branch or a chain ended.
     remove_identities(model)
     ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -151,9 +166,9 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    """Computes what is constant, whatever its size: weights must be initializers.
+    """Computes constant expressions of any size, because weights must be initializers.
 
-    A branch that is always taken takes the place of its ``If``, which may make more constant.
+    An ``If`` with a constant condition is replaced by its branch, which may make more constant.
     """
     while True:
         with hidden_branches(model):
@@ -170,17 +185,17 @@ def _fold(model: ir.Model) -> None:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Which nodes are folded; ``None`` leaves the choice to the pass."""
+    """Says whether a node is folded; ``None`` lets the pass decide."""
     if standard_op(node) == "ConstantOfShape":
-        return True  # not folded by default
+        return True  # the pass would not fold it
     weight = node.inputs[0] if standard_op(node) == "Transpose" else None
     if weight is not None and weight.is_initializer() and len(weight.uses()) > 1:
-        return False  # one weight in two layouts would become two, learned apart
+        return False  # one weight in two layouts would become two weights that learn separately
     return None
 
 
 def _name_nodes(model: ir.Model) -> None:
-    """Names the nodes that have none after their output."""
+    """Gives nodes without a name one that is made of operator and output."""
     for graph in model.graphs():
         for node in graph:
             if not node.name:
@@ -191,7 +206,7 @@ def _refuse_quantized(model: ir.Model) -> None:
     for key in model.metadata_props:
         if key.startswith(METADATA_PREFIX) and key not in (PREPARED_KEY, RUNTIME_KEY):
             raise ModelError(
-                "the model was already quantized by onnx-cgmq (its metadata say so); start from "
+                "the model was already quantized by onnx-cgmq, as its metadata says; start from "
                 "the float model"
             )
     for graph in model.graphs():
@@ -213,13 +228,13 @@ def _refuse_nothing_to_quantize(model: ir.Model) -> None:
     found = sorted({standard_op(node) or node.op_type for node in model.graph})
     raise ModelError(
         f"nothing to quantize: the model has none of {', '.join(MAC_OP_TYPES)} "
-        f"(its operators: {', '.join(found) or 'none'})"
+        f"(its operators: {', '.join(found) or 'none'}); give a model that has one of them"
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the passes' chatter about what they tried off the user's screen."""
+    """Hides messages below errors that the passes of onnxscript and onnx_ir log."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

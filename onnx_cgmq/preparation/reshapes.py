@@ -1,4 +1,4 @@
-"""Reshape to a computed shape of which all but one size is known, as Reshape to a constant."""
+"""Makes computed shapes of Reshape constant, if at most one of their sizes is open."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from onnx_cgmq.preparation.views import fixed_sizes
 def fix_reshapes(model: ir.Model) -> None:
     """Gives every Reshape whose output shape has at most one open size a constant shape, in place.
 
-    Exporters compute the batch size at run time (Shape, Gather, Concat), which Reshape finds by
-    itself. Besides the nodes that this saves, a value whose Shape is read has one reader too many
-    to pass on as integer codes.
+    Exporters compute the batch size at run time (Shape, Gather, Concat), though Reshape can work
+    out one open size itself. A constant shape saves these nodes. It also leaves the value with a
+    single reader, which it needs to have to stay in integer codes.
 
     Args:
         model: A model with inferred shapes.

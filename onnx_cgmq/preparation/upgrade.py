@@ -1,7 +1,8 @@
-"""Old forms of standard operators (opset 7 to 17), rewritten into those of opset 18.
+"""Rewrites standard operators of opset 7 to 17 into those of opset 18.
 
-Later versions are left to onnxscript's converter. onnx's own, which starts at any opset, changes
-the values of Upsample, Resize-10 and Hardmax, and needs the whole model as a protobuf.
+onnxscript's converter does the rest of the way. The converter of onnx itself, which starts at any
+opset, changes the values of Upsample, Hardmax and Resize of opset 10, and needs the whole model as
+a protobuf.
 """
 
 from __future__ import annotations
@@ -17,29 +18,30 @@ from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.nodes import int_attribute, standard_op
 
 UPGRADED_TO: Final = 18
-"""The opset that is reached."""
+"""The opset to which models are upgraded."""
 
 OLDEST_READ: Final = 7
-"""Before it, operators broadcast by attributes."""
+"""The oldest opset that is read. Before it, attributes said how operators broadcast."""
 
 _Upgrade = Callable[[ir.Node, int], None]
+"""Rewrites a node of a given opset, in place."""
 
 
 def upgrade(model: ir.Model) -> None:
-    """Rewrites a model of opset 7 to 17 to opset 18, in place; newer ones are left alone.
+    """Rewrites a model of opset 7 to 17 to opset 18, in place; a newer model stays as it is.
 
-    Functions and subgraphs included; all get the newest opset of any of them, so that functions can
-    be inlined. Operators of other domains stay as they are. Attributes that became inputs become
-    Constant nodes.
+    Subgraphs and functions are rewritten too. Model and functions all get the newest opset of any
+    of them, so that functions can be inlined. Operators of other domains stay as they are.
+    Attributes that are inputs in opset 18 become Constant nodes.
 
     Raises:
-        ModelError: The opset is older, or a node means something that opset 18 can't say.
+        ModelError: The opset is older than 7, or opset 18 can't express a node.
     """
     opset = model.opset_imports.setdefault("", model.opset_imports.pop("ai.onnx", UPGRADED_TO))
     if opset < OLDEST_READ:
         raise ModelError(
             f"the model uses opset {opset}; opsets before {OLDEST_READ} are not read: export it "
-            "with a newer one"
+            "with a newer opset"
         )
     if opset < 13:
         infer_shapes(model)  # the axis of Softmax depends on ranks
@@ -63,7 +65,7 @@ def _upgrade_graphs(graphs: list[ir.Graph], opset: int, newest: int) -> None:
 
 
 def _to_inputs(**indices: int) -> _Upgrade:
-    """Attributes that became inputs, at their indices."""
+    """Makes an upgrade that turns attributes into inputs, at the given indices."""
 
     def change(node: ir.Node, opset: int) -> None:
         for name, index in indices.items():
@@ -76,7 +78,7 @@ def _to_inputs(**indices: int) -> _Upgrade:
 
 def _array(node: ir.Node, attribute: ir.Attr) -> np.ndarray[Any, Any]:
     if attribute.is_ref():
-        raise _refused(node, f"its attribute '{attribute.name}' is that of a function")
+        raise _refused(node, f"its attribute '{attribute.name}' comes from that of a function")
     kinds = {
         ir.AttributeType.FLOAT: np.float32,
         ir.AttributeType.FLOATS: np.float32,
@@ -87,15 +89,15 @@ def _array(node: ir.Node, attribute: ir.Attr) -> np.ndarray[Any, Any]:
 
 
 def _set_input(node: ir.Node, index: int, array: np.ndarray[Any, Any]) -> None:
-    """Gives a node a constant input."""
+    """Sets an input of a node to a constant."""
     node.resize_inputs(max(len(node.inputs), index + 1))
-    node.replace_input_with(index, _before(node, "Constant", [], value=ir.tensor(array)))
+    node.replace_input_with(index, _insert_before(node, "Constant", [], value=ir.tensor(array)))
 
 
-def _before(
+def _insert_before(
     node: ir.Node, op_type: str, inputs: list[ir.Value | None], **attributes: Any
 ) -> ir.Value:
-    """The output of a new node before a node."""
+    """Inserts a new node before a node and returns its output."""
     new = ir.node(op_type, inputs, attributes)
     new.outputs[0].name = f"{node.outputs[0].name}.{op_type.lower()}.{len(node.graph or ())}"
     assert node.graph is not None
@@ -110,8 +112,8 @@ def _refused(node: ir.Node, reason: str) -> ModelError:
     )
 
 
-def _typed_bounds(node: ir.Node, opset: int) -> None:
-    """Clip: float bounds of the type of its input."""
+def _clip(node: ir.Node, opset: int) -> None:
+    """Makes the limits of Clip inputs of the type of its first input."""
     dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
     for name, index in (("min", 1), ("max", 2)):
         attribute = node.attributes.pop(name, None)
@@ -120,8 +122,8 @@ def _typed_bounds(node: ir.Node, opset: int) -> None:
             _set_input(node, index, array.astype((dtype or ir.DataType.FLOAT).numpy()))
 
 
-def _pad_value(node: ir.Node, opset: int) -> None:
-    """Pad: a value of the type of its input."""
+def _pad(node: ir.Node, opset: int) -> None:
+    """Makes the value of Pad an input of the type of its first input."""
     dtype = node.inputs[0].dtype if node.inputs[0] is not None else None
     value = node.attributes.pop("value", None)
     _to_inputs(pads=1)(node, opset)
@@ -129,8 +131,8 @@ def _pad_value(node: ir.Node, opset: int) -> None:
         _set_input(node, 2, _array(node, value).astype((dtype or ir.DataType.FLOAT).numpy()))
 
 
-def _one_element(node: ir.Node, opset: int) -> None:
-    """TopK: its number as a tensor of one element."""
+def _top_k(node: ir.Node, opset: int) -> None:
+    """Makes the number of TopK an input of one element."""
     attribute = node.attributes.pop("k")
     _set_input(node, 1, _array(node, attribute).reshape(1))
 
@@ -144,27 +146,30 @@ def _batch_norm(node: ir.Node, opset: int) -> None:
 
 
 def _dropout(node: ir.Node, opset: int) -> None:
-    node.attributes.pop("ratio", None)  # without training_mode nothing is dropped
+    node.attributes.pop("ratio", None)  # nothing is dropped outside of training
     if opset < 10 and any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
-        raise _refused(node, "its mask is used, which was no truth value then")
+        raise _refused(node, "its mask is used, which has another type since opset 10")
 
 
-def _coerced(node: ir.Node, opset: int) -> None:
-    """Softmax and its kin: worked on a matrix, of all axes from ``axis`` on."""
+def _softmax(node: ir.Node, opset: int) -> None:
+    """Keeps the meaning of Softmax, LogSoftmax and Hardmax before opset 13.
+
+    They worked on a matrix whose columns were all axes from ``axis`` on.
+    """
     x = node.inputs[0]
     axis = int_attribute(node, "axis", 1)
     rank = None if x is None or x.shape is None else len(x.shape)
     if axis == -1 or (rank is not None and axis % rank == rank - 1):
         node.attributes["axis"] = ir.AttrInt64("axis", -1)
         return
-    shape = _before(node, "Shape", [x])
-    node.replace_input_with(0, _before(node, "Flatten", [x], axis=axis))
+    shape = _insert_before(node, "Shape", [x])
+    node.replace_input_with(0, _insert_before(node, "Flatten", [x], axis=axis))
     node.attributes["axis"] = ir.AttrInt64("axis", -1)
     _reshape_output(node, shape)
 
 
 def _reshape_output(node: ir.Node, shape: ir.Value) -> None:
-    """Lets a Reshape behind a node give its output, name included."""
+    """Puts a Reshape behind a node; its output takes the place and the name of the node's."""
     old = node.outputs[0]
     reshape = ir.node("Reshape", [old, shape])
     new = reshape.outputs[0]
@@ -192,11 +197,16 @@ def _resize(node: ir.Node, opset: int) -> None:
     elif "mode" in node.attributes and node.attributes["mode"].as_string() == "linear":
         _asymmetric(node, enlarges=True)
     else:
-        raise _refused(node, "how it rounds is only known for constant scales, all up or all down")
+        raise _refused(
+            node, "its rounding is only known for constant scales that all enlarge or all shrink"
+        )
 
 
 def _asymmetric(node: ir.Node, enlarges: bool) -> None:
-    """Upsample and the first Resize: no half pixels; onnxruntime rounds up where it shrinks."""
+    """Gives Resize the attributes that mean what Upsample and Resize of opset 10 did.
+
+    They have no half pixels, and onnxruntime rounds up where they shrink.
+    """
     mode = node.attributes.get("mode")
     if mode is not None and mode.as_string() not in ("nearest", "linear", "bilinear"):
         raise _refused(node, f"its mode is '{mode.as_string()}'")
@@ -217,7 +227,7 @@ def _scatter(node: ir.Node, opset: int) -> None:
 
 
 def _split(node: ir.Node, opset: int) -> None:
-    """Equal parts, whose number the outputs told."""
+    """Sets the number of equal parts, which is the number of outputs."""
     if len(node.inputs) < 2 or node.inputs[1] is None:
         node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
 
@@ -242,27 +252,27 @@ _REDUCTIONS: Final = (
 
 _UPGRADES: Final[dict[str, tuple[tuple[int, _Upgrade], ...]]] = {
     "BatchNormalization": ((14, _batch_norm),),
-    "Clip": ((11, _typed_bounds),),
+    "Clip": ((11, _clip),),
     "Dropout": ((12, _dropout),),
-    "Hardmax": ((13, _coerced),),
-    "LogSoftmax": ((13, _coerced),),
-    "Pad": ((11, _pad_value),),
+    "Hardmax": ((13, _softmax),),
+    "LogSoftmax": ((13, _softmax),),
+    "Pad": ((11, _pad),),
     "ReduceSum": ((13, _to_inputs(axes=1)),),
     "Resize": ((11, _resize),),
     "RoiAlign": ((16, _roi_align),),
     "Scan": ((9, _scan),),
     "Scatter": ((11, _scatter),),
     "Slice": ((10, _to_inputs(starts=1, ends=2, axes=3)),),
-    "Softmax": ((13, _coerced),),
+    "Softmax": ((13, _softmax),),
     "Split": ((13, _to_inputs(split=1)), (18, _split)),
     "Squeeze": ((13, _to_inputs(axes=1)),),
-    "TopK": ((10, _one_element),),
+    "TopK": ((10, _top_k),),
     "Unsqueeze": ((13, _to_inputs(axes=1)),),
     "Upsample": ((10, _upsample),),
     **{op: ((18, _to_inputs(axes=1)),) for op in _REDUCTIONS},
-    # Left to the converter, unless a function and the model differ.
+    # The converter handles these, unless model and functions have different opsets.
     "DFT": ((20, _changed_later),),
     "GridSample": ((20, _changed_later),),
     "GroupNormalization": ((21, _changed_later),),
 }
-"""For each operator: what changes in models before an opset, oldest first."""
+"""For each operator: opsets, oldest first, and the upgrade that nodes of older opsets need."""

@@ -1,6 +1,7 @@
-"""Chains of operators that only arrange values, as few of them as it takes.
+"""Shortens chains of views and Transpose nodes.
 
-Exporters spell out every view of a tensor; attention in PyTorch's takes a dozen a layer.
+Exporters write a node for every view of a tensor; attention exported from PyTorch has a dozen in
+each layer.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from onnx_cgmq.graph.operators import is_view
 
 
 def merge_views(model: ir.Model) -> None:
-    """Makes one Reshape of several views, one Transpose of two, and none of those that do nothing.
+    """Makes one Reshape of several views and one Transpose of two, in place.
 
-    In place. Where more than one size of the result is open, views stay as they are.
+    Nodes that do nothing are removed. Views whose result has more than one open size stay.
 
     Args:
         model: A model with inferred shapes.
@@ -31,7 +32,11 @@ def merge_views(model: ir.Model) -> None:
 
 
 def fixed_sizes(value: ir.Value) -> list[int] | None:
-    """The sizes of a value with -1 for the one that is open; ``None`` if that does not say all."""
+    """Returns the shape of a value as Reshape takes it, with -1 for the one size that is open.
+
+    It is ``None`` if more sizes are open, the rank is unknown, or a size is 0, which would mean
+    "copy" to Reshape.
+    """
     if value.shape is None:
         return None
     sizes = [size if isinstance(size, int) else -1 for size in value.shape]
@@ -47,9 +52,9 @@ def _merge_views(node: ir.Node, emit: Emitter) -> None:
     merged = inner is not None and inner.graph is node.graph and is_view(inner)
     if merged and inner is not None and inner.inputs[0] is not None:
         source = inner.inputs[0]
-    # With one open size at the same place and all others equal, that one is equal too.
+    # If all fixed sizes are equal and the open one is on the same axis, it is equal too.
     if fixed_sizes(source) == sizes and not output.is_graph_output():
-        _leave_out(node, source)
+        _remove_in_favour_of(node, source)
     elif merged:
         replace(node, [emit("Reshape", source, emit.constant(sizes, np.int64))])
     if merged and inner is not None and not inner.outputs[0].uses():
@@ -70,7 +75,7 @@ def _merge_transposes(node: ir.Node, emit: Emitter) -> None:
     if perm != sorted(perm):
         replace(node, [emit("Transpose", start, attributes={"perm": perm})])
     elif not node.outputs[0].is_graph_output():
-        _leave_out(node, start)
+        _remove_in_favour_of(node, start)
     if not source.uses():
         _remove(inner)
 
@@ -80,7 +85,8 @@ def _remove(node: ir.Node) -> None:
         node.graph.remove(node, safe=True)
 
 
-def _leave_out(node: ir.Node, value: ir.Value) -> None:
+def _remove_in_favour_of(node: ir.Node, value: ir.Value) -> None:
+    """Removes a node; its readers read a value instead."""
     node.outputs[0].replace_all_uses_with(value)
     _remove(node)
 

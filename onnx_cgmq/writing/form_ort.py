@@ -41,13 +41,13 @@ from onnx_cgmq.writing.weights import (
 )
 
 
-def write_ort(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
+def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
     """Replaces every gated quantizer, in place.
 
     Returns:
         Which kernel onnxruntime will run for each node of the gated graph, by node name.
     """
-    kernels = _kernels(tensors)
+    kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
     _Writer(tensors, integer).run()
@@ -57,6 +57,11 @@ def write_ort(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
     separate_biases(tensors.graph)
     separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
     return by_name
+
+
+def _float_kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
+    choice = KernelChoice(Kernel.FLOAT, "it is written for a float kernel")
+    return {node: choice for node in tensors.graph if mac_spec(node) is not None}
 
 
 def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:

@@ -26,10 +26,10 @@ from onnx_cgmq.writing.form_qonnx import write_qonnx
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.older_opset import lower_opset
 
-_WRITERS: Final[dict[Form, Callable[[GatedTensors], Mapping[str, KernelChoice]]]] = {
+_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelChoice]]]] = {
     Form.ORT: write_ort,
-    Form.NATIVE: write_native,
-    Form.QONNX: write_qonnx,
+    Form.NATIVE: lambda tensors, _: write_native(tensors),
+    Form.QONNX: lambda tensors, _: write_qonnx(tensors),
 }
 """What replaces every quantizer of a gated graph, in place; it returns the kernels by node name."""
 
@@ -77,16 +77,30 @@ def write_back(
 
 
 def write(
-    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+    gated: ModelLike,
+    plan: BitPlan,
+    *,
+    form: Form | str = Form.ORT,
+    compact: bool = True,
+    integer_kernels: bool = True,
 ) -> Written:
-    """Does the work of :func:`write_back`, and says which kernels it wrote for."""
+    """Does the work of :func:`write_back`, and says which kernels it wrote for.
+
+    Args:
+        gated: See :func:`write_back`.
+        plan: See :func:`write_back`.
+        form: See :func:`write_back`.
+        compact: See :func:`write_back`.
+        integer_kernels: ``False`` writes the form ``ort`` so that onnxruntime multiplies floats:
+            the same values on the same grids, which it has no reason to fuse.
+    """
     form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
     # Which activations live together is read off the gated graph: written, it has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
-    kernels = _WRITERS[form](tensors)
+    kernels = _WRITERS[form](tensors, integer_kernels)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]

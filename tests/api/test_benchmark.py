@@ -1,4 +1,4 @@
-"""Timing models side by side: what is compared, with what inputs; not speed itself."""
+"""Timing models side by side: what is compared and with which inputs, but not speed itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from toys import mlp, toy_data
 
 from onnx_cgmq.api import benchmark
 from onnx_cgmq.api.benchmark import bench
 from onnx_cgmq.errors import ConfigError, DataError, ModelError
+from tests.support.toys import mlp, toy_data
 
 FAST = {"rounds": 2, "round_seconds": 1e-6}
 
 
 @pytest.fixture
 def files(tmp_path) -> list:
-    """A model, and one whose class scores are negated."""
+    """Files of a model and of one whose class scores are negated."""
     model = mlp()
     onnx.save(model, tmp_path / "a.onnx")
     last = model.graph.node[-1]
@@ -30,7 +30,7 @@ def files(tmp_path) -> list:
     return [tmp_path / "a.onnx", tmp_path / "b.onnx"]
 
 
-def test_the_first_model_is_what_others_are_compared_with(files) -> None:
+def test_bench_compares_models_with_the_first_one(files) -> None:
     result = bench(files, toy_data(mlp()), **FAST)
     first, second = result.timings
     assert first.ratio == first.same_class == first.accuracy == 1
@@ -55,13 +55,13 @@ def test_every_model_is_timed_in_every_round_and_takes_each_place(monkeypatch) -
     assert timed[-9:] == [*"abc", *"bca", *"cab"]
 
 
-def test_without_data_inputs_are_random_and_nothing_is_compared(files) -> None:
+def test_bench_without_data_has_random_inputs_and_compares_nothing(files) -> None:
     result = bench(files, batch=3, **FAST)
     assert result.random_inputs
     assert all(t.same_class is t.max_difference is t.accuracy is None for t in result.timings)
 
 
-def test_open_sizes_must_be_given(tmp_path) -> None:
+def test_bench_without_data_refuses_open_sizes(tmp_path) -> None:
     text = """<ir_version: 8, opset_import: ["": 17]>
     g (float[n, 3, h, w] x) => (float[n, 3, h, w] y) { y = Relu(x) }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
@@ -71,14 +71,14 @@ def test_open_sizes_must_be_given(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"threads": 0}, {"rounds": 0}])
-def test_numbers_must_be_positive(files, wrong) -> None:
+def test_bench_refuses_numbers_below_1(files, wrong) -> None:
     with pytest.raises(ConfigError, match="must be at least 1"):
         bench(files, **{**FAST, **wrong})
     with pytest.raises(ConfigError, match="no model"):
         bench([])
 
 
-def test_models_with_other_outputs_are_refused(files, tmp_path) -> None:
+def test_bench_refuses_models_with_other_outputs(files, tmp_path) -> None:
     model = mlp()
     model.graph.node[-1].output[0] = model.graph.output[0].name = "other"
     onnx.save(model, tmp_path / "c.onnx")

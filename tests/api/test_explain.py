@@ -40,7 +40,7 @@ def reasons(decisions) -> dict[tuple[str, Verdict], str]:
     return {(decision.name, decision.verdict): decision.reason for decision in decisions}
 
 
-def test_a_float_model() -> None:
+def test_explain_gives_reasons_for_a_float_model() -> None:
     found = reasons(explain(model()))
     assert found["s", Verdict.REWRITTEN] == "its factors fit into 'c1'"
     assert "upper limit" in found["k", Verdict.LEFT]
@@ -52,26 +52,26 @@ def test_a_float_model() -> None:
     assert found["c1", Verdict.INTEGER] == ""
 
 
-def test_settings_count() -> None:
+def test_explain_applies_settings() -> None:
     found = reasons(explain(model(), keep_float=["z"]))
     assert found["z", Verdict.FLOAT]
     with pytest.raises(ConfigError, match="matches no tensor"):
         explain(model(), keep_float=["no such node"])
 
 
-def test_names_and_patterns() -> None:
+def test_explain_selects_by_names_and_patterns() -> None:
     assert {decision.name for decision in explain(model(), ["w?", "x"])} == {"w1", "w2", "x"}
     assert explain(model(), ["nothing"]) == ()
 
 
-def test_the_model_is_not_changed() -> None:
+def test_explain_does_not_change_the_model() -> None:
     proto = model()
     before = proto.SerializeToString()
     explain(proto)
     assert proto.SerializeToString() == before
 
 
-def test_a_written_model() -> None:
+def test_explain_gives_reasons_for_a_written_model() -> None:
     gated = insert_gates(model(), widths=(8,), keep_float=["z"])
     written = write_back(gated, Mirror(gated).plan())
     found = reasons(explain(written))

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from toys import mlp, toy_data
 
 from onnx_cgmq.api import output as outputs
 from onnx_cgmq.api.output import OutputFiles, checkpoint_path, data_files, plan_path
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.errors import OutputError
+from tests.support.toys import mlp, toy_data
 
 
 def check(output, log=None, read=()) -> None:

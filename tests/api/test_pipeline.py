@@ -1,4 +1,4 @@
-"""The whole line on tiny models: the bound, the same plan twice, interruptions, errors in time."""
+"""quantize() on tiny models: bounds, equal plans for equal seeds, interruptions, early errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from toys import convnet, mlp, toy_data
 
 import onnx_cgmq
 from onnx_cgmq.api import pipeline
@@ -33,17 +32,18 @@ from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
 from onnx_cgmq.writing.write_back import Written
+from tests.support.toys import convnet, mlp, toy_data
 
 FAST = {"epochs": 8, "batch_size": 64}  # 3 steps an epoch, 6 of them guided
 GUIDED, SETTLED = 5, 10  # steps in the middle of an epoch of both phases
 
 
 class Kill(BaseException):
-    """Ends a run as a kill would: nothing handles it."""
+    """Ends a run as a kill would, because nothing handles it."""
 
 
 def _raise_at(step: int, error: BaseException):
-    """A progress callback that raises once."""
+    """A progress callback that raises an error once, at a training step."""
     raised = []
 
     def progress(event) -> None:
@@ -61,7 +61,7 @@ def _run(bound="3%", output=None, *, model=None, data=None, **settings):
 
 
 def sequences() -> onnx.ModelProto:
-    """Products over a sequence of any length, and their mean."""
+    """A model that multiplies sequences of any length and takes the mean."""
     text = """
         <ir_version: 10, opset_import: ["" : 21]>
         g (float[n, steps, 2] x) => (float[n, 3] y)
@@ -82,7 +82,7 @@ def test_sizes_that_a_model_leaves_open_are_those_of_the_data() -> None:
     assert result.cost.macs == 9 * 2 * 3
 
 
-def test_a_run_writes_what_it_says(tmp_path) -> None:
+def test_a_run_writes_the_files_and_events_that_it_reports(tmp_path) -> None:
     output, log, events = tmp_path / "out.onnx", tmp_path / "log.jsonl", []
     model = convnet()
     data = toy_data(model)
@@ -126,7 +126,7 @@ def test_a_run_writes_what_it_says(tmp_path) -> None:
         ("element", True),
     ],
 )
-def test_every_granularity_keeps_the_bound_in_the_file(granularity, prune, tmp_path) -> None:
+def test_written_files_of_every_granularity_keep_the_bound(granularity, prune, tmp_path) -> None:
     output, model = tmp_path / "out.onnx", convnet()
     data = toy_data(model)
     bound = "0.3%" if prune else "1.5%"
@@ -152,7 +152,7 @@ def test_another_seed_gives_another_plan() -> None:
 
 @pytest.mark.parametrize("step", [1, GUIDED, SETTLED])
 @pytest.mark.parametrize("granularity", ["tensor", "element"])
-def test_ctrl_c_writes_the_best_feasible_model_so_far(step, granularity, tmp_path) -> None:
+def test_ctrl_c_writes_the_best_model_that_keeps_the_bound(step, granularity, tmp_path) -> None:
     output, finished = tmp_path / "out.onnx", []
     interrupt = _raise_at(step, KeyboardInterrupt())
 
@@ -237,7 +237,7 @@ def _no_training(event) -> None:
         ({"loss": "labels", "data": {"x": np.zeros((4, 8), np.float32)}}, DataError),
     ],
 )
-def test_what_is_wrong_is_said_before_training(change, error, tmp_path) -> None:
+def test_errors_of_bound_data_and_settings_come_before_training(change, error, tmp_path) -> None:
     with pytest.raises(error):
         _run(output=tmp_path / "out.onnx", progress=_no_training, **change)
     assert not list(tmp_path.iterdir())
@@ -257,6 +257,49 @@ def test_a_full_disk_is_refused_before_training(tmp_path, monkeypatch) -> None:
     with pytest.raises(OutputError, match="are needed"):
         _run(output=tmp_path / "out.onnx", progress=_no_training)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatch) -> None:
+    """As if onnxruntime's optimizations made something else of integer kernels."""
+    right, said = pipeline.write, []
+
+    def wrong(gated, plan, *, form, integer_kernels):
+        if integer_kernels:
+            plan = _negated(plan)
+        return right(gated, plan, form=form, integer_kernels=integer_kernels)
+
+    monkeypatch.setattr(pipeline, "write", wrong)
+    result = onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, progress=said.append)
+    assert result.check.agrees
+    assert all(node.kernel is onnx_cgmq.Kernel.FLOAT for node in result.report.nodes)
+    assert any("float kernels" in getattr(event, "message", "") for event in said)
+
+
+def test_a_file_that_computes_something_else_either_way_is_not_left_behind(
+    tmp_path, monkeypatch
+) -> None:
+    right, output = pipeline.write, tmp_path / "out.onnx"
+    monkeypatch.setattr(
+        pipeline, "write", lambda gated, plan, **ways: right(gated, _negated(plan), **ways)
+    )
+    with pytest.raises(onnx_cgmq.AgreementError, match="than the mirror"):
+        onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, output=output)
+    assert not output.exists()
+
+
+def _with_values(tensor, values):
+    return tensor.model_copy(update={"values": values})
+
+
+def _negated(plan):
+    """A plan with other weights of the same cost."""
+    tensors = {
+        name: tensor
+        if tensor.values is None
+        else tensor.model_copy(update={"values": -tensor.values})
+        for name, tensor in plan.tensors.items()
+    }
+    return plan.model_copy(update={"tensors": tensors})
 
 
 def test_a_file_that_breaks_the_bound_is_not_left_behind(tmp_path, monkeypatch) -> None:
@@ -289,7 +332,7 @@ def test_probabilities_are_learned_like_logits() -> None:
     assert check.accuracy > 0.8
 
 
-def test_a_loss_of_the_user(monkeypatch) -> None:
+def test_quantize_takes_a_loss_of_the_user(monkeypatch) -> None:
     calls = []
 
     def loss(outputs, labels, teacher):
@@ -304,7 +347,7 @@ def test_a_loss_of_the_user(monkeypatch) -> None:
     assert result.complete
 
 
-def test_a_fixed_batch_size_is_filled_up_and_not_counted() -> None:
+def test_padding_samples_of_a_fixed_batch_are_not_counted() -> None:
     model = mlp(batch=5)
     data = toy_data(mlp(), count=64)
     result = quantize(model, data, "3%", epochs=4)
@@ -328,7 +371,7 @@ def test_a_loose_bound_still_gives_integer_kernels(settings) -> None:
         assert tensor.role is Role.BIAS or tensor.widths.max() <= 8
 
 
-def test_without_integer_kernels_wide_tensors_stay() -> None:
+def test_without_integer_kernels_tensors_may_stay_at_32_bits() -> None:
     plan = _run("100%", integer_kernels=False).plan
     assert max(tensor.widths.max() for tensor in plan.tensors.values()) == 32
 
@@ -344,7 +387,7 @@ def test_without_integer_kernels_the_bound_is_kept(granularity, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("bound", ["size:20%", "220B"])
-def test_a_size_is_kept(bound, tmp_path) -> None:
+def test_a_bound_on_the_size_is_kept(bound, tmp_path) -> None:
     output = tmp_path / "out.onnx"
     result = _run(bound, output)
     report = onnx_cgmq.inspect(output)
@@ -352,7 +395,7 @@ def test_a_size_is_kept(bound, tmp_path) -> None:
     assert onnx_cgmq.verify(result.mirror, output, toy_data(mlp()), bound=bound).within_bound
 
 
-def test_a_bound_of_nothing_prunes_all() -> None:
+def test_a_bound_below_one_bit_operation_prunes_everything() -> None:
     result = _run("0.5BOP", granularity="element", prune=True)
     assert result.cost.bops == 0
 
@@ -366,7 +409,7 @@ def test_the_callers_model_and_data_are_not_changed() -> None:
     np.testing.assert_array_equal(data["x"], before[1])
 
 
-def test_a_result_is_saved_elsewhere_too(tmp_path) -> None:
+def test_a_result_can_be_saved_to_another_file(tmp_path) -> None:
     result = _run()
     result.save(tmp_path / "copy.onnx")
     onnx.checker.check_model(onnx.load(tmp_path / "copy.onnx"), full_check=True)
@@ -381,7 +424,7 @@ def test_samples_are_split_the_same_way_for_a_seed() -> None:
     np.testing.assert_array_equal(one[0].indices, other[0].indices)
 
 
-def test_targets_are_learned() -> None:
+def test_target_values_are_learned() -> None:
     model, x = mlp(), toy_data(mlp())["x"]
     (y,) = open_session(model, threads=1).run(None, {"x": x})
     result = quantize(
@@ -391,7 +434,7 @@ def test_targets_are_learned() -> None:
     assert np.mean(np.abs(learned - y - 0.5)) < np.mean(np.abs(learned - y))
 
 
-def test_where_the_loss_is_taken_is_told() -> None:
+def test_a_notice_says_where_the_loss_is_taken() -> None:
     model = mlp()
     model.graph.node.append(onnx.helper.make_node("ArgMax", ["y"], ["class"], "top", axis=1))
     model.graph.output[0].CopyFrom(

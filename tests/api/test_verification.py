@@ -1,11 +1,13 @@
 import json
+import math
 
 import numpy as np
 import onnx
 import pytest
 
+from onnx_cgmq.api import verification
 from onnx_cgmq.api.verification import verify
-from onnx_cgmq.errors import BoundError, DataError, ModelError, VerificationError
+from onnx_cgmq.errors import AgreementError, BoundError, DataError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
 
 LABELS = np.array([0, 1, 2, 0])
@@ -13,7 +15,7 @@ IMAGES = np.eye(3, dtype=np.float32)[LABELS]
 
 
 def linear(weight, output="scores", batch="n"):
-    """``scores = x @ weight``: a model without quantization, whose widths all count 32 bits."""
+    """The float model ``scores = x @ weight``."""
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "w"], [output], name="matmul")],
         "linear",
@@ -29,7 +31,7 @@ IDENTITY = np.eye(3)
 SWAPPED = np.eye(3)[[0, 2, 1]]
 
 
-def test_same_model():
+def test_verify_of_a_model_with_itself_finds_no_difference():
     check = verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS), bound="100%")
     assert check.samples == 4
     assert check.class_agreement == check.accuracy == check.reference_accuracy == 1.0
@@ -39,7 +41,7 @@ def test_same_model():
     assert check.within_bound
 
 
-def test_different_model():
+def test_verify_of_another_model_finds_the_differences():
     check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
     assert check.class_agreement == check.accuracy == 0.5
     assert check.reference_accuracy == 1.0
@@ -48,7 +50,7 @@ def test_different_model():
     assert check.bound is check.within_bound is None
 
 
-def test_what_the_cost_may_leave_out_is_told():
+def test_verify_notes_operators_that_may_not_be_counted():
     model = linear(IDENTITY, output="h")
     model.opset_import.add(domain="com.microsoft", version=1)
     sample = onnx.helper.make_node("SampleOp", ["h"], ["scores"], domain="com.microsoft")
@@ -61,29 +63,60 @@ def test_what_the_cost_may_leave_out_is_told():
     assert json.loads(check.to_json())["notes"] == [note]
 
 
-def test_mirror_as_reference_keeps_its_mode():
+def test_a_mirror_as_reference_stays_in_training_mode():
     mirror = Mirror(linear(IDENTITY))
     mirror.train()
-    check = verify(mirror, linear(SWAPPED), (IMAGES, LABELS))
-    assert check.class_agreement == 0.5
-    assert check.reference_accuracy == 1.0
+    check = verify(mirror, linear(IDENTITY), (IMAGES, LABELS))
+    assert check.class_agreement == check.reference_accuracy == 1.0
+    assert check.mirror_db == math.inf
+    assert check.agrees
     assert mirror.training
 
 
-def test_without_labels():
+def test_a_model_that_differs_from_its_mirror_is_an_error():
+    with pytest.raises(AgreementError, match="than the mirror"):
+        verify(Mirror(linear(IDENTITY)), linear(SWAPPED), (IMAGES, LABELS))
+
+
+def test_a_float_reference_may_differ_but_optimizations_may_not(monkeypatch):
+    check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
+    assert check.mirror_db is None
+    assert check.optimization_db == math.inf
+    plain = verification.open_session
+
+    def something_else(model, *, optimize):
+        return plain(linear(SWAPPED), optimize=optimize)
+
+    monkeypatch.setattr(verification, "open_session", something_else)
+    with pytest.raises(AgreementError, match="optimizations"):
+        verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS))
+
+
+def test_what_chance_decides_is_not_judged():
+    random = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[n,3] x) => (float[n,3] scores)
+        <float[3,3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}>
+        { m = MatMul (x, w)  r = RandomNormalLike <scale = 9.0> (m)  scores = Add (m, r) }"""
+    )
+    check = verify(Mirror(random), random, (IMAGES, LABELS))
+    assert check.mirror_db is check.optimization_db is None
+    assert check.agrees
+
+
+def test_verify_without_labels_has_no_accuracy():
     check = verify(linear(IDENTITY), linear(IDENTITY), IMAGES)
     assert check.class_agreement == 1.0
     assert check.accuracy is check.reference_accuracy is None
 
 
-def test_without_classes():
+def test_verify_without_class_scores_has_no_class_agreement():
     one = np.ones((3, 1))
     check = verify(linear(2 * one), linear(one), IMAGES)
     assert check.class_agreement is None
     assert check.max_abs_difference == 1.0
 
 
-def test_scores_need_not_be_the_first_output():
+def test_class_scores_need_not_be_the_first_output():
     model = linear(IDENTITY)
     argmax = onnx.helper.make_node("ArgMax", ["scores"], ["class"], axis=1, keepdims=0)
     model.graph.node.append(argmax)
@@ -97,13 +130,13 @@ def test_scores_need_not_be_the_first_output():
 
 
 def with_classes(model):
-    """The same, saying how many classes there are."""
+    """The same model, but its output says how many classes there are."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
     return model
 
 
-def test_samples_that_fill_a_fixed_batch_do_not_count():
+def test_verify_does_not_count_padding_samples():
     deployed, reference = linear(SWAPPED, batch=3), linear(IDENTITY, batch=3)
     check = verify(reference, deployed, (IMAGES, LABELS))
     assert check.samples == 4
@@ -117,16 +150,16 @@ def test_samples_that_fill_a_fixed_batch_do_not_count():
         ("35B", "36 bytes of weights"),
     ],
 )
-def test_over_the_bound(bound, message):
+def test_verify_refuses_a_model_that_breaks_the_bound(bound, message):
     with pytest.raises(VerificationError, match=message):
         verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound=bound)
 
 
-def test_size_bound_that_is_kept():
+def test_verify_accepts_a_model_that_keeps_a_bound_on_size():
     assert verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="size:100%").within_bound
 
 
-def test_wrong_bound_and_wrong_reference():
+def test_verify_refuses_wrong_bounds_and_wrong_references():
     with pytest.raises(BoundError):
         verify(linear(IDENTITY), linear(IDENTITY), IMAGES, bound="little")
     with pytest.raises(ModelError, match="different outputs"):
@@ -135,7 +168,7 @@ def test_wrong_bound_and_wrong_reference():
         verify(linear(np.ones((3, 2))), linear(IDENTITY), IMAGES)
 
 
-def test_json():
+def test_check_as_json():
     check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
     assert json.loads(check.to_json())["class_agreement"] == 0.5
     assert "\n" not in check.to_json(indent=None)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from costs import gated
 
 from onnx_cgmq.cost.model import CostModel
+from tests.support.costs import gated
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from costs import GRAPHS, gated, product_table, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
+from tests.support.costs import GRAPHS, gated, product_table, random_widths, tables
 
 CASES = {
     "graph": st.sampled_from(list(GRAPHS)),

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from costs import gated, product_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.errors import BoundError
+from tests.support.costs import gated, product_table
 
 
 def test_every_figure_of_a_plan() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from costs import gated, product_table, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.table import macs_by_pair, price_of
 from onnx_cgmq.settings.cost_table import CostTable
+from tests.support.costs import gated, product_table, random_widths, tables
 
 
 def bits_of(widths, name, shape):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from bounds import check_any_bound, check_minimum, configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from toys import CLASSES
 
 from onnx_cgmq.settings.config import Config
+from tests.support.bounds import check_any_bound, check_minimum, configs
+from tests.support.toys import CLASSES
 
 STEPS, SIZE, HIDDEN = 5, 4, 6
 

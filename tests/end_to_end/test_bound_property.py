@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from bounds import check_any_bound, check_minimum, configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from toys import CLASSES, make_model
+
+from tests.support.bounds import check_any_bound, check_minimum, configs
+from tests.support.toys import CLASSES, make_model
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import NETWORKS, export
 
 import onnx_cgmq
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.ort.session import open_session
+from tests.support.networks import NETWORKS, export
 
 BOUND = "5%"  # below what 8 bits everywhere cost, so that widths have to fall
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from networks import NETWORKS, export
 
 import onnx_cgmq as cgmq
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.ort.session import open_session, open_written
+from tests.support.networks import NETWORKS, export
 
 
 @pytest.mark.filterwarnings("ignore")  # deprecations of the exporters

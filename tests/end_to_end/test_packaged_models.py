@@ -1,6 +1,6 @@
-"""Models as exporters wrote them, where ``python tools/get_models.py`` has fetched them.
+"""Models as exporters wrote them, where ``python -m tools.fetch.models`` has fetched them.
 
-``tools/bench_models.py`` measures the same on real input.
+``tools/bench/models.py`` measures the same on real input.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
+from tools import ROOT
+from tools.fetch.models import DEFAULT_CACHE, MODELS, is_whole
 
-CACHE = Path(__file__).parent.parent.parent / ".cache" / "models"
-FILES = sorted(CACHE.glob("*.onnx"))
+CACHE = ROOT / DEFAULT_CACHE
+FILES = [CACHE / model.file_name for model in MODELS if is_whole(CACHE, model)]
 SIZES = {
     "magika": (2048,),
     "ocr-detection": (3, 64, 64),
@@ -41,7 +43,7 @@ def feeds(path: Path, rate: int) -> dict[str, np.ndarray]:
     return found
 
 
-@pytest.mark.skipif(not FILES, reason="no models; python tools/get_models.py fetches them")
+@pytest.mark.skipif(not FILES, reason="no models; python -m tools.fetch.models fetches them")
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_mirror_and_preparation(path: Path) -> None:
     mirror, original, prepared = Mirror(path), open_session(path), open_session(prepare(path))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from costs import GRAPHS, product_table, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import guided_steps, mlp, toy_data
 
 from onnx_cgmq.api import pipeline
 from onnx_cgmq.api.verification import verify
@@ -23,6 +21,8 @@ from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings import Target, load_target
 from onnx_cgmq.settings.config import Config
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.costs import GRAPHS, product_table, tables
+from tests.support.toys import guided_steps, mlp, toy_data
 
 FORMS = {"generic": "ort", "ort-cpu": "ort", "native": "native", "qonnx": "qonnx"}
 

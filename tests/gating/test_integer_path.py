@@ -9,7 +9,6 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from referee import optimized_operators
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS
 from onnx_cgmq.data.source import open_data
@@ -20,6 +19,7 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.referee import optimized_operators
 
 RESIDUAL = """
     c0 = Conv<pads=[1,1,1,1]>(x, w0)

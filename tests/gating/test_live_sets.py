@@ -6,9 +6,7 @@ import math
 
 import onnx_ir as ir
 import pytest
-from costs import GRAPHS, gated
 from onnx import helper
-from toys import make_model
 
 from onnx_cgmq.contract.identifiers import LIVE_KEY
 from onnx_cgmq.cost.activations import peak_bytes
@@ -16,6 +14,8 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.live_sets import LiveSet, live_sets, note_live_sets, noted_live_sets
 from onnx_cgmq.preparation.prepare import prepare
+from tests.support.costs import GRAPHS, gated
+from tests.support.toys import make_model
 
 
 def brute_force(model: ir.Model) -> int:

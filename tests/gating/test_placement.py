@@ -7,7 +7,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from plans import make_plan
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.errors import ConfigError
@@ -17,6 +16,7 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
 
 RNG = np.random.default_rng(0)
 

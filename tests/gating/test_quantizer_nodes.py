@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from toys import mlp
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.identifiers import SPEC_KEY
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import add_function, add_initializer, quantizer_nodes
+from tests.support.toys import mlp
 
 
 def test_quantizers_are_found_by_tensor_in_graph_order() -> None:

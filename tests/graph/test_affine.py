@@ -9,7 +9,7 @@ from onnx_cgmq.graph.files.load import load_model
 
 
 def affine(node: str) -> Affine | None:
-    """What the node that gives ``y`` does to ``x``; ``c`` is [2, 4], ``i`` is not constant."""
+    """The affine map from ``x`` to ``y`` in a node; ``c`` is [2, 4], ``i`` is not constant."""
     text = (
         '<ir_version: 10, opset_import: ["" : 21]> '
         f"g (float[2] x, float[2] i) => (float[2] y) <float[2] c = {{2, 4}}> {{ {node} }}"
@@ -31,7 +31,7 @@ def affine(node: str) -> Affine | None:
         ("Div(x, c)", [0.5, 0.25], 0),
     ],
 )
-def test_arithmetic(node: str, scale: object, shift: object) -> None:
+def test_arithmetic_with_a_constant_is_affine(node: str, scale: object, shift: object) -> None:
     found = affine(f"y = {node}")
     assert found is not None
     np.testing.assert_array_equal(found.scale, scale)
@@ -39,7 +39,7 @@ def test_arithmetic(node: str, scale: object, shift: object) -> None:
 
 
 @pytest.mark.parametrize("node", ["Div(c, x)", "Add(x, i)", "Add(x, x)", "Relu(x)", "Pow(x, c)"])
-def test_anything_else(node: str) -> None:
+def test_other_nodes_are_not_affine(node: str) -> None:
     assert affine(f"y = {node}") is None
 
 
@@ -54,7 +54,9 @@ def test_anything_else(node: str) -> None:
         ((1, 1, 3, 1), None),
     ],
 )
-def test_vectors_along_an_axis(shape: tuple[int, ...], expected: list[int] | None) -> None:
+def test_scale_and_shift_become_vectors_along_an_axis(
+    shape: tuple[int, ...], expected: list[int] | None
+) -> None:
     found = affine("y = Add(x, c)")
     assert found is not None
     vectors = Affine(found.source, np.ones(shape), np.zeros(())).along(1, 3, 3)

@@ -20,7 +20,7 @@ def einsum(equation: str) -> ir.Node:
         ("ij->ji", ("ij",), False),
     ],
 )
-def test_terms(equation, terms, plain) -> None:
+def test_terms_name_the_labels_of_every_operand(equation, terms, plain) -> None:
     assert einsum_terms(einsum(equation)) == terms
     assert is_plain_einsum(einsum(equation)) is plain
 
@@ -41,6 +41,6 @@ def test_labels_of_an_ellipsis_are_counted_from_the_right() -> None:
         ("ij,jk->ik", 0, 0),
     ],
 )
-def test_output_axis(equation, operand, axis) -> None:
+def test_output_axis_is_the_last_axis_that_only_the_output_shares(equation, operand, axis) -> None:
     rank = len(equation.partition("->")[0].split(",")[operand])
     assert output_axis(einsum(equation), operand, rank) == axis

@@ -8,7 +8,7 @@ from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace, used_ou
 from onnx_cgmq.graph.files.load import load_model
 
 
-def test_nodes_take_the_place_of_another() -> None:
+def test_emitted_nodes_replace_a_node_and_keep_its_output_name() -> None:
     text = 'g (float[2] x) => (float[2] y) { y, m = Dropout(x, "", "") }'
     model = load_model(parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}'))
     (node,) = model.graph

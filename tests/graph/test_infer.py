@@ -34,7 +34,7 @@ def _types(model: ir.Model) -> list[tuple[str | None, ir.Shape | None, ir.TypePr
     return [(value.name, value.shape, value.type) for value in values]
 
 
-def test_infers_what_onnx_infers_in_subgraphs_too() -> None:
+def test_infer_shapes_gives_what_onnx_infers_in_subgraphs_too() -> None:
     model, reference = _model(), _model()
     infer_shapes(model)
     ShapeInferencePass(strict_mode=False)(reference)
@@ -45,7 +45,7 @@ def test_infers_what_onnx_infers_in_subgraphs_too() -> None:
     assert len(shapes["t_out"]) == 2
 
 
-def test_leaves_inputs_and_initializers_as_they_were() -> None:
+def test_infer_shapes_keeps_inputs_and_initializers() -> None:
     model = _model()
     infer_shapes(model)
     assert [value.name for value in model.graph.inputs] == ["x", "c"]
@@ -60,7 +60,7 @@ def test_skeleton_has_no_large_tensor() -> None:
     assert [value.name for value in proto.graph.input] == ["x", "c", "w"]
 
 
-def test_contradiction_changes_nothing() -> None:
+def test_infer_shapes_changes_nothing_if_the_graph_contradicts_itself() -> None:
     model = _model()
     model.graph.initializers["w"].const_value = ir.tensor(np.zeros((7, 300), np.float32), name="w")
     model.graph.initializers["w"].shape = ir.Shape([7, 300])

@@ -12,7 +12,7 @@ from onnx_cgmq.graph.integer_types import pack
 @pytest.mark.parametrize(
     ("data_type", "width"), [("INT2", 2), ("INT4", 4), ("INT8", 8), ("INT16", 16)]
 )
-def test_pack_round_trip_through_onnx(data_type, width, shape) -> None:
+def test_packed_codes_are_unpacked_by_onnx(data_type, width, shape) -> None:
     largest = 2 ** (width - 1) - 1
     codes = np.random.default_rng(0).integers(-largest, largest + 1, shape)
     proto = ir.to_proto(pack(np.asarray(codes), ir.DataType[data_type], "w"))

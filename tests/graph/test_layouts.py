@@ -25,7 +25,7 @@ def test_permutation_names_the_axis_of_the_source() -> None:
         np.testing.assert_array_equal(weight.const_value.numpy().transpose(axes), expected)
 
 
-def test_what_is_computed_is_itself() -> None:
+def test_stored_weight_of_a_computed_value_is_the_value_itself() -> None:
     x = ir.Value(name="x")
     below = ir.node("Transpose", [x]).outputs[0]
     assert stored_weight(below) == (below, ())

@@ -53,15 +53,15 @@ def proven(body: str) -> bool:
 
 
 @pytest.mark.parametrize("body", NONNEGATIVE)
-def test_provably_nonnegative(body):
+def test_nonnegative_values_are_found(body):
     assert proven(body)
 
 
 @pytest.mark.parametrize("body", UNKNOWN)
-def test_not_proven(body):
+def test_values_that_may_be_negative_are_not_taken_for_nonnegative(body):
     assert not proven(body)
 
 
-def test_deep_graph():
+def test_nonnegative_values_are_found_in_deep_graphs():
     steps = " ".join(f"v{i + 1} = Identity(v{i})" for i in range(3000))
     assert proven(f"v0 = Relu(x) {steps} v = Identity(v3000)")

@@ -25,7 +25,7 @@ def node(op_type, inputs=3, domain="", **attributes):
     return ir.Node(domain, op_type, values, attrs)
 
 
-def test_operators():
+def test_mac_spec_knows_standard_mac_operators_only():
     assert {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "Einsum"} <= set(MAC_OP_TYPES)
     assert "QLinearConv" not in MAC_OP_TYPES
     assert mac_spec(node("Relu", 1)) is None
@@ -68,11 +68,11 @@ def test_axis_of_output_channels(op, operand, rank, attributes, axis):
         (node("MatMul", 2), True),
     ],
 )
-def test_integer_kernels(mac, expected):
+def test_mac_spec_says_which_nodes_have_integer_kernels(mac, expected):
     assert mac_spec(mac).integer_kernel(mac) is expected
 
 
-def test_bias():
+def test_bias_value_is_the_bias_input_if_there_is_one():
     conv, without = node("Conv"), node("Conv", 2)
     assert mac_spec(conv).bias_value(conv) is conv.inputs[2]
     assert mac_spec(without).bias_value(without) is None
@@ -122,7 +122,7 @@ def test_every_mover_has_a_case() -> None:
 
 @pytest.mark.parametrize("op", MOVES)
 def test_movers_commute_with_a_grid(op) -> None:
-    """``f(q(x)) == q(f(x))``, as the standard's own evaluator computes both."""
+    """``f(q(x)) == q(f(x))`` for node ``f`` and quantizer ``q``, in the evaluator of onnx."""
     run = ReferenceEvaluator(model_of(op, MOVES[op])).run
 
     def quantize(x):
@@ -141,7 +141,7 @@ def test_movers_commute_with_a_grid(op) -> None:
         ("Resize", '<mode = "linear"> (x, , scales)'),
     ],
 )
-def test_what_computes_moves_nothing(op, call) -> None:
+def test_operators_that_compute_new_values_are_no_movers(op, call) -> None:
     assert not moves_codes(read(op, call))
 
 
@@ -150,18 +150,18 @@ def test_an_operator_of_another_domain_is_another_operator() -> None:
     assert not moves_codes(node("MaxPool", 1, domain="com.example"))
 
 
-def test_rows_name_operators() -> None:
+def test_rows_of_the_table_name_operators_of_onnx() -> None:
     standard = onnx_operators()
     names = [key for key in operators._TABLE if not key.startswith("com.microsoft.")]
     assert set(names) <= standard
 
 
-def test_every_mac_has_products() -> None:
+def test_every_mac_operator_has_products() -> None:
     macs = {key for key, row in operators._TABLE.items() if row.mac not in (None, LOOKUP)}
     assert macs == set(products._PRODUCTS)
 
 
-def test_codes() -> None:
+def test_operators_on_integer_codes_are_recognized() -> None:
     assert is_quantized_operator(node("QuantizeLinear", 2))
     assert is_quantized_operator(node("QuantizeLinear", 2, domain="com.microsoft"))
     assert is_quantized_operator(node("Quant", 4, domain="onnx.brevitas"))
@@ -178,7 +178,7 @@ def onnx_operators() -> set[str]:
 
 
 def read(op: str, call: str) -> ir.Node:
-    """The node of a model in memory."""
+    """The node of :func:`model_of`, loaded, with its first output only."""
     proto = model_of(op, call)
     del proto.graph.node[0].output[1:]
     return ir.from_proto(proto).graph[0]

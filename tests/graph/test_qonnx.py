@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quant import quant
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAIN
 from onnx_cgmq.graph.qonnx import define_quant, is_quant
 from onnx_cgmq.ort.session import open_session
+from tests.support.quant import quant
 
 
 def model_of(x, inputs, attributes, domain=QUANT_DOMAIN) -> ir.Model:
@@ -45,7 +45,9 @@ def model_of(x, inputs, attributes, domain=QUANT_DOMAIN) -> ir.Model:
     per_channel=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_in_onnxruntime_as_qonnx_defines_it(signed, narrow, bits, zero_point, per_channel, seed):
+def test_quant_in_onnxruntime_computes_what_qonnx_defines(
+    signed, narrow, bits, zero_point, per_channel, seed
+):
     rng = np.random.default_rng(seed)
     scale = rng.uniform(0.01, 0.5, (3, 1) if per_channel else ()).astype(np.float32)
     x = (rng.normal(0, 2**bits, (3, 40)) * scale).astype(np.float32)
@@ -58,7 +60,7 @@ def test_in_onnxruntime_as_qonnx_defines_it(signed, narrow, bits, zero_point, pe
 
 
 @pytest.mark.parametrize("domain", [QUANT_DOMAIN, "onnx.brevitas", "finn.custom_op.general"])
-def test_domains_of_other_exporters(domain) -> None:
+def test_quant_is_defined_in_the_domains_of_other_exporters(domain) -> None:
     x = np.array([-3.0, 0.4, 0.6, 9.0], dtype=np.float32)
     model = model_of(x, (1, 0, 2), {"signed": 1, "narrow": 1}, domain)
     assert is_quant(model.graph[0])
@@ -67,7 +69,7 @@ def test_domains_of_other_exporters(domain) -> None:
     assert y.tolist() == [-1, 0, 1, 1]
 
 
-def test_a_model_without_quant_stays_as_it_is() -> None:
+def test_define_quant_leaves_a_model_without_quant_as_it_is() -> None:
     x = np.zeros(2, dtype=np.float32)
     model = model_of(x, (1, 0, 2), {}, domain="somebody.else")
     define_quant(model)

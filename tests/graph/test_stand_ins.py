@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-from foreign import MICROSOFT, foreign_model, quant
 from onnx import TensorProto, helper
 
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.stand_ins import stand_in_for_onnxruntime, stand_in_for_qonnx
+from tests.support.foreign import MICROSOFT, foreign_model, quant
 
 
 def test_shapes_pass_through_quantizers_of_qonnx() -> None:
@@ -47,7 +47,7 @@ def test_types_pass_through_quantizers_of_onnxruntime() -> None:
     assert [(n.op_type, len(n.input)) for n in proto.graph.node[::2]] == [("Cast", 1)] * 2
 
 
-def test_subgraphs_too() -> None:
+def test_quantizers_in_subgraphs_are_replaced_too() -> None:
     body = helper.make_graph(
         [quant("x", "inner", "b")],
         "body",

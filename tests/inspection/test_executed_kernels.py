@@ -10,7 +10,6 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from plans import make_plan
 from rich.console import Console
 
 from onnx_cgmq.gating.insert import insert_gates
@@ -18,6 +17,7 @@ from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
 
 WIDTHS = {"x": 8, "w": 4, "r": 2, "v": 8}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from convolutions import gated
-from plans import draw_widths, make_plan
 
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import gated
+from tests.support.plans import draw_widths, make_plan
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-from toys import convnet, mlp
 
 from onnx_cgmq.inspection import inspect
+from tests.support.toys import convnet, mlp
 
 BITS = {
     QuantType.QInt4: 4,

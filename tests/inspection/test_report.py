@@ -7,7 +7,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
-from plans import make_plan
 from rich.console import Console
 
 from onnx_cgmq.contract.identifiers import PLAN_KEY
@@ -16,6 +15,7 @@ from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
 
 
 def mlp() -> onnx.ModelProto:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from foreign import MICROSOFT, foreign_model, quant
 from onnx import TensorProto, helper
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.inspection import inspect
+from tests.support.foreign import MICROSOFT, foreign_model, quant
 
 node = helper.make_node
 CONSTANTS = {

@@ -1,10 +1,9 @@
-"""Narrowing and widening: the bounds are law, the order is importance per cost."""
+"""Narrowing and widening always keep the bounds, in the order of importance per cost."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from costs import GRAPHS, gated, random_widths, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from onnx_cgmq.cost.bound import Bound, CostKind
 from onnx_cgmq.cost.budget import Budget
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.learn.assignment import Ladders, Widths, narrow_until, widen_within
+from tests.support.costs import GRAPHS, gated, random_widths, tables
 
 
 def _model(granularity: Granularity = Granularity.TENSOR, graph="mlp", table=None) -> CostModel:
@@ -67,7 +67,7 @@ def test_all_bounds_are_kept_from_any_state(graph, granularity, kinds, shares, t
     assert not any(mask.any() for mask in above.values())
 
 
-def test_the_least_important_falls_first_and_the_most_important_rises_first() -> None:
+def test_the_least_important_gate_narrows_first_and_the_most_important_widens_first() -> None:
     model = _model()
     widths = _all(model, 8)
     value = dict.fromkeys(model.specs, 9.0) | {"w1": 1.0}
@@ -85,7 +85,7 @@ def test_the_least_important_falls_first_and_the_most_important_rises_first() ->
     assert int(widened["w2"]) == 4
 
 
-def test_what_is_not_over_its_bound_stays_as_wide_as_it_is() -> None:
+def test_narrow_until_keeps_widths_that_do_not_count_for_a_broken_bound() -> None:
     model = _model()
     widths = _all(model, 8)
     budget = model.budget(("100%", "activations:20B"))
@@ -93,7 +93,7 @@ def test_what_is_not_over_its_bound_stays_as_wide_as_it_is() -> None:
     assert {name for name in widths if narrowed[name] != 8} == {"r"}
 
 
-def test_nothing_left_that_fits_is_left_unspent() -> None:
+def test_widen_within_leaves_less_than_the_cheapest_widening_costs() -> None:
     model = _model(Granularity.ELEMENT)
     low = _all(model, 2)
     (smallest,) = model.budget("100%").costs(low)
@@ -111,7 +111,7 @@ def _ones(widths: Widths) -> dict[str, np.ndarray]:
     return {name: np.ones(array.shape) for name, array in widths.items()}
 
 
-def test_shifted_stays_on_the_ladder() -> None:
+def test_shifted_widths_stay_on_their_ladder() -> None:
     ladders = Ladders({"a": (0, 2, 8), "b": (4,)})
     widths = {"a": np.array([0, 2, 8]), "b": np.array(4)}
     assert ladders.shifted(widths, -1)["a"].tolist() == [0, 0, 2]
@@ -121,7 +121,7 @@ def test_shifted_stays_on_the_ladder() -> None:
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_limits_at_the_minimum_are_reached(granularity: Granularity) -> None:
+def test_bounds_at_the_minimum_are_reached(granularity: Granularity) -> None:
     model = _model(granularity)
     costs, _ = model.budget("100%, size:100%, activations:100%").minimum()
     kinds = (CostKind.BOPS, CostKind.SIZE, CostKind.ACTIVATIONS)

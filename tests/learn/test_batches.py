@@ -1,4 +1,4 @@
-"""Batches as tensors: no copy where none is needed, no warning where one is."""
+"""Batches become tensors: without a copy if none is needed, without a warning if one is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from onnx_cgmq.data.samples import Batch
 from onnx_cgmq.learn.batches import answers, tensors
 
 
-def test_writable_contiguous_arrays_are_not_copied() -> None:
+def test_tensors_of_writable_contiguous_arrays_are_not_copied() -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     result = tensors({"x": array})["x"]
     array[0, 0] = 7
     assert float(result[0, 0]) == 7
 
 
-def test_others_are_copied_with_their_values_and_types() -> None:
+def test_tensors_of_other_arrays_are_copies_of_the_same_type() -> None:
     read_only = np.arange(6, dtype=np.int64).reshape(2, 3)
     read_only.flags.writeable = False
     arrays = {"frozen": read_only, "transposed": np.arange(6.0).reshape(2, 3).T}
@@ -34,7 +34,7 @@ def test_others_are_copied_with_their_values_and_types() -> None:
     assert result["frozen"].dtype == torch.int64
 
 
-def test_answers_are_labels_or_targets_or_both() -> None:
+def test_answers_are_labels_or_target_values_or_both() -> None:
     x, rows = {"x": np.zeros((3, 2), np.float32)}, np.arange(3)
     labels, targets = np.array([2, 1, 0]), {"y": np.array([4.0, 5.0, 6.0], np.float32)}
     assert answers(Batch(x, None, rows, 3), 3) is None

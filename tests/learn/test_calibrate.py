@@ -1,11 +1,10 @@
-"""Calibration: every width's range, from part of the data, at any batch size."""
+"""Calibration fits the range of every width to part of the data, with any batch size."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from toys import convnet, mlp, toy_data
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples, open_data
@@ -15,6 +14,7 @@ from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
 from onnx_cgmq.preparation.prepare import prepare
+from tests.support.toys import convnet, mlp, toy_data
 
 
 def _mirror(model, **settings) -> tuple[Mirror, Samples]:
@@ -23,7 +23,7 @@ def _mirror(model, **settings) -> tuple[Mirror, Samples]:
 
 
 @pytest.mark.parametrize("granularity", [g.value for g in Granularity])
-def test_ranges_fit_the_values_of_the_float_model(granularity) -> None:
+def test_calibrated_ranges_fit_the_values_of_the_float_model(granularity) -> None:
     mirror, data = _mirror(convnet(), granularity=granularity)
     gates = {name: quantizer.gate.clone() for name, quantizer in mirror.quantizers.items()}
     calibrate(mirror, data)
@@ -38,7 +38,7 @@ def test_ranges_fit_the_values_of_the_float_model(granularity) -> None:
         assert bool(quantizer.calibrated)
 
 
-def test_the_batch_size_does_not_matter() -> None:
+def test_calibration_does_not_depend_on_the_batch_size() -> None:
     results = []
     for batch_size in (7, 192):
         mirror, data = _mirror(convnet())
@@ -48,7 +48,7 @@ def test_the_batch_size_does_not_matter() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_samples_are_spread_over_the_data() -> None:
+def test_calibration_samples_are_spread_over_the_data() -> None:
     mirror, _ = _mirror(mlp())
     seen: list[torch.Tensor] = []
     mirror.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
@@ -67,7 +67,7 @@ def test_samples_are_spread_over_the_data() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
-def test_large_activations_are_thinned(granularity, monkeypatch) -> None:
+def test_calibration_uses_part_of_large_activations(granularity, monkeypatch) -> None:
     kept: dict[str, int] = {}
     mirror, data = _mirror(convnet(), granularity=granularity)
     for name, quantizer in mirror.quantizers.items():
@@ -78,7 +78,7 @@ def test_large_activations_are_thinned(granularity, monkeypatch) -> None:
             fit(values)
 
         quantizer.fit = watched
-    monkeypatch.setattr(calibration, "_KEEP", 2000)
+    monkeypatch.setattr(calibration, "_MOST_VALUES", 2000)
     calibrate(mirror, data, batch_size=64)
     activations = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
     assert activations

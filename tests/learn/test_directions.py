@@ -1,4 +1,4 @@
-"""Importance against brute force, standardising, and the sign of directions."""
+"""Importance compared with brute force, standardised importance, and the sign of directions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _widths(quantizer: GatedQuantizer, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("upper", "lower"), [(32, 16), (16, 8), (8, 4), (4, 2), (2, 0), (32, 2)])
-def test_fisher_of_elements_is_the_increase_of_the_loss(upper, lower) -> None:
+def test_fisher_of_element_gates_is_the_expected_increase_of_the_loss(upper, lower) -> None:
     quantizer, values = _quantizer(Granularity.ELEMENT), _values()
     quantizer.fit(values)
     statistics = _statistics(quantizer, Direction.FISHER)
@@ -67,7 +67,7 @@ def test_fisher_of_elements_is_the_increase_of_the_loss(upper, lower) -> None:
     torch.testing.assert_close(found, 0.5 * statistics.gradient_square * change)
 
 
-def test_fisher_mixes_widths_per_element() -> None:
+def test_fisher_of_element_gates_takes_the_widths_of_each_element() -> None:
     quantizer, values = _quantizer(Granularity.ELEMENT), _values()
     quantizer.fit(values)
     statistics = _statistics(quantizer, Direction.FISHER)
@@ -88,7 +88,7 @@ def test_fisher_mixes_widths_per_element() -> None:
 
 @pytest.mark.parametrize("granularity", [Granularity.TENSOR, Granularity.CHANNEL])
 @pytest.mark.parametrize(("upper", "lower"), [(32, 16), (8, 4), (4, 2)])
-def test_fisher_of_shared_gates_takes_the_measured_noise(granularity, upper, lower) -> None:
+def test_fisher_of_shared_gates_takes_the_measured_error(granularity, upper, lower) -> None:
     quantizer, values = _quantizer(granularity, (2, 4, 8, 16, 32)), _values()
     quantizer.fit(values)
     statistics = _statistics(quantizer, Direction.FISHER)
@@ -124,7 +124,7 @@ def test_pruning_a_channel_costs_more_than_two_bits() -> None:
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_the_directions_of_the_paper(granularity) -> None:
+def test_importances_of_the_paper_combine_gradient_and_magnitude(granularity) -> None:
     quantizer = _quantizer(granularity)
     widths = _widths(quantizer, 8), _widths(quantizer, 4)
     for direction, combine in (
@@ -139,7 +139,7 @@ def test_the_directions_of_the_paper(granularity) -> None:
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_without_a_backward_pass_nothing_is_known(direction) -> None:
+def test_importance_is_zero_before_a_backward_pass(direction) -> None:
     quantizer = _quantizer(Granularity.CHANNEL)
     empty = RunningStatistics(quantizer.spec, wanted_statistics(direction, True))
     widths = _widths(quantizer, 8), _widths(quantizer, 4)
@@ -149,7 +149,7 @@ def test_without_a_backward_pass_nothing_is_known(direction) -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e12])
-def test_standardising_is_free_of_scale(scale) -> None:
+def test_standardised_importances_do_not_depend_on_scale(scale) -> None:
     generator = torch.Generator().manual_seed(0)
     importances = {
         "a": torch.rand(5, 7, generator=generator) ** 4,
@@ -162,7 +162,7 @@ def test_standardising_is_free_of_scale(scale) -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-4)
 
 
-def test_standardising_keeps_the_order() -> None:
+def test_standardised_importances_keep_their_order() -> None:
     importances = {
         "a": torch.tensor([1e-3, 1e-2, 1e-1, 1.0]),
         "b": torch.tensor([5e-3, 5e-2, 5e-1, 5.0]),
@@ -174,14 +174,14 @@ def test_standardising_keeps_the_order() -> None:
     assert standardise({}) == {}
 
 
-def test_equal_importances_are_all_in_the_middle() -> None:
+def test_equal_importances_are_standardised_to_one_half() -> None:
     ranked = standardise({"a": torch.full((4,), 3.0), "b": torch.tensor(3.0)})
     torch.testing.assert_close(ranked["a"], torch.full((4,), 0.5))
     nothing = standardise({"a": torch.zeros(3)})
     torch.testing.assert_close(nothing["a"], torch.full((3,), 0.5))
 
 
-def test_violated_directions_are_positive_and_smaller_for_the_important() -> None:
+def test_directions_under_a_broken_bound_are_positive_and_smaller_for_important_gates() -> None:
     ranked = torch.linspace(0, 1, 11)
     direction = gate_direction(ranked, satisfied=False)
     assert direction.min() >= MIN_DIRECTION - 1e-6
@@ -189,7 +189,7 @@ def test_violated_directions_are_positive_and_smaller_for_the_important() -> Non
     assert (direction.diff() < 0).all()
 
 
-def test_satisfied_directions_are_negative_and_larger_for_the_important() -> None:
+def test_directions_under_kept_bounds_are_negative_and_larger_for_important_gates() -> None:
     ranked = torch.linspace(0, 1, 11)
     direction = gate_direction(ranked, satisfied=True)
     assert direction.max() <= -MIN_DIRECTION + 1e-6

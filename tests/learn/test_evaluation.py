@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from toys import mlp, toy_data
 
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
@@ -13,10 +12,11 @@ from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import mlp, toy_data
 
 
 def _evaluator(held_out=None, batch="n", loss="auto") -> tuple[Evaluator, Mirror]:
-    """What is measured on 192 samples, or on others, and a mirror with gates at 32 bits."""
+    """An evaluator of 192 samples, or of others, and a mirror with all gates at 32 bits."""
     model = mlp(batch=batch)
     samples = open_data(toy_data(mlp()) if held_out is None else held_out, prepare(model))
     classes = ClassOutput("y", is_probability=False)
@@ -26,7 +26,7 @@ def _evaluator(held_out=None, batch="n", loss="auto") -> tuple[Evaluator, Mirror
     return Evaluator(samples, teacher, measured, classes, batch_size=32), mirror
 
 
-def test_a_float_mirror_has_the_teachers_accuracy_and_no_distance_to_it() -> None:
+def test_a_mirror_at_32_bits_has_the_teachers_accuracy_and_no_loss() -> None:
     evaluator, mirror = _evaluator(loss="teacher")
     loss, accuracy = evaluator.evaluate(mirror)
     assert abs(loss) < 1e-5
@@ -34,8 +34,8 @@ def test_a_float_mirror_has_the_teachers_accuracy_and_no_distance_to_it() -> Non
     assert mirror.training
 
 
-def test_entries_that_only_fill_a_batch_are_not_counted() -> None:
-    """The last sample fills the last batch; its label is wrong here, so counting it would show."""
+def test_padding_samples_do_not_count_in_loss_and_accuracy() -> None:
+    """The last sample pads the last batch. Its label is wrong, so counting it twice would show."""
     held_out = {name: array[:12] for name, array in toy_data(mlp()).items()}
     held_out["label"] = held_out["label"].copy()
     held_out["label"][-1] = (held_out["label"][-1] + 1) % 3

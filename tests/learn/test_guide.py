@@ -1,4 +1,4 @@
-"""The guide: directions by satisfaction, the bound in time, settling, feasible from any state."""
+"""The guide moves gates by whether the bound is kept, reaches it in time, settles and enforces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from toys import convnet, gated_mirror, guided_steps, mlp
 
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.errors import BoundError
@@ -15,6 +14,7 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.settings.config import Direction
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.toys import convnet, gated_mirror, guided_steps, mlp
 
 GRANULARITIES = [granularity.value for granularity in Granularity]
 
@@ -24,12 +24,12 @@ def _gates(mirror) -> dict[str, torch.Tensor]:
 
 
 def _costly(guide: Guide) -> list[str]:
-    """Tensors whose widths cost something: all but biases."""
+    """Names of tensors whose widths cost something, which are all but biases."""
     return list(guide.budget.growth(guide.costs, guide.widths, guide.widths)[0])
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_gates_fall_while_the_bound_is_violated_and_rise_while_it_is_kept(direction) -> None:
+def test_gates_fall_while_the_bound_is_broken_and_rise_while_it_is_kept(direction) -> None:
     _, mirror, data = gated_mirror(mlp(), granularity="channel")
     guide = Guide(mirror, "5%", direction=direction, steps=400, interval=1)
     before = _gates(mirror)
@@ -92,7 +92,7 @@ def test_the_bound_is_reached_within_the_steps_given(granularity, direction) -> 
     assert any(guided_steps(mirror, guide, data, 60))
 
 
-def test_few_steps_are_enough() -> None:
+def test_the_bound_is_reached_in_a_run_of_few_steps() -> None:
     _, mirror, data = gated_mirror(mlp())
     guide = Guide(mirror, "5%", steps=8)
     assert any(guided_steps(mirror, guide, data, 8))
@@ -100,7 +100,7 @@ def test_few_steps_are_enough() -> None:
 
 @pytest.mark.parametrize("bound", ["1%", "3%", "size:15%"])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_settling_keeps_the_bound_and_leaves_nothing_affordable_unspent(granularity, bound) -> None:
+def test_settled_widths_keep_the_bound_and_no_gate_could_widen(granularity, bound) -> None:
     _, mirror, data = gated_mirror(convnet(), granularity=granularity)
     guide = Guide(mirror, bound, steps=10)
     guided_steps(mirror, guide, data, 10)
@@ -132,7 +132,7 @@ def test_settling_before_any_step_keeps_the_bound(granularity) -> None:
     assert guide.plan().cost.bops <= guide.bounds[0].limit
 
 
-def test_sixteen_and_float_bits_fall_to_eight_for_integer_kernels_only() -> None:
+def test_settle_narrows_wide_tensors_to_8_bits_for_integer_kernels_only() -> None:
     for integer_kernels, widest in ((True, 8), (False, 32)):
         _, mirror, _ = gated_mirror(mlp())
         guide = Guide(mirror, "100%")
@@ -141,7 +141,7 @@ def test_sixteen_and_float_bits_fall_to_eight_for_integer_kernels_only() -> None
         assert {int(width) for width in widths} == {widest}
 
 
-def test_without_integer_kernels_a_weight_of_mixed_widths_still_is_one_integer_tensor() -> None:
+def test_settle_narrows_a_weight_of_mixed_widths_without_integer_kernels_too() -> None:
     _, mirror, _ = gated_mirror(mlp(), granularity="channel")
     guide = Guide(mirror, "100%")
     mixed = torch.full_like(mirror.quantizers["w1"].gate, 4.5)
@@ -152,7 +152,7 @@ def test_without_integer_kernels_a_weight_of_mixed_widths_still_is_one_integer_t
     assert set(guide.widths["w2"].ravel()) == {32}
 
 
-def test_enforce_takes_the_least_important_down_to_the_bound() -> None:
+def test_enforce_narrows_the_least_important_gates_to_the_bound() -> None:
     _, mirror, data = gated_mirror(mlp(), granularity="element")
     with torch.no_grad():
         mirror.value_parameters["w2"][6:] *= 1e-3
@@ -179,8 +179,8 @@ def test_the_plan_of_a_guided_mirror_keeps_the_bound_without_settling(granularit
     assert inspect(write_back(gated, plan)).bops == plan.cost.bops
 
 
-def test_the_cost_follows_widths_that_others_set() -> None:
-    """A plan narrows channels to their codes; a loaded state has widths of its own."""
+def test_costs_follow_widths_that_are_set_outside_of_the_guide() -> None:
+    """Making a plan narrows channels to their codes, and a loaded state has widths of its own."""
     _, mirror, _ = gated_mirror(mlp(), granularity="element")
     guide = Guide(mirror, "10%")
     state = {name: tensor.clone() for name, tensor in mirror.state_dict().items()}
@@ -219,7 +219,7 @@ def test_a_bound_below_the_minimum_is_refused_with_the_minimum() -> None:
     assert Guide(mirror, f"{macs * 4}BOP").bounds[0].limit == macs * 4
 
 
-def test_a_state_goes_on_where_it_was() -> None:
+def test_a_guide_goes_on_from_a_saved_state() -> None:
     _, mirror, data = gated_mirror(mlp(), granularity="channel")
     guide = Guide(mirror, "2%", steps=100)
     guided_steps(mirror, guide, data, 12)

@@ -1,4 +1,4 @@
-"""What a run keeps, how it learns and evaluates; where one that stopped early goes on."""
+"""The training loop: which state it keeps, how fast it learns, and how a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from toys import mlp, toy_data
 
 from onnx_cgmq.api.output import checkpoint_path
 from onnx_cgmq.api.pipeline import quantize
@@ -26,6 +25,7 @@ from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import mlp, toy_data
 
 STEPS = 6  # an epoch
 
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_where_it_was(step, tmp_path) -> None:
     assert resumed.plan.to_json() == _run(None).plan.to_json()
 
 
-def test_a_time_limit_is_that_of_one_call(tmp_path, monkeypatch) -> None:
+def test_a_time_limit_starts_anew_with_each_call(tmp_path, monkeypatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     output, calls, done = tmp_path / "out.onnx", 0, []
@@ -75,7 +75,7 @@ def test_a_time_limit_is_that_of_one_call(tmp_path, monkeypatch) -> None:
     assert calls > 1
 
 
-def test_what_was_learned_since_the_last_epoch_is_considered(tmp_path) -> None:
+def test_a_stopped_run_considers_its_state_after_the_last_epoch(tmp_path) -> None:
     events = []
 
     def progress(event) -> None:
@@ -89,7 +89,7 @@ def test_what_was_learned_since_the_last_epoch_is_considered(tmp_path) -> None:
 
 
 def _learner(bound="3%", **settings) -> Learner:
-    """A learner on 192 samples, which are held out too."""
+    """A learner whose 192 training samples are its held-out samples too."""
     model = mlp()
     config = Config(**{"epochs": 4, "batch_size": 32, **settings})
     data = open_data(toy_data(mlp()), prepare(model))
@@ -122,9 +122,9 @@ def test_the_best_settled_state_is_kept() -> None:
     assert learner.guide.satisfied
 
 
-def test_learning_rates_warm_up_hold_and_fall_to_nearly_nothing() -> None:
+def test_learning_rates_rise_stay_and_fall_to_nearly_zero() -> None:
     learner, rates = _learner(epochs=10, learning_rate=0.01), []
-    learner._undo_harm = lambda: None  # which would slow them down
+    learner._undo_harmful_training = lambda: None  # which would slow them down
     adam = learner._optimizer.adam
     step = adam.step
 
@@ -150,7 +150,7 @@ def test_gates_move_in_a_quarter_of_the_steps(epochs, batch_size, steps) -> None
 
 
 def _poisoned(learner: Learner, steps: range) -> list[str]:
-    """Makes the loss of some steps NaN; returns the notices as they come."""
+    """Makes the loss of some steps NaN; returns the list to which notices will be added."""
     notices: list[str] = []
     learner.emit = lambda event: (
         notices.append(event.message) if isinstance(event, Notice) else None
@@ -165,17 +165,17 @@ def _poisoned(learner: Learner, steps: range) -> list[str]:
     return notices
 
 
-def test_a_step_without_a_finite_gradient_is_left_out() -> None:
+def test_a_step_without_a_finite_gradient_changes_nothing() -> None:
     learner = _learner()
     notices = _poisoned(learner, range(3, 5))
     outcome = learner.run()
     assert outcome.complete
-    assert notices == ["step 4: a gradient is not finite; the step is left out"]
+    assert notices == ["step 4: a gradient is not finite, so this step changes nothing"]
     assert all(torch.isfinite(p).all() for p in learner.mirror.parameters())
     assert learner.guide.satisfied
 
 
-def test_divergence_ends_with_the_best_feasible_state(monkeypatch) -> None:
+def test_divergence_ends_with_the_best_state_that_keeps_the_bound(monkeypatch) -> None:
     monkeypatch.setattr(loop, "_MOST_LOST_STEPS", 4)
     learner = _learner()
     _poisoned(learner, range(3 * STEPS, 4 * STEPS))

@@ -1,4 +1,4 @@
-"""Where the loss is taken, on the endings that real models have."""
+"""Which tensors the loss compares, for the ways in which real models end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS = {"w": (8, 8), "v": (8, 4), "u": (8, 3)}
 
 
 def _find(body: str, outputs: str, constants: str = "") -> LossTensors:
-    """Where the loss of a graph with input x [n, 8] is taken."""
+    """The tensors that the loss compares in a graph with the input x [n, 8]."""
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
     graph (float[n, 8] x) => ({outputs}) <{constants}> {{ {body} }}"""
     model = parser.parse_model(text)
@@ -30,25 +30,25 @@ def _find(body: str, outputs: str, constants: str = "") -> LossTensors:
     return loss_tensors(Mirror(model), {"x": x}, WEIGHTS.keys())
 
 
-def test_plain_outputs_are_compared_as_they_are() -> None:
+def test_loss_compares_outputs_that_have_a_gradient() -> None:
     found = _find(
         "h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) z = MatMul(r, u)", "float y, float z"
     )
     assert found == LossTensors(("y", "z"), ())
 
 
-def test_a_class_beside_its_scores_is_left_out() -> None:
+def test_loss_leaves_out_a_class_that_is_given_beside_its_scores() -> None:
     found = _find("y = MatMul(x, v) c = ArgMax<axis=1>(y)", "int64 c, float y")
     assert found == LossTensors(("y",), ())
 
 
-def test_a_class_alone_is_learned_from_its_scores() -> None:
+def test_loss_compares_the_scores_of_a_class_that_is_the_only_output() -> None:
     found = _find("h = MatMul(x, v) s = Softmax(h) [top] c = ArgMax<axis=1>(s)", "int64 c")
     assert found.names == ("s",)
     assert found.without_gradient == ("ArgMax 'top'",)
 
 
-def test_boxes_and_scores_before_suppression() -> None:
+def test_loss_compares_boxes_and_scores_before_suppression() -> None:
     found = _find(
         """h = MatMul(x, w)
         r = Relu(h)
@@ -68,7 +68,7 @@ def test_boxes_and_scores_before_suppression() -> None:
     assert found == LossTensors(("boxes", "ranked"), ("NonMaxSuppression 'nms'",))
 
 
-def test_the_best_k_are_compared_and_what_is_picked_by_them_before_it_is_picked() -> None:
+def test_loss_compares_the_best_k_and_values_before_they_are_picked() -> None:
     found = _find(
         """b = MatMul(x, v)
         s = MatMul(x, u)
@@ -81,7 +81,7 @@ def test_the_best_k_are_compared_and_what_is_picked_by_them_before_it_is_picked(
     assert found == LossTensors(("best", "b"), ("TopK 'top'",))
 
 
-def test_a_choice_between_layers_stays_inside() -> None:
+def test_a_choice_before_another_layer_does_not_move_the_loss() -> None:
     found = _find(
         """s = MatMul(x, w)
         best, index = TopK<axis=0>(s, k)
@@ -105,16 +105,16 @@ def test_a_choice_between_layers_stays_inside() -> None:
     ],
     ids=["mask", "fraction", "shape", "dead"],
 )
-def test_masks_rounding_and_shapes_are_no_choice(body: str) -> None:
+def test_masks_rounding_and_shapes_do_not_move_the_loss(body: str) -> None:
     assert _find(body, "float y", "float zero = {0}") == LossTensors(("y",), ())
 
 
-def test_a_rounded_output_is_learned_before_it_is_rounded() -> None:
+def test_loss_compares_an_output_before_it_is_rounded() -> None:
     found = _find("h = MatMul(x, v) [up] r = Ceil(h) y = Neg(r)", "float y")
     assert found == LossTensors(("h",), ("Ceil 'up'",))
 
 
-def test_outputs_without_any_weight_are_refused() -> None:
+def test_outputs_without_a_gradient_to_a_weight_are_refused() -> None:
     with pytest.raises(ModelError, match="no gradient comes back"):
         _find("y = Relu(x)", "float y")
 

@@ -1,4 +1,4 @@
-"""Losses: labels, the float model as teacher, the user's own function, and clear errors."""
+"""Losses from labels, target values and teacher, the user's own loss, and their errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_probability_of_zero_has_a_finite_loss_and_gradient() -> None:
     assert torch.isfinite(scores.grad).all()
 
 
-def test_labels_teacher_and_auto() -> None:
+def test_auto_adds_the_losses_of_labels_and_teacher() -> None:
     outputs, teacher = {"y": LOGITS}, {"y": OTHER}
     labels = make_loss("labels", CLASSES, True)(outputs, LABELS, teacher)
     taught = make_loss("teacher", CLASSES, True)(outputs, LABELS, teacher)
@@ -74,13 +74,13 @@ def test_labels_teacher_and_auto() -> None:
     torch.testing.assert_close(without_labels, teacher_loss(soft, outputs, teacher))
 
 
-def test_the_teachers_own_outputs_have_no_distance() -> None:
+def test_teacher_loss_of_the_teachers_own_outputs_is_zero() -> None:
     outputs = {"y": LOGITS, "features": torch.randn(6, 2, 3), "count": torch.tensor([3])}
     assert abs(float(teacher_loss(CLASSES, outputs, outputs))) < 1e-6
     assert float(teacher_loss(CLASSES, {**outputs, "y": OTHER}, outputs)) > 0.01
 
 
-def test_other_outputs_are_compared_relative_to_their_variance() -> None:
+def test_teacher_loss_is_relative_to_the_variance_of_an_output() -> None:
     generator = torch.Generator().manual_seed(2)
     target = torch.randn(6, 5, 2, generator=generator)
     value = target + 0.1 * torch.randn(6, 5, 2, generator=generator)
@@ -94,7 +94,7 @@ def test_other_outputs_are_compared_relative_to_their_variance() -> None:
     assert float(teacher_loss(None, constant, constant)) == 0
 
 
-def test_probabilities_for_every_position_are_compared_as_such() -> None:
+def test_teacher_loss_of_probabilities_per_position_is_a_divergence() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, teacher = torch.randn(2, 3, 4, 5, generator=generator)
     found = teacher_loss(None, {"y": logits.softmax(-1)}, {"y": teacher.softmax(-1)})
@@ -104,19 +104,19 @@ def test_probabilities_for_every_position_are_compared_as_such() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_without_a_class_output_the_teacher_is_all() -> None:
+def test_auto_without_class_scores_is_the_teacher_loss() -> None:
     outputs, teacher = {"y": torch.ones(6, 1)}, {"y": torch.arange(6.0).reshape(6, 1)}
     loss = make_loss("auto", None, True)(outputs, LABELS, teacher)
     torch.testing.assert_close(loss, teacher_loss(None, outputs, teacher))
 
 
 @pytest.mark.parametrize(("classes", "has_labels"), [(CLASSES, False), (None, True)])
-def test_labels_that_are_not_there_are_an_error(classes, has_labels) -> None:
+def test_loss_labels_without_labels_or_class_scores_is_refused(classes, has_labels) -> None:
     with pytest.raises(DataError, match=r"'label'.*use loss 'teacher'"):
         make_loss("labels", classes, has_labels)
 
 
-def test_a_function_of_the_user(monkeypatch) -> None:
+def test_the_loss_may_be_a_function_of_the_user(monkeypatch) -> None:
     module = ModuleType("own_losses")
     module.squared = lambda outputs, labels, teacher: (outputs["y"] - teacher["y"]).square().sum()
     module.number = 3
@@ -129,18 +129,18 @@ def test_a_function_of_the_user(monkeypatch) -> None:
         make_loss("own_losses:number", None, False)
 
 
-def test_a_module_that_is_not_there_is_an_error() -> None:
+def test_a_loss_in_a_missing_module_is_refused() -> None:
     with pytest.raises(ConfigError, match="can't import 'no_such_module_here'"):
         make_loss("no_such_module_here:loss", CLASSES, True)
 
 
 @pytest.mark.parametrize("setting", ["hinge", "json:", ":loss", "a b:c", ""])
-def test_an_unknown_loss_is_an_error_with_the_choices(setting) -> None:
+def test_an_unknown_loss_is_refused_with_the_choices(setting) -> None:
     with pytest.raises(ConfigError, match=r"'auto', 'labels', 'teacher' or 'package\.module"):
         make_loss(setting, CLASSES, True)
 
 
-def test_targets_of_several_outputs_are_added_to_labels_and_teacher() -> None:
+def test_losses_of_target_values_are_added_to_labels_and_teacher() -> None:
     outputs = {"y": LOGITS, "size": LOGITS[:, :1], "kind": OTHER}
     sizes, kinds = torch.arange(6.0), LABELS
     answers = {"size": sizes, "kind": kinds, "label": LABELS}
@@ -155,9 +155,11 @@ def test_targets_of_several_outputs_are_added_to_labels_and_teacher() -> None:
     torch.testing.assert_close(both, expected)  # its own teacher adds nothing
 
 
-def test_targets_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataError, match=r"target has shape \[6, 3\], its output \[6, 4\]"):
+def test_target_values_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"target values have shape \[6, 3\], their output \[6, 4\]"
+    ):
         target_loss(LOGITS, torch.zeros(6, 3))
-    with pytest.raises(DataError, match="targets for boxes, but no gradient"):
+    with pytest.raises(DataError, match="target values for boxes, but no gradient"):
         make_loss("auto", CLASSES, False, ["boxes"], ["y"])
     make_loss("teacher", CLASSES, False, ["boxes"], ["y"])

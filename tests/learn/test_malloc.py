@@ -1,4 +1,4 @@
-"""The allocator's settings are asked for where they exist, and refused quietly elsewhere."""
+"""Settings of glibc's allocator are changed where it exists; elsewhere nothing happens."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def calls(monkeypatch) -> list[tuple[int, int]]:
     return made
 
 
-def test_large_buffers_stay_in_the_process(calls) -> None:
+def test_keep_freed_memory_sets_thresholds_of_glibc(calls) -> None:
     assert keep_freed_memory()
     assert (-3, 2**31 - 1) in calls
     assert all(0 < value < 2**31 for _, value in calls)
 
 
-def test_a_refused_setting_is_told(monkeypatch) -> None:
+def test_keep_freed_memory_is_false_if_a_setting_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *_: 0))
     assert not keep_freed_memory()
 
 
-def test_other_systems_are_left_alone(calls, monkeypatch) -> None:
+def test_keep_freed_memory_does_nothing_on_other_systems(calls, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()
     assert not calls
 
 
-def test_other_libraries_are_left_alone(monkeypatch) -> None:
+def test_keep_freed_memory_does_nothing_with_other_allocators(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
     assert not keep_freed_memory()

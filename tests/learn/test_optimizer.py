@@ -1,4 +1,4 @@
-"""What learns, and how fast."""
+"""Which tensors learn, and how fast."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from onnx import helper
-from toys import make_model
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.optimizer import Optimizer, default_learning_rate
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
+from tests.support.toys import make_model
 
 
 def _mirror() -> Mirror:
@@ -37,7 +37,7 @@ def test_only_quantized_tensors_and_ranges_learn() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_update_that_is_not_finite_is_refused(value) -> None:
+def test_a_gradient_that_is_not_finite_prevents_the_update(value) -> None:
     mirror = _mirror()
     optimizer = Optimizer(mirror, Config())
     weight = mirror.value_parameters["w"]
@@ -52,7 +52,7 @@ def test_an_update_that_is_not_finite_is_refused(value) -> None:
     assert not torch.equal(weight, before)
 
 
-def test_the_default_learning_rate_falls_with_depth() -> None:
+def test_the_default_learning_rate_falls_with_the_number_of_weights() -> None:
     def rate(weights: int) -> float:
         spec = SimpleNamespace(role=Role.WEIGHT)
         quantizers = {str(index): SimpleNamespace(spec=spec) for index in range(weights)}

@@ -1,4 +1,4 @@
-"""Running means per gate, from values and gradients."""
+"""Running means of values and gradients for each gate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _random(*shape: int, seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_activations_are_folded_over_the_batch_with_each_samples_own_gradient(granularity) -> None:
+def test_statistics_of_activations_are_taken_over_batch_and_gate(granularity) -> None:
     value, gradient = _random(5, 3, 2, seed=0), _random(5, 3, 2, seed=1)
     spec = _spec(Role.ACTIVATION, granularity)
     statistics = RunningStatistics(spec, ALL)
@@ -37,7 +37,7 @@ def test_activations_are_folded_over_the_batch_with_each_samples_own_gradient(gr
 
 
 @pytest.mark.parametrize("granularity", list(Granularity))
-def test_weights_are_folded_over_the_elements_of_a_gate(granularity) -> None:
+def test_statistics_of_weights_are_taken_over_the_elements_of_a_gate(granularity) -> None:
     value, gradient = _random(4, 3, 2, seed=0), _random(4, 3, 2, seed=1)
     spec = _spec(Role.WEIGHT, granularity, (4, 3, 2))
     statistics = RunningStatistics(spec, ALL)
@@ -56,7 +56,7 @@ def test_weights_are_folded_over_the_elements_of_a_gate(granularity) -> None:
         torch.testing.assert_close(getattr(statistics, name), tensor)
 
 
-def test_means_are_plain_at_first_and_forget_slowly_later() -> None:
+def test_running_means_are_plain_at_first_and_forget_slowly_later() -> None:
     statistics = RunningStatistics(
         _spec(Role.WEIGHT, Granularity.TENSOR, ()), ["magnitude"], momentum=0.75
     )
@@ -69,7 +69,7 @@ def test_means_are_plain_at_first_and_forget_slowly_later() -> None:
     assert means[4] == pytest.approx(0.75 * 3.0 + 0.25 * 4.0)
 
 
-def test_only_what_is_wanted_is_kept() -> None:
+def test_only_wanted_statistics_are_kept() -> None:
     statistics = RunningStatistics(_spec(Role.WEIGHT, Granularity.ELEMENT), ["gradient"])
     statistics.observe(torch.ones(1, 3, 2), torch.ones(1, 3, 2))
     assert statistics.gradient is not None
@@ -77,7 +77,7 @@ def test_only_what_is_wanted_is_kept() -> None:
     assert statistics.gradient_square is None
 
 
-def test_what_was_observed_is_not_kept_by_reference() -> None:
+def test_statistics_do_not_refer_to_observed_tensors() -> None:
     statistics = RunningStatistics(_spec(Role.WEIGHT, Granularity.ELEMENT), ALL)
     value, gradient = torch.ones(1, 3, 2), torch.ones(1, 3, 2)
     statistics.observe(value, gradient)
@@ -86,7 +86,7 @@ def test_what_was_observed_is_not_kept_by_reference() -> None:
     assert all(float(getattr(statistics, name).max()) == 1 for name in ALL)
 
 
-def test_a_loaded_state_goes_on_alike_and_apart() -> None:
+def test_loaded_statistics_go_on_alike_but_independently() -> None:
     spec = _spec(Role.WEIGHT, Granularity.ELEMENT)
     first, second = RunningStatistics(spec, ALL), RunningStatistics(spec, ALL)
     first.load_state_dict(second.state_dict())

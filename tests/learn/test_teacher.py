@@ -1,4 +1,4 @@
-"""The teacher: outputs of the float model, each sample computed once where memory allows."""
+"""The teacher computes the float model's outputs, once for each sample if memory allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 
 
 class Model(nn.Module):
-    """Stands in for a mirror; counts its calls."""
+    """Takes the place of a mirror and counts its calls."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def _double(x: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"y": 2 * x, "z": x.sum(dim=1)}
 
 
-def test_each_sample_is_computed_once() -> None:
+def test_teacher_computes_each_sample_once() -> None:
     model = Model(_double)
     teacher = Teacher(model, 10)
     assert not model.training
@@ -54,7 +54,7 @@ def test_each_sample_is_computed_once() -> None:
     np.testing.assert_array_equal(outputs["y"], 2 * DATA[[5, 6]])
 
 
-def test_outputs_have_no_gradient() -> None:
+def test_outputs_of_the_teacher_have_no_gradient() -> None:
     model = Model(_double)
     model.weight = nn.Parameter(torch.ones(3))
     model.function = lambda x: {"y": x * model.weight}
@@ -72,7 +72,7 @@ def test_outputs_have_no_gradient() -> None:
     ],
     ids=["scalar", "not by sample", "varying shape"],
 )
-def test_what_does_not_belong_to_one_sample_is_computed_anew(function) -> None:
+def test_outputs_that_are_not_per_sample_are_computed_again(function) -> None:
     model = Model(function)
     teacher = Teacher(model, 10)
     for rows in ((0, 1), (2, 3, 4), (0, 1), (2, 3, 4)):
@@ -82,7 +82,7 @@ def test_what_does_not_belong_to_one_sample_is_computed_anew(function) -> None:
     assert model.calls == 4
 
 
-def test_large_outputs_are_not_kept(monkeypatch) -> None:
+def test_large_outputs_of_the_teacher_are_not_cached(monkeypatch) -> None:
     monkeypatch.setattr(teachers, "_CACHE_LIMIT", 10 * 4 - 1)
     model = Model(_double)
     teacher = Teacher(model, 10)
@@ -91,7 +91,7 @@ def test_large_outputs_are_not_kept(monkeypatch) -> None:
     assert model.calls == 3
 
 
-def test_only_what_the_loss_compares_is_kept() -> None:
+def test_teacher_returns_only_what_the_loss_compares() -> None:
     teacher = Teacher(Model(_double), 10, ["z"])
     assert teacher.names == ("z",)
     for _ in range(2):

@@ -12,12 +12,20 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from backend_cases import EXPLAINED, KINDS, NO_GRADIENT, Case, difference, load, set_aside
 from torch import Tensor
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import to_torch
+from tools.fetch.backend_cases import (
+    EXPLAINED,
+    KINDS,
+    NO_GRADIENT,
+    Case,
+    difference,
+    load,
+    set_aside,
+)
 
 REFUSALS = {
     "ImageDecoder": "reads image files",

@@ -13,13 +13,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from backend_cases import Case, load, set_aside
 from onnx import TensorProto, defs, helper
 from onnx.reference import ReferenceEvaluator
 
 from onnx_cgmq.errors import CgmqError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, to_torch
+from tools.fetch.backend_cases import Case, load, set_aside
 
 HELD = {
     {"FLOAT": "tensor(float)"}.get(t.name, f"tensor({t.name.lower()})"): t.value

@@ -1,4 +1,4 @@
-"""What onnxruntime runs for a node, whatever it makes of its name."""
+"""Which operators onnxruntime runs for nodes, even if it changes their names."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ CONV = model("c = Conv(x, w) y = Relu(c)", {"w": (8, 4, 3, 3)}, "n, 4, 9, 9", "n
 BIASED = model("m = MatMul(x, w) y = Add(m, b)", {"w": (4, 5), "b": (5,)}, "n, 4", "n, 5")
 
 
-def test_nodes_without_names_are_found() -> None:
+def test_executed_operators_of_nodes_without_names_are_found() -> None:
     assert executed_operators(CONV)["c"] in ("Conv", "FusedConv")
     assert executed_operators(BIASED)["m"] == "Gemm"
 
 
-def test_the_model_is_not_changed() -> None:
+def test_executed_operators_does_not_change_the_model() -> None:
     before = CONV.SerializeToString()
     executed_operators(CONV)
     assert CONV.SerializeToString() == before
 
 
-def test_a_path_a_proto_and_a_graph_give_the_same(tmp_path) -> None:
+def test_executed_operators_are_the_same_for_path_proto_and_graph(tmp_path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(BIASED, path)
     external = tmp_path / "external.onnx"
@@ -52,12 +52,12 @@ def test_a_path_a_proto_and_a_graph_give_the_same(tmp_path) -> None:
     assert executed_operators(load_model(external)) == expected
 
 
-def test_folded_nodes_are_missing() -> None:
+def test_folded_nodes_have_no_executed_operator() -> None:
     folded = model("a = Add(w, w) y = MatMul(x, a)", {"w": (4, 5)}, "n, 4", "n, 5")
     assert set(executed_operators(folded)) == {"y"}
 
 
-def test_what_does_not_load_is_an_error() -> None:
+def test_executed_operators_of_a_model_that_does_not_load_is_an_error() -> None:
     broken = model("y = NoSuchOperator(x)", {}, "n, 4", "n, 4")
     with pytest.raises(ModelError, match=r"can't load the model.*NoSuchOperator"):
         executed_operators(broken)
@@ -75,5 +75,5 @@ def test_what_does_not_load_is_an_error() -> None:
         ("QuantizeLinear", False),
     ],
 )
-def test_integer_kernels(operator, integer) -> None:
+def test_computes_on_codes_knows_integer_kernels(operator, integer) -> None:
     assert computes_on_codes(operator) is integer

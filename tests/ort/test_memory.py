@@ -7,14 +7,16 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from toys import make_model
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.ort.memory import peak_bytes
+from tests.support.toys import make_model
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
-def test_weights_are_counted(tmp_path) -> None:
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux reports the peak of a process"
+)
+def test_peak_bytes_include_the_weights(tmp_path) -> None:
     weights = {"w": np.ones((1024, 2048), np.float32)}
     node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")
     onnx.save(make_model([node], weights, [1024]), tmp_path / "m.onnx")
@@ -24,8 +26,10 @@ def test_weights_are_counted(tmp_path) -> None:
     assert weights["w"].nbytes <= peak < 20 * weights["w"].nbytes
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells")
-def test_a_model_that_fails_is_an_error(tmp_path) -> None:
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux reports the peak of a process"
+)
+def test_peak_bytes_of_a_broken_file_is_an_error(tmp_path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match="can't be run in a process of its own"):
         peak_bytes(tmp_path / "m.onnx", {})

@@ -2,8 +2,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from plans import make_plan
-from toys import mlp
 
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.data import open_data
@@ -13,6 +11,8 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.ort.session import open_session, open_written, run_onnxruntime
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
+from tests.support.toys import mlp
 
 DOUBLE = """
     <ir_version: 10, opset_import: ["" : 21]>
@@ -27,7 +27,7 @@ def double(batch="n"):
 
 @pytest.mark.parametrize("form", ["path", "proto", "ir"])
 @pytest.mark.parametrize("optimize", [True, False])
-def test_outputs_of_all_samples(tmp_path, form, optimize):
+def test_run_onnxruntime_returns_outputs_of_all_samples(tmp_path, form, optimize):
     model = double()
     x = np.arange(10, dtype=np.float32).reshape(5, 2)
     samples = open_data(x, ir.from_proto(model))
@@ -38,14 +38,14 @@ def test_outputs_of_all_samples(tmp_path, form, optimize):
     assert outputs["total"].tolist() == [6, 22, 17]  # an output without batch axis: one a batch
 
 
-def test_what_fills_a_fixed_batch_is_left_out():
+def test_padding_samples_of_a_fixed_batch_are_left_out():
     x = np.ones((3, 2), np.float32)
     model = double(batch=2)
     outputs = run_onnxruntime(model, open_data(x, ir.from_proto(model)))
     assert outputs["y"].shape == (3, 2)
 
 
-def test_models_that_do_not_load(tmp_path):
+def test_models_that_do_not_load_are_errors(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         open_session(tmp_path / "missing.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"no model")
@@ -57,7 +57,7 @@ def test_models_that_do_not_load(tmp_path):
         open_session(broken)
 
 
-def test_model_that_does_not_run():
+def test_a_model_that_does_not_run_is_an_error():
     text = """
         <ir_version: 10, opset_import: ["" : 21]>
         g (float[n, 2] x) => (float[m, 3] y)
@@ -70,7 +70,7 @@ def test_model_that_does_not_run():
 
 
 @pytest.mark.parametrize("form", list(Form))
-def test_every_form_runs_as_it_is_written(form, tmp_path):
+def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
     gated = insert_gates(mlp())
     widths = {"w1": 2, "w2": 4, "x": 4, "r": 2}
     names = quantizer_nodes(gated)
@@ -86,7 +86,7 @@ def test_every_form_runs_as_it_is_written(form, tmp_path):
     assert ir.to_proto(written).SerializeToString(deterministic=True) == before
 
 
-def test_forms_for_other_flows_are_named_where_they_fail():
+def test_the_error_on_a_form_for_other_flows_names_the_form():
     gated = insert_gates(mlp())
     plan = make_plan(gated, {name: np.array(8) for name in quantizer_nodes(gated)})
     written = write_back(gated, plan, form="qonnx")

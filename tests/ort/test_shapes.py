@@ -8,8 +8,8 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 
 
-def behind_a_foreign_operator(domain="com.microsoft") -> ir.Model:
-    """``QLinearMatMul(QLinearAdd(a, a), w)`` without types in between."""
+def sum_of_a_foreign_operator(domain="com.microsoft") -> ir.Model:
+    """``QLinearMatMul(QLinearAdd(a, a), w)``, where the type of the sum is unknown."""
     scale = ["s", "z"]
     nodes = [
         helper.make_node(
@@ -30,8 +30,8 @@ def behind_a_foreign_operator(domain="com.microsoft") -> ir.Model:
     return ir.from_proto(helper.make_model(graph, opset_imports=imports, ir_version=10))
 
 
-def test_types_and_shapes() -> None:
-    model = behind_a_foreign_operator()
+def test_set_types_of_onnxruntime_sets_type_and_shape() -> None:
+    model = sum_of_a_foreign_operator()
     (value,) = model.graph.node("add").outputs
     set_types_of_onnxruntime(model, [value])
     assert value.dtype is ir.DataType.UINT8
@@ -53,13 +53,13 @@ def test_an_unknown_rank_is_not_taken_for_a_scalar() -> None:
     assert value.shape is None
 
 
-def test_what_onnxruntime_does_not_know_stays_open() -> None:
-    model = behind_a_foreign_operator("com.example")
+def test_types_that_onnxruntime_does_not_know_stay_open() -> None:
+    model = sum_of_a_foreign_operator("com.example")
     (value,) = model.graph.node("add").outputs
     set_types_of_onnxruntime(model, [value])
     assert value.dtype is None
 
 
-def test_a_report_sees_behind_them() -> None:
-    report = inspect(behind_a_foreign_operator())
+def test_inspect_counts_macs_after_operators_of_onnxruntime() -> None:
+    report = inspect(sum_of_a_foreign_operator())
     assert (report.macs, report.bops) == (20, 20 * 64)

@@ -17,7 +17,7 @@ from onnx_cgmq.preparation.prepare import prepare
 
 
 def model(text: str) -> ir.Model:
-    """``HALVES`` stands for the values of a weight of 24 or 15 elements."""
+    """The model of a text, where ``HALVES`` stands for the values of a weight (24 or 15)."""
     count = 24 if "[4, 6]" in text else 15
     header = '<ir_version: 10, opset_import: ["" : 21]>'
     text = text.replace("HALVES", ", ".join(["0.5"] * count))
@@ -65,7 +65,7 @@ def test_open_sizes_count_as_1() -> None:
     assert open_inputs(tokens()) == ("x",)
 
 
-def test_the_written_and_the_gated_model_count_the_same() -> None:
+def test_inspect_and_the_gated_model_count_the_same_macs() -> None:
     float_model = prepare(ir.to_proto(with_shape()))
     gated = insert_gates(float_model, shapes={"x": (1, 5, 4)})
     assert macs(gated) == {"project": 120, "scores": 150}
@@ -73,7 +73,7 @@ def test_the_written_and_the_gated_model_count_the_same() -> None:
     assert {n.name: n.macs for n in inspect(float_model, {"x": (1, 5, 4)}).nodes} == macs(gated)
 
 
-def test_a_fixed_batch_is_shared_out() -> None:
+def test_macs_of_a_fixed_batch_are_divided_by_its_samples() -> None:
     fixed = model(
         """
         g (float[6, 2, 3] x) => (float[12, 5] y) <int64[2] flat = {-1, 3}, float[3, 5] w = {HALVES}>
@@ -85,9 +85,9 @@ def test_a_fixed_batch_is_shared_out() -> None:
     assert Sizes(fixed).samples == 6
 
 
-def test_names_and_sizes_are_checked() -> None:
+def test_shapes_of_unknown_inputs_or_wrong_sizes_are_refused() -> None:
     graph = tokens()
-    with pytest.raises(ConfigError, match="'z': the model has no such input; it has x"):
+    with pytest.raises(ConfigError, match="'z': the model has no such input; its inputs are x"):
         set_input_shapes(graph, {"z": (1,)})
     with pytest.raises(ConfigError, match=r"1x5x3 of input 'x' does not fit .*\[batch, seq, 4\]"):
         set_input_shapes(graph, {"x": (1, 5, 3)})
@@ -95,13 +95,13 @@ def test_names_and_sizes_are_checked() -> None:
         set_input_shapes(graph, {"x": (1, 5)})
 
 
-def test_one_dimension_has_one_size() -> None:
+def test_two_sizes_for_one_dimension_are_refused() -> None:
     pair = model("g (float[n, s] a, float[n, s] b) => (float[n, s] y) { y = Add (a, b) }")
     with pytest.raises(ConfigError, match="dimension 's' of input 'b' is 4, but 3 in"):
         set_input_shapes(pair, {"a": (1, 3), "b": (1, 4)})
 
 
-def test_question_marks_are_no_name() -> None:
+def test_a_question_mark_is_no_name_of_a_dimension() -> None:
     graph = model("g (float[n, s, s] x) => (float[n, s, s] y) { y = Relu (x) }")
     graph.graph.inputs[0].shape = ir.Shape(["?", "?", "?"])
     set_input_shapes(graph, {"x": (1, 3, 4)})
@@ -109,15 +109,15 @@ def test_question_marks_are_no_name() -> None:
     assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
 
 
-def test_damaged_metadata() -> None:
+def test_damaged_input_shapes_are_refused() -> None:
     graph = tokens()
     graph.metadata_props[SHAPES_KEY] = "[1"
     with pytest.raises(ModelError, match="damaged"):
         input_shapes(graph)
 
 
-def test_sizes_behind_operators_of_onnxruntime() -> None:
-    """An unnamed size behind QGemm follows from the input alone."""
+def test_sizes_after_operators_of_onnxruntime_are_found() -> None:
+    """The size of an output of QGemm, which the model leaves open, follows from the input."""
     zeros = ["s", "z", "w", "s", "z", "", "s", "z"]
     nodes = [
         helper.make_node("QGemm", ["x", *zeros], ["h"], name="first", domain="com.microsoft"),

@@ -1,13 +1,11 @@
-"""Which onnxruntime a file is for, and what follows for it."""
+"""Which versions of onnxruntime a file is written for, and what that changes in the file."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from convolutions import LAYERS, network
 from packaging.version import Version
-from plans import draw_widths, make_plan
 
 from onnx_cgmq.contract.identifiers import RUNTIME_KEY
 from onnx_cgmq.errors import ConfigError, ModelError
@@ -16,6 +14,8 @@ from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import LAYERS, network
+from tests.support.plans import draw_widths, make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def _installed(monkeypatch) -> None:
         ("onnxruntime==1.31.1", "1.31.1"),
     ],
 )
-def test_the_oldest_version_that_is_asked_for(text, oldest) -> None:
+def test_required_returns_the_oldest_version_that_is_asked_for(text, oldest) -> None:
     assert Runtime.required(text).version == Version(oldest)
 
 
@@ -53,7 +53,7 @@ def test_the_oldest_version_that_is_asked_for(text, oldest) -> None:
         ("onnxruntime>=1.15", "1.20 and newer"),
     ],
 )
-def test_what_can_not_be_met_is_refused(text, reason) -> None:
+def test_requirements_that_can_not_be_met_are_refused(text, reason) -> None:
     with pytest.raises(ConfigError, match=reason):
         Runtime.required(text)
 
@@ -61,7 +61,7 @@ def test_what_can_not_be_met_is_refused(text, reason) -> None:
 @pytest.mark.parametrize(
     ("version", "opset"), [("1.20", 21), ("1.22.1", 22), ("1.23.2", 22), ("1.24.1", 25)]
 )
-def test_opsets(version, opset) -> None:
+def test_opset_of_a_version(version, opset) -> None:
     assert Runtime(Version(version)).opset == opset
 
 
@@ -69,7 +69,7 @@ def test_opsets(version, opset) -> None:
     ("runtime", "opset", "narrowest"),
     [("onnxruntime>=1.22", 22, "INT8"), ("onnxruntime>=1.23", 22, "INT4")],
 )
-def test_a_file_for_older_versions(runtime, opset, narrowest) -> None:
+def test_a_file_for_older_versions_has_their_opset_and_types(runtime, opset, narrowest) -> None:
     gated = insert_gates(network(np.random.default_rng(0), LAYERS), runtime=runtime)
     plan = make_plan(gated, draw_widths(gated, np.random.default_rng(0)))
     written = write_back(gated, plan)
@@ -84,7 +84,7 @@ def test_a_file_for_older_versions(runtime, opset, narrowest) -> None:
     assert report.weight_bytes == plan.cost.weight_bytes
 
 
-def test_a_model_that_is_too_new_is_refused() -> None:
+def test_a_model_with_a_newer_opset_than_the_runtime_is_refused() -> None:
     model = network(np.random.default_rng(0), LAYERS)
     model.opset_import[0].version = 24
     with pytest.raises(

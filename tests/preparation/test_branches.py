@@ -45,7 +45,7 @@ def ops(model: ir.Model) -> list[str]:
 
 
 @pytest.mark.parametrize(("condition", "y"), [("yes", [-1, 2]), ("no", [1, 2])])
-def test_the_branch_taken_stays(condition: str, y: list[float]) -> None:
+def test_an_if_with_a_constant_condition_becomes_its_branch(condition: str, y: list[float]) -> None:
     choose = branches("a = Neg(x)", "a = Abs(x)")
     model = load_model(build(f"y = If({condition}) {choose}"))
     assert inline_constant_branches(model)
@@ -55,7 +55,7 @@ def test_the_branch_taken_stays(condition: str, y: list[float]) -> None:
     assert not inline_constant_branches(model)
 
 
-def test_nested_branches() -> None:
+def test_nested_constant_branches_are_inlined() -> None:
     inner = branches("a = Identity(x)", "a = Identity(h)")
     model = load_model(
         build(f"h = Neg(x) y = If(yes) {branches(f'a = If(no) {inner}', 'a = Abs(x)')}")
@@ -67,7 +67,7 @@ def test_nested_branches() -> None:
     assert run(model) == [-1, 2]
 
 
-def test_what_the_other_branch_read_is_free() -> None:
+def test_weights_of_the_other_branch_lose_their_reader() -> None:
     other = "m = Mul(x, w) a = Add(m, w)"
     model = load_model(
         build(f"y = If(yes) {branches('a = Neg(x)', other)}", ", float[2] w = {1, 2}")
@@ -76,7 +76,7 @@ def test_what_the_other_branch_read_is_free() -> None:
     assert not model.graph.initializers["w"].uses()
 
 
-def test_constants_of_the_branch_move_out() -> None:
+def test_constants_of_the_branch_become_initializers() -> None:
     inner = "t () => (float[2] a) <float[2] k = {3, 4}> { a = Add(x, k) }"
     other = "e () => (float[2] a) <float[2] k = {5, 6}> { a = Add(x, k) }"
     node = f"If(yes) <then_branch = {inner}, else_branch = {other}>"
@@ -85,7 +85,7 @@ def test_constants_of_the_branch_move_out() -> None:
     assert run(model) == [14, 22]
 
 
-def test_conditions_that_depend_on_an_input_stay() -> None:
+def test_branches_whose_condition_depends_on_an_input_stay() -> None:
     model = load_model(build(f"y = If(c) {branches('a = Neg(x)', 'a = Abs(x)')}"))
     with hidden_branches(model):
         assert [node.domain for node in model.graph] != [""]
@@ -93,7 +93,7 @@ def test_conditions_that_depend_on_an_input_stay() -> None:
     assert run(model) == [-1, 2]
 
 
-def test_branches_keep_their_values_from_outside() -> None:
+def test_remove_identities_keeps_those_that_return_outer_values() -> None:
     choose = branches("a = Identity(h)", "b = Identity(h) a = Identity(b)")
     model = load_model(build(f"h = Neg(x) g = Identity(h) z = If(c) {choose} y = Add(z, g)"))
     remove_identities(model)
@@ -102,7 +102,7 @@ def test_branches_keep_their_values_from_outside() -> None:
     assert run(model) == [-2, 4]
 
 
-def test_an_input_that_is_an_output() -> None:
+def test_remove_identities_keeps_one_between_input_and_output() -> None:
     model = load_model(build("y = Identity(x)"))
     remove_identities(model)
     assert ops(model) == ["Identity"]

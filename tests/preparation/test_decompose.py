@@ -47,7 +47,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 
 
 def check(proto: onnx.ModelProto) -> list[str]:
-    """Operators of the standard domain that stand for the node, equal in onnxruntime."""
+    """The standard operators that replace the node; they must compute the same in onnxruntime."""
     model = ir.serde.deserialize_model(proto)
     assert decompose(model)
     infer_shapes(model)
@@ -74,7 +74,9 @@ def check(proto: onnx.ModelProto) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("added", [False, True])
-def test_fused_conv(activation: str, numbers: list[float], added: bool) -> None:
+def test_fused_conv_becomes_standard_operators(
+    activation: str, numbers: list[float], added: bool
+) -> None:
     weights = {"w": normal(4, 3, 3, 3), "b": normal(4), "z": normal(2, 4, 5, 5)}
     inputs = ["x", "w", "b", *(["z"] if added else [])]
     settings = {"activation_params": numbers} if numbers else {}
@@ -94,7 +96,7 @@ def test_fused_conv(activation: str, numbers: list[float], added: bool) -> None:
         ("Selu", {"activation_alpha": 1.5, "activation_gamma": 1.1}),
     ],
 )
-def test_fused_gemm(activation: str, numbers: dict[str, float]) -> None:
+def test_fused_gemm_becomes_standard_operators(activation: str, numbers: dict[str, float]) -> None:
     weights = {"w": normal(4, 3), "c": normal(4)}
     settings = {"transB": 1, "alpha": 0.5, "activation": activation, **numbers}
     model = build("FusedGemm", (2, 3), weights, ["x", "w", "c"], **settings)
@@ -112,7 +114,9 @@ def test_fused_gemm(activation: str, numbers: dict[str, float]) -> None:
         ((2, 6, 5, 3), (4, 2, 6, 3), {"transB": 1, "transBatchB": 1}),
     ],
 )
-def test_fused_matmul(x: tuple[int, ...], w: tuple[int, ...], settings: dict[str, int]) -> None:
+def test_fused_matmul_becomes_standard_operators(
+    x: tuple[int, ...], w: tuple[int, ...], settings: dict[str, int]
+) -> None:
     ops = check(build("FusedMatMul", x, {"w": normal(*w)}, ["x", "w"], **settings))
     assert "MatMul" in ops
 
@@ -127,14 +131,18 @@ def test_fused_matmul(x: tuple[int, ...], w: tuple[int, ...], settings: dict[str
         ("QuickGelu", ["x"], ["Mul", "Sigmoid", "Mul"]),
     ],
 )
-def test_activations(op: str, inputs: list[str], expected: list[str]) -> None:
+def test_gelu_variants_become_standard_operators(
+    op: str, inputs: list[str], expected: list[str]
+) -> None:
     assert check(build(op, (2, 3, 4), {"b": normal(4)}, inputs)) == expected
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("simplified", [False, True])
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_skip_layer_normalization(bias: bool, simplified: bool, outputs: int) -> None:
+def test_skip_layer_normalization_becomes_standard_operators(
+    bias: bool, simplified: bool, outputs: int
+) -> None:
     weights = {"s": normal(2, 3, 4), "g": normal(4), "b": normal(4), "c": normal(4)}
     inputs = ["x", "s", "g"] if simplified else ["x", "s", "g", "b"]
     op = "SkipSimplifiedLayerNormalization" if simplified else "SkipLayerNormalization"
@@ -143,7 +151,7 @@ def test_skip_layer_normalization(bias: bool, simplified: bool, outputs: int) ->
     assert ops[-1] == ("RMSNormalization" if simplified else "LayerNormalization")
 
 
-def test_simplified_layer_normalization() -> None:
+def test_simplified_layer_normalization_becomes_rms_normalization() -> None:
     model = build("SimplifiedLayerNormalization", (2, 4), {"g": normal(4)}, ["x", "g"], axis=-1)
     assert check(model) == ["RMSNormalization"]
 
@@ -158,7 +166,9 @@ def test_simplified_layer_normalization() -> None:
         ("NoSuchOperator", ["x"], {}),
     ],
 )
-def test_other_forms_stay(op: str, inputs: list[str], settings: dict[str, object]) -> None:
+def test_variants_without_standard_operators_stay_fused(
+    op: str, inputs: list[str], settings: dict[str, object]
+) -> None:
     weights = {"w": normal(8, 24), "b": normal(24)}
     proto = build(op, (2, 3, 8), weights, inputs, **settings)
     model = ir.serde.deserialize_model(proto)

@@ -1,4 +1,4 @@
-"""Attention in its parts computes the same in onnxruntime."""
+"""Attention as standard operators computes the same in onnxruntime."""
 
 from __future__ import annotations
 
@@ -72,21 +72,21 @@ def _check(op: str, arrays: dict[str, Any], outputs: int = 1, **attributes: Any)
 
 
 @pytest.mark.parametrize("mask", list(MASKS))
-@pytest.mark.parametrize(("causal", "added"), [(0, True), (1, False)])
-def test_attention(mask: str, causal: int, added: bool) -> None:
+@pytest.mark.parametrize(("causal", "score_bias"), [(0, True), (1, False)])
+def test_attention_becomes_standard_operators(mask: str, causal: int, score_bias: bool) -> None:
     arrays = {
         "x": _random(BATCH, LENGTH, 5),
         "w": _random(5, 3 * WIDTH),
         "b": _random(3 * WIDTH),
         "mask": MASKS[mask],
         "past": None,
-        "added": _random(1, HEADS, LENGTH, LENGTH) if added else None,
+        "score_bias": _random(1, HEADS, LENGTH, LENGTH) if score_bias else None,
     }
     _check("Attention", arrays, unidirectional=causal)
 
 
 @pytest.mark.parametrize(("causal", "masked"), [(0, True), (1, False)])
-def test_attention_with_a_past(causal: int, masked: bool) -> None:
+def test_attention_with_a_past_becomes_standard_operators(causal: int, masked: bool) -> None:
     seen = np.ones((BATCH, PAST + LENGTH), np.int32)
     seen[:, -2:] = 0
     arrays = {
@@ -99,33 +99,35 @@ def test_attention_with_a_past(causal: int, masked: bool) -> None:
     _check("Attention", arrays, 2, unidirectional=causal)
 
 
-def test_attention_with_values_of_another_size() -> None:
+def test_attention_with_values_of_another_size_becomes_standard_operators() -> None:
     arrays = {"x": _random(BATCH, LENGTH, 5), "w": _random(5, 20), "b": _random(20)}
     _check("Attention", arrays, qkv_hidden_sizes=[WIDTH, WIDTH, 8], scale=0.4)
 
 
 @pytest.mark.parametrize("mask", ["none", "keys", "ends", "queries"])
 @pytest.mark.parametrize(("biased", "causal"), [(True, 0), (False, 1)])
-def test_multi_head_attention(mask: str, biased: bool, causal: int) -> None:
+def test_multi_head_attention_becomes_standard_operators(
+    mask: str, biased: bool, causal: int
+) -> None:
     arrays = {
         "q": _random(BATCH, LENGTH, WIDTH),
         "k": _random(BATCH, LENGTH, WIDTH),
         "v": _random(BATCH, LENGTH, 8),
         "b": _random(20) if biased else None,
         "mask": MASKS[mask],
-        "added": _random(BATCH, 1, LENGTH, LENGTH) if biased else None,
+        "score_bias": _random(BATCH, 1, LENGTH, LENGTH) if biased else None,
     }
     _check("MultiHeadAttention", arrays, unidirectional=causal)
 
 
-def test_multi_head_attention_with_a_past() -> None:
+def test_multi_head_attention_with_a_past_becomes_standard_operators() -> None:
     arrays = {
         "q": _random(BATCH, LENGTH, WIDTH),
         "k": _random(BATCH, LENGTH, WIDTH) * 2,
         "v": _random(BATCH, LENGTH, WIDTH) * 3,
         "b": None,
         "mask": None,
-        "added": None,
+        "score_bias": None,
         "past_key": _random(BATCH, HEADS, PAST, SIZE),
         "past_value": _random(BATCH, HEADS, PAST, SIZE) * 2,
     }
@@ -143,7 +145,9 @@ def test_multi_head_attention_with_a_past() -> None:
         ),
     ],
 )
-def test_other_forms_stay(op: str, arrays: dict[str, Any], attributes: dict[str, Any]) -> None:
+def test_attention_variants_without_standard_operators_stay_fused(
+    op: str, arrays: dict[str, Any], attributes: dict[str, Any]
+) -> None:
     model = ir.from_proto(_model(op, arrays, 1, 20, num_heads=HEADS, **attributes))
     assert not decompose(model)
     assert [node.op_type for node in model.graph] == [op]

@@ -28,7 +28,7 @@ def run(model: onnx.ModelProto, x: np.ndarray) -> list[np.ndarray]:
 
 
 def folded(proto: onnx.ModelProto) -> list[str]:
-    """Operators after folding; the outputs and their names must stay."""
+    """The operators after folding. Outputs must not change, and a second run changes nothing."""
     model = load_model(proto)
     for index, node in enumerate(model.graph):
         node.name = node.name or f"n{index}"
@@ -60,7 +60,7 @@ BATCH_NORM = dict.fromkeys(("g", "b", "m", "v"), (4,))
         ("ConvTranspose <group = 3> (x, w)", (3, 2, 3, 3)),
     ],
 )
-def test_batch_norm_behind_convolutions(mac: str, weight: tuple[int, ...]) -> None:
+def test_batch_norm_folds_into_convolutions(mac: str, weight: tuple[int, ...]) -> None:
     channels = {(4, 3, 3, 3): 4, (6, 1, 3, 3): 6, (3, 4, 3, 3): 4, (3, 2, 3, 3): 6}[weight]
     shapes = dict.fromkeys("gbmvc", (channels,))
     model = build(
@@ -82,7 +82,7 @@ def test_batch_norm_behind_convolutions(mac: str, weight: tuple[int, ...]) -> No
         "MatMul(x, w)",
     ],
 )
-def test_batch_norm_behind_matrix_products(mac: str) -> None:
+def test_batch_norm_folds_into_matrix_products(mac: str) -> None:
     model = build(
         f"(float[2,3] x) => (float[] y) {{ h = {mac} y = BatchNormalization(h, g, b, m, v) }}",
         w=(3, 4),
@@ -95,7 +95,7 @@ def test_batch_norm_behind_matrix_products(mac: str) -> None:
     assert folded(model) == ["Gemm"]
 
 
-def test_a_bias_of_its_own_and_learned_factors() -> None:
+def test_bias_adds_and_learned_factors_fold_into_conv() -> None:
     model = build(
         "(float[2,3,5,5] x) => (float[] y) { a = Conv(x, w) b = Add(a, channel) c = Mul(scalar, b) "
         "d = Sub(shift, c) e = Div(d, scalar) y = Sub(e, channel) }",
@@ -111,19 +111,21 @@ def test_a_bias_of_its_own_and_learned_factors() -> None:
     ("constant", "folds"),
     [((4,), True), ((1, 1, 4), True), ((), True), ((3, 1), False), ((1, 1, 1, 4), False)],
 )
-def test_factors_of_a_product_of_more_axes(constant: tuple[int, ...], folds: bool) -> None:
+def test_factors_fold_into_matmul_only_along_its_last_axis(
+    constant: tuple[int, ...], folds: bool
+) -> None:
     model = build(
         "(float[2,3,5] x) => (float[] y) { h = MatMul(x, w) y = Mul(h, c) }", w=(5, 4), c=constant
     )
     assert folded(model) == (["MatMul"] if folds else ["MatMul", "Mul"])
 
 
-def test_matmul_of_more_axes_has_no_bias() -> None:
+def test_a_bias_does_not_fold_into_matmul_of_three_axes() -> None:
     text = "(float[2,3,5] x) => (float[] y) { h = MatMul(x, w) y = Add(h, c) }"
     assert folded(build(text, w=(5, 4), c=(4,))) == ["MatMul", "Add"]
 
 
-def test_shared_weights_are_copied() -> None:
+def test_shared_weights_are_copied_before_folding() -> None:
     model = build(
         "(float[2,4,5,5] x) => (float[] y) { h = Conv(x, w) i = BatchNormalization(h, g, b, m, v) "
         "j = Conv(i, w) k = Mul(j, g2) y = Conv(k, w) }",
@@ -147,7 +149,7 @@ def test_shared_weights_are_copied() -> None:
         "h = Conv(x, one) y = Add(h, c)",  # broadcasting makes more channels of one
     ],
 )
-def test_what_is_no_affine_map_of_channels_stays(nodes: str) -> None:
+def test_nodes_that_are_no_affine_map_of_channels_are_not_folded(nodes: str) -> None:
     model = build(
         "(float[2,4,1,1] x) => (float[] y) <int64[1] zero = {0}> "
         f"{{ first = Flatten(x) dynamic = ReduceMax <keepdims = 0> (first, zero) {nodes} }}",
@@ -160,12 +162,12 @@ def test_what_is_no_affine_map_of_channels_stays(nodes: str) -> None:
     assert folded(model) == before
 
 
-def test_a_value_that_is_an_output_stays() -> None:
+def test_nodes_after_a_graph_output_are_not_folded() -> None:
     text = "(float[2,3] x) => (float[] h, float[] y) { h = Gemm(x, w) y = Add(h, c) }"
     assert folded(build(text, w=(3, 4), c=(4,))) == ["Gemm", "Add"]
 
 
-def test_running_statistics_are_not_folded() -> None:
+def test_batch_norm_in_training_mode_is_not_folded() -> None:
     model = build(
         "(float[2,3] x) => (float[] y) { h = Gemm(x, w) "
         "y, m2, v2 = BatchNormalization <training_mode = 1> (h, g, b, m, v) }",
@@ -175,7 +177,7 @@ def test_running_statistics_are_not_folded() -> None:
     assert folded(model) == ["Gemm", "BatchNormalization"]
 
 
-def test_factors_that_overflow_stay() -> None:
+def test_factors_that_are_not_finite_are_not_folded() -> None:
     text = "(float[2,3] x) => (float[] y) <float zero = {0}> { h = Gemm(x, w) y = Div(h, zero) }"
     model = build(text, w=(3, 4))
     graph = load_model(model)
@@ -187,12 +189,14 @@ def test_factors_that_overflow_stay() -> None:
     ("mac", "weight", "shape"),
     [("Conv(x, w, c)", (4, 3, 3, 3), "2,3,5,5"), ("Gemm(x, w, c)", (3, 4), "2,3")],
 )
-def test_hard_sigmoid_leaves_its_limits(mac: str, weight: tuple[int, ...], shape: str) -> None:
+def test_hard_sigmoid_folds_and_leaves_a_clip(
+    mac: str, weight: tuple[int, ...], shape: str
+) -> None:
     text = f"(float[{shape}] x) => (float[] y) {{ h = {mac} y = HardSigmoid<alpha = 0.1>(h) }}"
     found = folded(build(text, w=weight, c=(4,)))
     assert [name for name in found if name != "Constant"] == [mac.split("(")[0], "Clip"]
 
 
-def test_hard_sigmoid_of_what_others_read_stays() -> None:
+def test_hard_sigmoid_of_a_value_with_other_readers_is_not_folded() -> None:
     text = "(float[2,3,5,5] x) => (float[] y) { h = Conv(x, w) s = HardSigmoid(h) y = Mul(h, s) }"
     assert folded(build(text, w=(4, 3, 3, 3))) == ["Conv", "HardSigmoid", "Mul"]

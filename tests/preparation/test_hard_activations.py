@@ -1,4 +1,4 @@
-"""Hard sigmoids and swishes, spelled out or not, become HardSigmoid; look-alikes stay."""
+"""Spelled-out hard sigmoids and hard swishes become HardSigmoid; look-alikes stay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _model(body: str) -> onnx.ModelProto:
 
 
 def _fused(proto: onnx.ModelProto) -> list[str]:
-    """Operators afterwards; outputs and their names stay, and so does all in a second run."""
+    """The operators after fusing. Outputs must not change, and a second run changes nothing."""
     model = ir.from_proto(proto)
     for index, node in enumerate(model.graph):
         node.name = f"n{index}"
@@ -51,11 +51,11 @@ def _fused(proto: onnx.ModelProto) -> list[str]:
         "a = Add(x, three) c = Clip(a, zero, six) d = Div(c, six) y = Mul(x, d)",
     ],
 )
-def test_hard_swish(body: str) -> None:
+def test_spelled_out_hard_swish_becomes_a_product_with_hard_sigmoid(body: str) -> None:
     assert _fused(_model(body)) == ["HardSigmoid", "Mul"]
 
 
-def test_hard_sigmoid() -> None:
+def test_spelled_out_hard_sigmoid_becomes_hard_sigmoid() -> None:
     body = "a = Sub(x, five) c = Clip(a, zero, six) y = Div(c, six)"
     assert _fused(_model(body)) == ["HardSigmoid"]
     assert _fused(_model("y = HardSigmoid(x)")) == ["HardSigmoid"]
@@ -72,11 +72,11 @@ def test_hard_sigmoid() -> None:
         "a = Add(x, x) c = Clip(a, zero, six) y = Div(c, six)",  # not a constant
     ],
 )
-def test_what_only_looks_so_stays(body: str) -> None:
+def test_clips_that_are_no_hard_sigmoid_stay(body: str) -> None:
     assert "HardSigmoid" not in _fused(_model(body))
 
 
-def test_other_types_stay() -> None:
+def test_hard_swish_of_doubles_stays() -> None:
     text = '<ir_version: 10, opset_import: ["": 21]> g (double[4] x) => (y) { y = HardSwish(x) }'
     model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text)))
     fuse_hard_activations(model)

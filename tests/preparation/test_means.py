@@ -1,4 +1,4 @@
-"""ReduceMean over all pixels becomes pooling; any other one stays."""
+"""ReduceMean over all pixels becomes pooling; all others stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _model(axes: list[int], keepdims: int, shape=(3, 4, 5)) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("keepdims", [0, 1])
 @pytest.mark.parametrize("axes", [[2, 3], [-1, -2], [3, -2]])
-def test_a_mean_over_all_pixels_is_pooling(axes, keepdims) -> None:
+def test_a_mean_over_all_pixels_becomes_pooling(axes, keepdims) -> None:
     proto = _model(axes, keepdims)
     model = ir.from_proto(proto)
     pool_means(model)
@@ -36,13 +36,13 @@ def test_a_mean_over_all_pixels_is_pooling(axes, keepdims) -> None:
 
 
 @pytest.mark.parametrize("axes", [[1], [1, 2], [1, 2, 3], [3]])
-def test_other_means_stay(axes) -> None:
+def test_means_over_other_axes_stay(axes) -> None:
     model = ir.from_proto(_model(axes, 1))
     pool_means(model)
     assert [node.op_type for node in model.graph] == ["ReduceMean"]
 
 
-def test_sequences_stay() -> None:
+def test_means_of_sequences_stay() -> None:
     model = ir.from_proto(_model([1, 2], 0, shape=(4, 5)))
     pool_means(model)
     assert [node.op_type for node in model.graph] == ["ReduceMean"]

@@ -11,7 +11,9 @@ from onnx_cgmq.ort.capabilities import OLDEST_OPSET, newest_opset
 from onnx_cgmq.preparation.opset import convert, target_opset
 
 
-def test_the_newest_opset_that_has_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_opset_is_the_newest_with_kernels_for_all_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert target_opset(["Conv", "Relu", "NoSuchOperator"]) == newest_opset()
     since = onnx.defs.get_schema("Relu", 25, "").since_version
     kernels = {"Conv": {(22, 2**31 - 1)}, "RoiAlign": {(16, 2**31 - 1)}, "Relu": {(since, 30)}}
@@ -28,7 +30,7 @@ def group_norm(channels: str) -> str:
     )
 
 
-def test_group_factors_of_an_unknown_number_of_channels() -> None:
+def test_group_normalization_of_unknown_channels_is_refused() -> None:
     for channels in ("4", "c"):
         graph = load_model(parser.parse_model(group_norm(channels)))
         infer_shapes(graph)

@@ -37,7 +37,9 @@ def build(name: str) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 @pytest.mark.parametrize("condition", [False, True])
-def test_inside_is_float32_and_outside_stays(name: str, condition: bool) -> None:
+def test_half_types_become_float32_but_not_at_inputs_and_outputs(
+    name: str, condition: bool
+) -> None:
     proto = build(name)
     model = load_model(proto)
     assert change_float_type(model)
@@ -68,7 +70,7 @@ def _float32() -> str:
     return MODEL.replace("TYPE", "float").replace("NUMBER", "1")
 
 
-def test_an_input_that_is_an_output() -> None:
+def test_an_input_that_is_an_output_keeps_its_type() -> None:
     text = "g (float16[2] x) => (float16[2] x, float16[2] y) { y = Neg(x) }"
     model = load_model(parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}'))
     change_float_type(model)
@@ -79,14 +81,14 @@ def test_an_input_that_is_an_output() -> None:
     assert [node.op_type for node in model.graph] == ["Cast", "Neg", "Cast"]
 
 
-def test_sequences_at_the_border_are_refused() -> None:
+def test_inputs_that_are_sequences_of_halves_are_refused() -> None:
     text = "g (seq(float16[2]) x, int64 i) => (float16[2] y) { y = SequenceAt(x, i) }"
     model = load_model(parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {text}'))
     with pytest.raises(ModelError, match=r"'x' is a SequenceType of FLOAT16; .* in FLOAT"):
         change_float_type(model)
 
 
-def test_to_double() -> None:
+def test_float32_may_become_double() -> None:
     model = load_model(parser.parse_model(_float32()))
     assert change_float_type(model, frozenset({ir.DataType.FLOAT}), ir.DataType.DOUBLE)
     onnx.checker.check_model(ir.serde.serialize_model(model), full_check=True)

@@ -21,7 +21,7 @@ def tensor(name, *shape, positive=False):
 
 
 def lenet(opset: int, inputs_too: bool = False) -> onnx.ModelProto:
-    """Conv-BN-Relu-MaxPool-Flatten-MatMul-Add, the way old exporters write it."""
+    """Conv, BatchNormalization, Relu, MaxPool, Flatten, MatMul and Add, as old exporters write."""
     weights = [
         tensor("w1", 4, 1, 3, 3),
         tensor("b1", 4),
@@ -83,7 +83,7 @@ def ops(model: ir.Model) -> list[str]:
 
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 21, 25])
-def test_old_and_new_opsets_compute_the_same(opset):
+def test_prepared_models_of_old_and_new_opsets_compute_the_same(opset):
     model = lenet(opset)
     prepared = prepare(model)
     check_same(model, prepared, 3, 1, 8, 8)
@@ -94,7 +94,7 @@ def test_old_and_new_opsets_compute_the_same(opset):
     assert ops(prepared).count("Gemm") == 1
 
 
-def test_standard_domain_by_its_long_name():
+def test_the_standard_domain_may_have_its_long_name():
     model = lenet(17)
     model.opset_import[0].domain = "ai.onnx"
     prepared = prepare(model)
@@ -102,7 +102,7 @@ def test_standard_domain_by_its_long_name():
     check_same(model, prepared, 3, 1, 8, 8)
 
 
-def test_initializers_that_are_graph_inputs():
+def test_initializers_that_are_graph_inputs_become_constant():
     model = lenet(9, inputs_too=True)
     prepared = prepare(model)
     assert [value.name for value in prepared.graph.inputs] == ["x"]
@@ -146,7 +146,7 @@ def test_constant_nodes_and_expressions_become_initializers():
     check_same(model, prepared, 3, 40)
 
 
-def test_weights_made_by_constant_of_shape():
+def test_weights_made_by_constant_of_shape_become_initializers():
     shape = numpy_helper.from_array(np.array([4, 3]), "shape")
     value = numpy_helper.from_array(np.array([0.5], np.float32))
     nodes = [
@@ -176,7 +176,7 @@ def test_functions_are_inlined():
 
 
 @pytest.mark.parametrize("op", ["ConvTranspose", "Gemm"])
-def test_batch_norm_behind_other_operators(op):
+def test_batch_norm_after_conv_transpose_or_gemm_is_folded(op):
     shape = (2, 3, 5, 5) if op == "ConvTranspose" else (2, 3)
     weight = tensor("w", 3, 4, 3, 3) if op == "ConvTranspose" else tensor("w", 3, 4)
     stats = [tensor(name, 4, positive=True) for name in ("g", "b", "m", "v")]
@@ -233,7 +233,7 @@ def test_matmul_add_becomes_gemm_only_where_it_is_one(x_shape, bias_shape, out_s
     check_same(model, prepared, *x_shape)
 
 
-def test_matmul_that_is_an_output_stays():
+def test_a_matmul_that_is_a_graph_output_does_not_become_gemm():
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Add", ["m", "b"], ["y"]),
@@ -245,7 +245,7 @@ def test_matmul_that_is_an_output_stays():
     assert [value.name for value in prepared.graph.outputs] == ["m", "y"]
 
 
-def test_equal_weights_of_different_layers_stay_apart():
+def test_equal_weights_of_different_layers_are_not_merged():
     same = np.zeros(4, np.float32)
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
@@ -257,7 +257,7 @@ def test_equal_weights_of_different_layers_stay_apart():
     assert {"b1", "b2"} <= set(prepared.graph.initializers)
 
 
-def test_dead_code_goes():
+def test_nodes_that_nothing_reads_are_removed():
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["y"]),
         helper.make_node("MatMul", ["x", "unused"], ["nobody"]),
@@ -268,7 +268,7 @@ def test_dead_code_goes():
     assert set(prepared.graph.initializers) == {"w"}
 
 
-def test_input_and_callers_model_are_untouched():
+def test_prepare_does_not_change_the_callers_model():
     model = lenet(13)
     before = model.SerializeToString()
     graph = load_model(model)
@@ -288,14 +288,14 @@ def test_preparing_twice_changes_nothing():
     assert [n.name for n in twice.graph] == [n.name for n in once.graph]
 
 
-def test_nothing_to_quantize():
+def test_a_model_without_mac_operators_is_refused():
     model = make([helper.make_node("Relu", ["x"], ["y"])], [floats("x", 2)], [floats("y", 2)])
     with pytest.raises(ModelError, match=r"nothing to quantize.*Conv.*its operators: Relu"):
         prepare(model)
 
 
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DynamicQuantizeLinear"])
-def test_already_quantized(op):
+def test_a_quantized_model_is_refused(op):
     nodes = [
         helper.make_node(
             op, ["x", "s"] if op == "QuantizeLinear" else ["x"], ["q", "s2", "z2"], name="quant"
@@ -309,21 +309,21 @@ def test_already_quantized(op):
         prepare(make(nodes, [floats("x", 2)], outputs, weights))
 
 
-def test_written_by_us():
+def test_a_written_model_is_refused():
     graph = load_model(lenet(21))
     graph.metadata_props["onnx_cgmq.plan"] = "{}"
     with pytest.raises(ModelError, match=r"already quantized by onnx-cgmq.*float model"):
         prepare(graph)
 
 
-def test_opset_that_onnxruntime_does_not_load():
+def test_an_opset_that_onnxruntime_does_not_load_is_refused():
     graph = load_model(lenet(25))
     graph.opset_imports[""] = 99
     with pytest.raises(ModelError, match=r"opset 99, which onnxruntime .* does not load"):
         prepare(graph)
 
 
-def test_conversion_that_fails(monkeypatch):
+def test_a_conversion_that_fails_is_an_error(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no adapter for Foo")
 
@@ -332,7 +332,7 @@ def test_conversion_that_fails(monkeypatch):
         prepare(lenet(13))
 
 
-def test_pass_that_fails(monkeypatch):
+def test_a_pass_that_fails_is_an_error(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("Error during constant folding for node 'n'")
 
@@ -341,7 +341,7 @@ def test_pass_that_fails(monkeypatch):
         prepare(lenet(21))
 
 
-def test_batch_norm_in_training_mode_stays():
+def test_batch_norm_in_training_mode_is_not_folded():
     stats = [tensor(name, 4, positive=True) for name in ("g", "b", "m", "v")]
     nodes = [
         helper.make_node("Gemm", ["x", "w"], ["h"]),

@@ -26,7 +26,7 @@ def _model(signature: str, body: str) -> ir.Model:
 COMPUTED = "s = Shape(x) b = Slice(s, zero, one) t = Concat<axis=0>(b, size) y = Reshape(x, t)"
 
 
-def test_a_batch_size_that_is_computed() -> None:
+def test_a_computed_shape_with_one_open_size_becomes_constant() -> None:
     model = _model("float[n,3,4] x", COMPUTED)
     before = ir.to_proto(model)
     fix_reshapes(model)
@@ -40,7 +40,7 @@ def test_a_batch_size_that_is_computed() -> None:
     assert [value.name for value in after.graph.output] == ["y"]
 
 
-def test_two_open_sizes_stay() -> None:
+def test_a_computed_shape_with_two_open_sizes_stays() -> None:
     model = _model(
         "float[n,m,12] x",
         "s = Shape(x) b = Slice(s, zero, one) t = Concat<axis=0>(b, rest, size) y = Reshape(x, t)",
@@ -49,7 +49,7 @@ def test_two_open_sizes_stay() -> None:
     assert "Constant" not in [node.op_type for node in model.graph]
 
 
-def test_constant_shapes_stay() -> None:
+def test_a_constant_shape_stays() -> None:
     model = _model("float[n,3,4] x", "t = Concat<axis=0>(rest, size) y = Reshape(x, size)")
     fix_reshapes(model)
     assert "Constant" not in [node.op_type for node in model.graph]

@@ -23,7 +23,7 @@ def model_of(opset: int, text: str) -> onnx.ModelProto:
 
 
 def feeds(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Random inputs: truth values are true, ``v`` is positive, unknown sizes are 2."""
+    """Random inputs, where truth values are true, ``v`` is positive, and unknown sizes are 2."""
     rng = np.random.default_rng(0)
     found = {}
     for value in model.graph.input:
@@ -169,7 +169,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("opset", "text"), CASES)
-def test_values_and_types_stay(opset: int, text: str) -> None:
+def test_upgraded_models_compute_the_same_values_and_types(opset: int, text: str) -> None:
     model = model_of(opset, text)
     graph = load_model(model)
     upgrade(graph)
@@ -184,7 +184,7 @@ def test_values_and_types_stay(opset: int, text: str) -> None:
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
-def test_newest_forms_are_left_alone() -> None:
+def test_models_of_newer_opsets_are_not_changed() -> None:
     model = model_of(19, "(float[2,4] x) => (float[2,2] y) { y, z = Split <num_outputs = 2> (x) }")
     graph = load_model(model)
     upgrade(graph)
@@ -199,7 +199,7 @@ def test_newest_forms_are_left_alone() -> None:
             10,
             "(float[1,1,4,4] x) => (float[1,1,6,2] y) <float[4] s = {1.0, 1.0, 1.5, 0.5}> "
             "{ y = Resize(x, s) }",
-            "only known for constant scales, all up or all down",
+            "only known for constant scales that all enlarge or all shrink",
         ),
         (9, "(float[2] x) => (float[2] y, float[2] m) { y, m = Dropout(x) }", "its mask is used"),
         (
@@ -222,7 +222,9 @@ def test_newest_forms_are_left_alone() -> None:
         ),
     ],
 )
-def test_what_has_no_equal_is_refused(opset: int, text: str, reason: str) -> None:
+def test_nodes_that_the_new_opset_can_not_express_are_refused(
+    opset: int, text: str, reason: str
+) -> None:
     model = model_of(opset, text)
     model.graph.node[0].name = "it"
     with pytest.raises(ModelError, match=rf"node 'it' .* opset 18: .*{reason}.*; export"):
@@ -236,7 +238,7 @@ def test_opsets_that_broadcast_by_attributes_are_refused() -> None:
         upgrade(graph)
 
 
-def test_operators_of_other_domains_stay() -> None:
+def test_operators_of_other_domains_are_not_changed() -> None:
     text = (
         "(float[1,3] x) => (float[3] y) { a = com.microsoft.Gelu(x) y = Squeeze <axes = [0]> (a) }"
     )

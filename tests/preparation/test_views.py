@@ -1,4 +1,4 @@
-"""Chains of views become one Reshape, two Transposes one, and what does nothing goes."""
+"""Chains of views become one Reshape, two Transposes become one, useless nodes are removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx_cgmq.preparation.views import merge_views
 
 
 def _merged(body: str, signature: str = "float[n,4,6] x") -> list[str]:
-    """Operators afterwards; a second run changes nothing, and neither run any output."""
+    """The operators after merging. Outputs must not change, and a second run changes nothing."""
     text = f"""<ir_version: 10, opset_import: ["": 21]> g ({signature}) => (y)
     <int64[1] first = {{0}}, int64[1] last = {{-1}}, int64[2] flat = {{-1, 24}},
      int64[4] split = {{-1, 2, 2, 6}}, int64[3] back = {{-1, 4, 6}}>
@@ -58,10 +58,10 @@ def _merged(body: str, signature: str = "float[n,4,6] x") -> list[str]:
         ("a = Transpose(x) y = Transpose(a)", ["Transpose", "Transpose"]),
     ],
 )
-def test_chains(body: str, left: list[str]) -> None:
+def test_chains_of_views_are_merged(body: str, left: list[str]) -> None:
     assert sorted(_merged(body)) == sorted(left)
 
 
-def test_two_open_sizes_stay() -> None:
+def test_views_with_two_open_sizes_are_not_merged() -> None:
     body = "a = Unsqueeze(x, first) y = Unsqueeze(a, first)"
     assert _merged(body, "float[n,m,6] x") == ["Unsqueeze", "Unsqueeze"]

@@ -7,10 +7,10 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from referee import optimized_operators
 
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.writing.channels_last import flatten_channels_last
+from tests.support.referee import optimized_operators
 
 FLATTENED = ["y = Flatten(p)", "y = Reshape(p, shape)", "y = Reshape(p, keep)", "y = Squeeze(p, a)"]
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from plans import draw_widths, make_plan
-from toys import convnet
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.identifiers import PLAN_KEY
@@ -14,6 +12,8 @@ from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.writing import embedded_plan
 from onnx_cgmq.writing.embedded_plan import embedded_tensors
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import draw_widths, make_plan
+from tests.support.toys import convnet
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])

@@ -4,17 +4,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import GRANULARITIES, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan
-from quant import run_reference
 
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import GRANULARITIES, gated, mixed, network, run, samples
+from tests.support.plans import draw_widths, make_plan
+from tests.support.quant import run_reference
 
 OLD = 21  # an opset without 2-bit types
 

@@ -6,10 +6,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from convolutions import GRANULARITIES, LAYERS, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan, set_initializer, set_widths
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.errors import ModelError
@@ -19,6 +17,8 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import GRANULARITIES, LAYERS, gated, mixed, network, run, samples
+from tests.support.plans import draw_widths, make_plan, set_initializer, set_widths
 
 
 def check_file(written: ir.Model) -> onnx.ModelProto:

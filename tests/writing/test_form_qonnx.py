@@ -4,11 +4,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import GRANULARITIES, gated, mixed, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan, set_initializer
-from quant import run_reference
 
 from onnx_cgmq.contract.bits import GridForm
 from onnx_cgmq.contract.identifiers import QUANT_DOMAIN
@@ -18,6 +15,9 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.qonnx import define_quant, is_quant
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import GRANULARITIES, gated, mixed, network, run, samples
+from tests.support.plans import draw_widths, make_plan, set_initializer
+from tests.support.quant import run_reference
 
 
 def widths_of(written: ir.Model) -> dict[str, int]:

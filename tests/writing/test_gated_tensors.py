@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from convolutions import gated
-from plans import make_plan
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.errors import ModelError
@@ -13,6 +11,8 @@ from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.node_writer import NodeWriter
+from tests.support.convolutions import gated
+from tests.support.plans import make_plan
 
 
 def tensors_of(**widths: int) -> GatedTensors:

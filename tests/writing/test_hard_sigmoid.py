@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from referee import optimized_operators
 
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
+from tests.support.referee import optimized_operators
 
 ALL_CODES = np.arange(256, dtype=np.uint8).reshape(1, 256)
 

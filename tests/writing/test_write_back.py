@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from plans import make_plan
-from toys import mlp
 
 from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan
+from tests.support.toys import mlp
 
 
 def test_a_form_that_is_not_there_is_refused() -> None:

@@ -18,8 +18,9 @@ import onnx_cgmq as cgmq
 
 
 def main() -> None:
-    """Writes one JSON line for each case: its name and the hash of the written file."""
+    """Prints a JSON line with the folder of the package, then one with the hash of each file."""
     folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+    print(json.dumps({"package": str(Path(cgmq.__file__).resolve().parent)}), flush=True)
     torch.set_num_threads(1)  # so that sums are made in the same order on every machine
     for case in json.loads((folder / "cases.json").read_text(encoding="utf-8")):
         result = cgmq.quantize(

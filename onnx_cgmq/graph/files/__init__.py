@@ -1,1 +1,1 @@
-"""Reading and writing of model files, of any size and in any state."""
+"""Reads and writes model files, of any size and in any state."""

@@ -1,4 +1,4 @@
-"""Reading tensors whose data lies in a file beside the model, without keeping it in memory."""
+"""Reads tensors whose data lies in a file beside the model, without keeping it in memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 @contextmanager
 def reading(tensor: ir.TensorProtocol) -> Iterator[npt.NDArray[Any]]:
-    """Gives the values of a tensor; external data leaves memory again at the end.
+    """Yields the values of a tensor, and frees the memory of external data at the end.
 
-    External data is mapped from its file, and pages of a mapping stay resident once they were read.
-    Views of the array may be used later: its pages are then read anew.
+    External data is mapped from its file. Pages of a mapping that were read once would stay in
+    memory. Views of the array may still be used afterwards; their pages are then read again.
     """
     try:
         yield tensor.numpy()

@@ -1,4 +1,4 @@
-"""ONNX files in and out: clear errors for what can't be read, atomic writes."""
+"""Loads and saves ONNX files: with clear errors for what can't be read, and atomic writes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
 from onnx_cgmq.graph.files.validate import validate
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
-"""Wherever a model is taken: a path, a proto, or a graph in memory."""
+"""What every function that takes a model accepts: a path, a proto, or a graph in memory."""
 
 _PROTO_LIMIT: Final = 2**31 - 2**24
-"""Bytes of tensors above which a model needs external data: protobuf holds less than 2 GiB."""
+"""Bytes of tensors above which a model needs external data: a protobuf file must be below 2 GiB,
+with its nodes and names."""
 
 
 def load_model(model: ModelLike) -> ir.Model:
-    """Loads a model; what the caller holds is never changed.
+    """Loads a model, and never changes what the caller holds.
 
     Args:
-        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model`` (cloned, and taken to
-            be valid).
+        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model``, which is cloned and
+            not validated.
 
     Returns:
-        The graph in memory. External data stays mapped from its file.
+        The graph in memory. External data stays in its file, which is mapped.
 
     Raises:
         ModelError: The file is missing, is not ONNX, is truncated or invalid, or its external data
@@ -64,13 +65,12 @@ def load_model(model: ModelLike) -> ir.Model:
 def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model atomically: a file of that name is replaced at the end or left as it was.
 
-    If the path is a link, the file that it leads to is written, and the link stays.
-
-    A model too large for one file (2 GiB) gets its tensors written to ``NAME.data`` beside it.
+    If the path is a link, the file that it leads to is written, and the link stays. If a model is
+    too large for one file (2 GiB), its tensors go to ``NAME.data`` beside it.
 
     Args:
-        model: What to write; not changed.
-        path: The file.
+        model: The model to write; it is not changed.
+        path: The file to write.
 
     Raises:
         OutputError: The file can't be written.
@@ -80,16 +80,22 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
         with replaced(path) as part:
             _write(model, regular_file(path), part)
     except ir.serde.SerdeError as error:
-        raise ModelError(f"the model can't be written: {one_line(error)}") from error
+        raise ModelError(
+            f"the model can't be written to {path}: {one_line(error)}; check that the files with "
+            "its external data are still there"
+        ) from error
 
 
 def external_data_path(path: Path) -> Path:
-    """Where the tensors of a model are written that is too large for one file."""
+    """Returns the file for the tensors of a model that is too large for one file."""
     return path.with_name(f"{path.name}.data")
 
 
 def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
-    """Names and values of all constant tensors: initializers and attributes, subgraphs included."""
+    """Yields names and values of all constant tensors: initializers and attributes of nodes.
+
+    Those of subgraphs are included.
+    """
     for graph in model.graphs():
         for name, value in graph.initializers.items():
             if value.const_value is not None:
@@ -101,7 +107,7 @@ def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 
 
 def external_files(model: ir.Model) -> set[Path]:
-    """The files that hold the external data of a model."""
+    """Returns the files that hold the external data of a model."""
     return {
         Path(tensor.path)
         for _, tensor in tensors_of(model)
@@ -110,10 +116,10 @@ def external_files(model: ir.Model) -> set[Path]:
 
 
 def file_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a model's file and of its external data.
+    """Returns the bytes of a model's file, with those of the files of its external data.
 
     Raises:
-        ModelError: It can't be read.
+        ModelError: The model can't be read.
     """
     external = external_files(load_model(path))
     return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
@@ -124,8 +130,10 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         raise ModelError(f"{label} is not an ONNX model: it has no graph; export it again")
     try:
         model = ir.serde.deserialize_model(proto)
-    except Exception as error:  # whatever malformed field it met first
-        raise ModelError(f"{label} is not a valid ONNX model: {one_line(error)}") from error
+    except Exception as error:  # the kind depends on the malformed field that it meets first
+        raise ModelError(
+            f"{label} is not a valid ONNX model: {one_line(error)}; export it again"
+        ) from error
     validate(model, label)
     external = {
         name: tensor for name, tensor in tensors_of(model) if isinstance(tensor, ir.ExternalTensor)
@@ -135,7 +143,7 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
     for graph in model.graphs():
         ir.external_data.set_base_dir(graph, folder)
     try:
-        # Functions may be of another opset than the model: prepare() upgrades them.
+        # Functions may have another opset than the model, because prepare() upgrades them.
         if external and file is not None:
             onnx.checker.check_model(os.fspath(file), skip_opset_compatibility_check=True)
         elif not external and proto.ByteSize() < _PROTO_LIMIT:
@@ -152,7 +160,8 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
 def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTensor) -> None:
     where = f"{label}: external data of tensor '{name}'"
     data = (folder / tensor.location).resolve()
-    # Links are followed first: a model from elsewhere must not make us read any file.
+    # Links are followed before the check: a model from a stranger must not be able to make us
+    # read files that lie elsewhere.
     if not data.is_relative_to(folder.resolve()):
         raise ModelError(
             f"{where} points outside the model's folder ('{tensor.location}'); "
@@ -171,8 +180,8 @@ def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTens
         )
     if data.stat().st_nlink > 1:
         raise ModelError(
-            f"{where}: '{tensor.location}' has a second name (a hard link), which may be a file "
-            "from elsewhere; copy it"
+            f"{where}: '{tensor.location}' is a hard link, perhaps to a file from elsewhere; "
+            "replace it by a copy"
         )
     end = start + length
     if data.stat().st_size < end:
@@ -191,8 +200,7 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
         with part.open("wb") as file:
             write_model(model.clone(), file)
     else:
-        # The model stores the name of its data file: the final one, which ir.save also replaces
-        # atomically.
-        ir.save(
-            model.clone(), part, format="protobuf", external_data=external_data_path(target).name
-        )
+        # The data file gets its final name at once, since the model stores that name. ir.save
+        # replaces it atomically too.
+        data = external_data_path(target).name
+        ir.save(model.clone(), part, format="protobuf", external_data=data)

@@ -8,7 +8,7 @@ import onnx
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node of a graph and of the graphs inside of its nodes; each before those inside."""
+    """Yields the nodes of a graph and of its subgraphs; a node comes before those inside of it."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:

@@ -1,4 +1,4 @@
-"""What files in the wild have, and onnxruntime runs, though it is no strictly valid ONNX."""
+"""Accepts what onnxruntime runs although it is not strictly valid ONNX, as some exporters write."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from onnx_cgmq.graph.files.protos import all_nodes
 _UNCHECKED: Final = "onnx_cgmq.unchecked"
 
 _RUN_ANYWAY: Final = frozenset({"GroupNormalization", "LayerNormalization"})
-"""Deprecated in some opsets, or not in the standard yet, but run by onnxruntime."""
+"""Operators that onnxruntime runs in opsets where they are deprecated, or not in the standard."""
 
 _NOT_STANDARD: Final = frozenset({"SimplifiedLayerNormalization"})
-"""Operators of onnxruntime in the standard domain."""
+"""Operators of onnxruntime that files have in the standard domain."""
 
 _FALSE_NAMES: Final = frozenset({"?", "-1", "None"})
-"""Names that exporters give to any unknown size: two sizes of one name need not be equal."""
+"""Names that exporters give to all unknown sizes, so that two sizes of one name may differ."""
 
 
 @contextmanager
 def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
-    """Hides from onnx's checker what it refuses without need, and shows it again afterwards.
+    """Hides from onnx's checker what it need not refuse, and restores the proto afterwards.
 
-    These are inputs and outputs of unknown rank, GroupNormalization before opset 21 (deprecated
-    there) and LayerNormalization before 17, onnxruntime's operators in the standard domain, and
-    domains of QONNX that a file uses without saying so.
+    These are inputs and outputs of unknown rank, GroupNormalization before opset 21 (where it is
+    deprecated), LayerNormalization before opset 17, operators of onnxruntime in the standard
+    domain, and domains of QONNX that a file uses without importing them.
     """
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
-    hidden = [node for node in all_nodes(proto.graph) if _is_odd(node, opset)]
+    hidden = [node for node in all_nodes(proto.graph) if _is_refused_without_need(node, opset)]
     tensors = [value.type.tensor_type for value in (*proto.graph.input, *proto.graph.output)]
     shapeless = [tensor for tensor in tensors if tensor.elem_type and not tensor.HasField("shape")]
     domains = [node.domain if node.HasField("domain") else None for node in hidden]
@@ -42,8 +42,8 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
     for tensor in shapeless:
         tensor.shape.SetInParent()
     used = {node.domain for node in all_nodes(proto.graph)} & {_UNCHECKED, *QUANT_DOMAINS}
-    unsaid = sorted(used - {known.domain for known in proto.opset_import})
-    for domain in unsaid:
+    not_imported = sorted(used - {known.domain for known in proto.opset_import})
+    for domain in not_imported:
         proto.opset_import.add(domain=domain, version=1)
     try:
         yield
@@ -54,12 +54,15 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
                 node.domain = name
         for tensor in shapeless:
             tensor.ClearField("shape")
-        for _ in unsaid:
+        for _ in not_imported:
             proto.opset_import.pop()
 
 
 def forget_false_sizes(model: ir.Model) -> None:
-    """Makes sizes unknown that only stand for it, in place: PaddlePaddle's -1 and '?'."""
+    """Makes sizes unknown, in place, whose value or name only says so, such as -1 and ``?``.
+
+    PaddlePaddle exports these.
+    """
     for graph in model.graphs():
         values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
         for value in values:
@@ -72,7 +75,8 @@ def _is_false(size: int | ir.SymbolicDim) -> bool:
     return size < 0 if isinstance(size, int) else size.value in _FALSE_NAMES
 
 
-def _is_odd(node: onnx.NodeProto, opset: int) -> bool:
+def _is_refused_without_need(node: onnx.NodeProto, opset: int) -> bool:
+    """Says whether the checker refuses a node that onnxruntime runs."""
     if node.domain not in ("", "ai.onnx"):
         return False
     if node.op_type in _NOT_STANDARD:

@@ -1,4 +1,4 @@
-"""What a valid model may not have, and what ``onnx.checker`` does not look at."""
+"""Refuses invalid models that ``onnx.checker`` lets pass."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
 
-_MOST_NODES: Final = 20_000  # from functions: onnx_ir's inliner takes quadratic time
+_MOST_NODES: Final = 20_000
+"""Nodes to which functions may expand. Our choice: the inliner of onnx_ir takes quadratic time."""
+
 _DEEPEST_CALL: Final = 100
+"""How deep calls of functions may be nested. Our choice."""
+
 _MOST_ELEMENTS: Final = 2**48
+"""Elements that a tensor may have. Our choice: no computer holds that many."""
 
 
 def validate(model: ir.Model, label: str) -> None:
     """Checks functions, names, sizes and the data of tensors.
 
-    Negative sizes, with which some exporters say that a size is not fixed, become unknown ones.
+    Negative sizes become unknown, in place: some exporters write them for sizes that are open.
 
     Args:
         model: The model.
-        label: What it is called in messages.
+        label: What messages call the model.
 
     Raises:
         ModelError: Functions call each other in a circle, or expand to too many nodes; a tensor
@@ -77,7 +82,7 @@ def _check_functions(model: ir.Model, label: str) -> None:
 
 
 def _check_names(graph: ir.Graph, label: str) -> None:
-    """Damaged text arrives as bytes."""
+    """Refuses names that are no text; those arrive as bytes."""
     names: list[object] = [graph.name, *(value.name for value in _values(graph))]
     for node in graph:
         names += [node.name, node.op_type, node.domain]
@@ -112,8 +117,8 @@ def _check_data(tensor: ir.TensorProtocol, where: str) -> None:
         return
     try:
         tensor.numpy()
-    except Exception as error:  # numpy's and onnx_ir's, whatever is wrong with it
+    except Exception as error:  # numpy and onnx_ir raise many kinds
         raise ModelError(
-            f"{where} has data that do not fit its type and shape {tensor.shape} ({error}); export "
-            "the model again"
+            f"{where} has data that does not fit its type and shape {tensor.shape} ({error}); "
+            "export the model again"
         ) from error

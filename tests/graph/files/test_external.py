@@ -12,7 +12,7 @@ def _resident_bytes() -> int:
     return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
 
 
-def test_external_data_leaves_memory_again(tmp_path: Path) -> None:
+def test_reading_frees_the_memory_of_external_data(tmp_path: Path) -> None:
     values = np.arange(1 << 23, dtype=np.float32)
     values.tofile(tmp_path / "weights")
     tensor = ir.ExternalTensor(
@@ -33,6 +33,6 @@ def test_external_data_leaves_memory_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept, values[-3:])
 
 
-def test_tensor_in_memory() -> None:
+def test_reading_takes_tensors_in_memory() -> None:
     with reading(ir.tensor([1.0, 2.0])) as array:
         assert array.tolist() == [1.0, 2.0]

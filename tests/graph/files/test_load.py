@@ -61,25 +61,25 @@ def test_the_callers_model_is_not_shared():
     assert not mine.metadata_props
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"nowhere\.onnx does not exist; check the path"):
         load_model(tmp_path / "nowhere.onnx")
 
 
-def test_folder(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ModelError, match="is a folder; give the ONNX file"):
         load_model(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"not an onnx file at all", b"PK\x03\x04 zip", b"\xff" * 64])
-def test_not_onnx(tmp_path, content):
+def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"bad\.onnx is not .*ONNX.*again"):
         load_model(path)
 
 
-def test_empty_file(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     path = tmp_path / "empty.onnx"
     path.touch()
     with pytest.raises(ModelError, match=r"empty\.onnx is not an ONNX model: it has no graph"):
@@ -87,7 +87,7 @@ def test_empty_file(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_truncated(tmp_path, share):
+def test_a_truncated_file_is_refused(tmp_path, share):
     content = small_model().SerializeToString()
     path = tmp_path / "cut.onnx"
     path.write_bytes(content[: int(len(content) * share)])
@@ -95,7 +95,7 @@ def test_truncated(tmp_path, share):
         load_model(path)
 
 
-def test_invalid_proto_is_named_with_its_reason():
+def test_an_invalid_proto_is_refused_with_the_reason():
     proto = small_model()
     proto.graph.node[0].input[1] = "nowhere"
     with pytest.raises(ModelError, match=r"ModelProto is not a valid ONNX model: .*nowhere"):
@@ -107,13 +107,13 @@ def test_external_data_is_read_beside_the_model(external, monkeypatch, tmp_path_
     np.testing.assert_array_equal(weight(load_model(external)), np.arange(600).reshape(20, 30))
 
 
-def test_external_data_missing(external):
+def test_missing_external_data_is_refused(external):
     (external.parent / "big.data").unlink()
     with pytest.raises(ModelError, match=r"big\.onnx.*'w' is missing.*'big\.data'.*copy it there"):
         load_model(external)
 
 
-def test_external_data_truncated(external):
+def test_truncated_external_data_is_refused(external):
     data = external.parent / "big.data"
     data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(ModelError, match=r"'w' is truncated: 'big\.data' has 100 bytes, 2,400"):
@@ -121,20 +121,20 @@ def test_external_data_truncated(external):
 
 
 @pytest.mark.parametrize("location", ["../secret.data", "sub/../../secret.data", "/etc/hostname"])
-def test_external_data_outside_of_the_folder(external, location):
+def test_external_data_outside_of_the_folder_is_refused(external, location):
     (external.parent.parent / "secret.data").write_bytes(bytes(2400))
     point_to(external, location)
     with pytest.raises(ModelError, match=r"big\.onnx.*'w'"):
         load_model(external)
 
 
-def test_external_data_outside_says_what_to_do(external):
+def test_the_error_on_external_data_outside_says_what_to_do(external):
     point_to(external, "../secret.data")
     with pytest.raises(ModelError, match=r"outside the model's folder.*move the data file beside"):
         load_model(external)
 
 
-def test_external_data_behind_a_link(external, tmp_path_factory):
+def test_external_data_behind_a_link_is_refused(external, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "secret.data"
     outside.write_bytes(bytes(2400))
     (external.parent / "link.data").symlink_to(outside)
@@ -143,14 +143,14 @@ def test_external_data_behind_a_link(external, tmp_path_factory):
         load_model(external)
 
 
-def test_external_data_of_a_proto_without_path(external, monkeypatch, tmp_path_factory):
+def test_missing_external_data_of_a_proto_is_refused(external, monkeypatch, tmp_path_factory):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     proto = onnx.load(external, load_external_data=False)
     with pytest.raises(ModelError, match="or give the path of the model's file"):
         load_model(proto)
 
 
-def test_save_takes_external_data_along(external, tmp_path_factory):
+def test_save_includes_external_data(external, tmp_path_factory):
     target = tmp_path_factory.mktemp("other") / "one.onnx"
     save_model(load_model(external), target)
     assert [file.name for file in target.parent.iterdir()] == ["one.onnx"]
@@ -162,7 +162,7 @@ def test_save_over_its_own_source(external):
     np.testing.assert_array_equal(weight(load_model(external)), np.arange(600).reshape(20, 30))
 
 
-def test_save_more_than_a_proto_holds(tmp_path, monkeypatch):
+def test_save_splits_a_model_that_is_too_large_for_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr("onnx_cgmq.graph.files.load._PROTO_LIMIT", 1000)
     model = load_model(small_model())
     save_model(model, tmp_path / "large.onnx")
@@ -191,6 +191,6 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_save_into_a_missing_folder(tmp_path):
+def test_save_into_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="check its folder"):
         save_model(load_model(small_model()), tmp_path / "no" / "m.onnx")

@@ -38,7 +38,7 @@ def _written(model: ir.Model, path: Path) -> onnx.ModelProto:
     return onnx.load(path)
 
 
-def test_same_as_protobuf(tmp_path: Path) -> None:
+def test_written_file_equals_that_of_protobuf(tmp_path: Path) -> None:
     proto = _written(_model(**TENSORS), tmp_path / "m.onnx")
     expected = ir.to_proto(_model(**TENSORS))
     assert list(proto.graph.initializer) == list(expected.graph.initializer)
@@ -48,7 +48,7 @@ def test_same_as_protobuf(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 5000])
-def test_external_data_is_taken_in(tmp_path: Path, size: int) -> None:
+def test_external_data_becomes_part_of_the_file(tmp_path: Path, size: int) -> None:
     array = np.arange(size, dtype=np.float32)
     array.tofile(tmp_path / "data")
     dtype, shape = ir.DataType.FLOAT, ir.Shape([size])

@@ -40,7 +40,7 @@ def node(op: str, inputs: list[str], **attributes: object) -> list[onnx.NodeProt
         (node("GroupNormalization", ["s", "s"], num_groups=2), 18, 2),
     ],
 )
-def test_what_onnxruntime_runs_is_read(
+def test_models_that_onnxruntime_runs_are_accepted(
     nodes: list[onnx.NodeProto], opset: int, channels: int
 ) -> None:
     model = build(nodes, opset, channels)
@@ -62,14 +62,14 @@ def _expected(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> np.ndarra
     return result
 
 
-def test_what_nobody_runs_is_refused_as_before() -> None:
+def test_an_operator_that_onnxruntime_lacks_is_refused() -> None:
     model = build(node("NoSuchOperator", []), 13)
     with pytest.raises(ModelError, match="No Op registered for NoSuchOperator"):
         load_model(model)
     assert [v.type.tensor_type.HasField("shape") for v in model.graph.output] == [False]
 
 
-def test_sizes_that_stand_for_unknown_ones_are_open() -> None:
+def test_sizes_that_only_say_unknown_become_open() -> None:
     model = build(node("Relu", []), 13)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "?"
@@ -79,7 +79,7 @@ def test_sizes_that_stand_for_unknown_ones_are_open() -> None:
 
 
 def test_a_domain_of_qonnx_need_not_be_imported() -> None:
-    """QONNX itself writes such files, when it makes Quant nodes of others."""
+    """QONNX itself writes files that lack the import, when it makes Quant nodes of other nodes."""
     quant = helper.make_node("Quant", ["h", "s", "s", "s"], ["y"], domain="qonnx.custom_op.general")
     model = build([helper.make_node("MatMul", ["x", "w"], ["h"]), quant], 13)
     before = model.SerializeToString()

@@ -29,21 +29,21 @@ def _functions(count: int, last: str) -> ir.Model:
     return ir.from_proto(helper.make_model(graph, functions=functions, opset_imports=opsets))
 
 
-def test_nested_functions() -> None:
+def test_nested_functions_are_valid() -> None:
     validate(_functions(5, "Neg"), "model")
 
 
-def test_functions_in_a_circle() -> None:
+def test_functions_in_a_circle_are_refused() -> None:
     with pytest.raises(ModelError, match=r"in a circle: .*f1.* export it again"):
         validate(_functions(3, "f1"), "model")
 
 
-def test_functions_that_explode() -> None:
+def test_functions_that_expand_to_too_many_nodes_are_refused() -> None:
     with pytest.raises(ModelError, match=r"expand to 1\.1e\+12 nodes"):
         validate(_functions(40, "Neg"), "model")
 
 
-def test_functions_that_are_too_deep() -> None:
+def test_functions_that_are_nested_too_deep_are_refused() -> None:
     model = _functions(120, "Neg")
     for function in model.functions.values():  # one call each: no explosion
         function.remove(function[1])
@@ -58,30 +58,30 @@ def _relu(shape: list[int]) -> ir.Model:
     return ir.Model(graph, ir_version=10)
 
 
-def test_negative_sizes_are_unknown() -> None:
+def test_negative_sizes_become_unknown() -> None:
     model = _relu([-1, 3])
     validate(model, "model")
     assert model.graph.inputs[0].shape == ir.Shape([None, 3])
 
 
-def test_absurd_sizes() -> None:
+def test_absurd_sizes_are_refused() -> None:
     with pytest.raises(ModelError, match=r"model: value 'x' of shape .* has 2\.31e\+18 elements"):
         validate(_relu([2**60, -1, 2, 0]), "model")
 
 
-def test_data_of_another_size() -> None:
+def test_data_of_another_size_than_the_shape_is_refused() -> None:
     model = _relu([2])
     proto = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "w")
     proto.dims[0] = 4
     tensor = ir.serde.deserialize_tensor(proto)
     model.graph.register_initializer(ir.Value(name="w", const_value=tensor))
     with pytest.raises(
-        ModelError, match=r"tensor 'w' has data that do not fit its type and shape \[4\]"
+        ModelError, match=r"tensor 'w' has data that does not fit its type and shape \[4\]"
     ):
         validate(model, "model")
 
 
-def test_name_that_is_not_text() -> None:
+def test_a_name_that_is_not_text_is_refused() -> None:
     content = ir.to_proto(_relu([2])).SerializeToString().replace(b"Relu", b"Re\xffu")
     with pytest.raises(ModelError, match=r"has the name b'.*not text"):
         validate(ir.from_proto(onnx.load_model_from_string(content)), "model")

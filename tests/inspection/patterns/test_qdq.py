@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from foreign import MICROSOFT, foreign_model
 from onnx import TensorProto, helper
 
 from onnx_cgmq.inspection import inspect
+from tests.support.foreign import MICROSOFT, foreign_model
 
 SCALE = {"s": np.float32(0.1)}
 W8 = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)

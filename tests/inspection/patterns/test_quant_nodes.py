@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from foreign import MICROSOFT, QONNX, foreign_model, quant
 from onnx import helper
 
 from onnx_cgmq.inspection import inspect
+from tests.support.foreign import MICROSOFT, QONNX, foreign_model, quant
 
 ONES = {"s": np.float32(1), "z": np.float32(0)}
 W = np.ones((4, 3), np.float32)

@@ -6,9 +6,9 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_like_onnxruntime
 
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_like_onnxruntime
 
 CASES = {
     "flatten": """

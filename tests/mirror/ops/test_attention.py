@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from backend_cases import difference, load
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.attention import attention
+from tools.fetch.backend_cases import difference, load
 
 BATCH, QUERIES, KEYS, HEADS, SIZE, PAST = 2, 3, 4, 4, 6, 2
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from referee import parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
+from tests.support.referee import parse, run_mirror
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 X = np.random.default_rng(0).standard_normal((2, 3))
 

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import ModelError
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 Attributes = dict[str, Any]
 

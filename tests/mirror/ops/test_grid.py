@@ -7,11 +7,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 from torch.nn import functional
 
 from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 PADDINGS = ("zeros", "border", "reflection")
 SETTINGS = list(itertools.product(PADDINGS, (0, 1)))

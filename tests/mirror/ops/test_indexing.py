@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from onnx.reference import ReferenceEvaluator
-from referee import parse, run_mirror
+
+from tests.support.referee import parse, run_mirror
 
 INDICES = "i = Constant<value = int64[2,2] {1,0,-1,0}>()"
 

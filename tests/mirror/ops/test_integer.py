@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import onnx.parser
 import pytest
-from referee import assert_like_onnxruntime, parse
+
+from tests.support.referee import assert_like_onnxruntime, parse
 
 KINDS = [("uint8", "uint8"), ("uint8", "int8"), ("int8", "int8")]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from referee import assert_gradients, parse, run_mirror
 
 from onnx_cgmq.mirror.core.registry import Context
 from onnx_cgmq.mirror.ops.linear import einsum
+from tests.support.referee import assert_gradients, parse, run_mirror
 
 CASES = [
     ("bhqd,bhkd->bhqk", [(2, 3, 4, 5), (2, 3, 6, 5)]),

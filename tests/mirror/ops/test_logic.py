@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_like_onnxruntime, parse, run_mirror
+
+from tests.support.referee import assert_like_onnxruntime, parse, run_mirror
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint32", "uint64"])

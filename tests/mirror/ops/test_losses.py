@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_gradients, assert_like_onnxruntime, parse
+
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse
 
 SHAPES = [(4,), (3, 2), (2, 2, 3)]
 ATTRIBUTES = ['reduction="none"', 'reduction="sum"', 'reduction="mean"']

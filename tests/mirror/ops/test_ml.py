@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
+from tests.support.referee import assert_like_onnxruntime, parse, run_mirror
 
 X = np.array([[1.5, 0.0, 2.5], [0.25, 4.0, 3.0], [0, 0, 0]], np.float32)
 

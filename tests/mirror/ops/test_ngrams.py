@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
+from tests.support.referee import assert_like_onnxruntime, parse, run_mirror
 
 POOL = "pool_int64s=[2,3,5,4,5,6,7,8,6,7,2,3,5], ngram_counts=[0,4,10]"
 

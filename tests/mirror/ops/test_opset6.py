@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
+from tests.support.referee import assert_like_onnxruntime, parse, run_mirror
 
 A = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
 

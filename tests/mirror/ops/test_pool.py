@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse
 
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse
 
 X = "float[2,3,6,7] x"
 

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from referee import parse, run_mirror
+
+from tests.support.referee import parse, run_mirror
 
 COUNT = 20_000
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 REGIONS = [
     [0.0, 0.0, 8.0, 6.0],

@@ -9,10 +9,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse
 
 from onnx_cgmq.errors import ModelError, UnsupportedOperatorError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse
 
 COORDINATES = (
     "half_pixel",

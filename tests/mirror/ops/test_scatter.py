@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 REDUCTIONS = ["none", "add", "mul", "max", "min"]
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
+
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 
 def _numbers(*shape: int) -> np.ndarray:

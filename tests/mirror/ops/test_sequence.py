@@ -7,10 +7,10 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from referee import assert_like_onnxruntime, parse
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
+from tests.support.referee import assert_like_onnxruntime, parse
 
 EDIT = """
   one = Constant<value_int = 1>() minus = Constant<value_int = -1>()

@@ -4,9 +4,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 from onnx_cgmq.errors import ModelError
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 
 def _numbers(*shape: int) -> np.ndarray:

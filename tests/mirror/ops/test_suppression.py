@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from referee import assert_like_onnxruntime, parse, run_mirror
+
+from tests.support.referee import assert_like_onnxruntime, parse, run_mirror
 
 SIGNATURE = "float[2,n,4] b, float[2,3,n] s, int64[1] limit, float[1] iou, float[1] least"
 

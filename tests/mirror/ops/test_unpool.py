@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
-from referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
+
+from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 
 def _numbers(*shape: int) -> np.ndarray:

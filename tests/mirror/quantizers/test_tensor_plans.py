@@ -8,8 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths
-from toys import convnet, gated_mirror, mlp
 
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role, code_range
 from onnx_cgmq.contract.plan import BitPlan
@@ -22,6 +20,8 @@ from onnx_cgmq.mirror.quantizers.tensor_plans import narrow_to_codes, tensor_pla
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.writing.codes import quantized_values
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import draw_widths
+from tests.support.toys import convnet, gated_mirror, mlp
 
 SHAPE = (3, 8)
 

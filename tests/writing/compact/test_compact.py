@@ -9,16 +9,16 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from convolutions import gated, network, run, samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import draw_widths, make_plan
 
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
+from tests.support.convolutions import gated, network, run, samples
+from tests.support.plans import draw_widths, make_plan
 
 
 def size(model: ir.Model, folder: Path) -> int:

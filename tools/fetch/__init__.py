@@ -1,0 +1,1 @@
+"""Models and data: downloaded, rendered, trained here, or part of the standard."""

@@ -1,0 +1,1 @@
+"""Random networks and broken files, to find errors."""

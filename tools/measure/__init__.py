@@ -1,0 +1,1 @@
+"""What onnxruntime can do, version by version, and what that costs."""
