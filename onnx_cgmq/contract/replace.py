@@ -28,7 +28,8 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = regular_file(path)
     part: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=PART_PREFIX)
+        # torch writes to no hidden file without a suffix.
+        descriptor, name = tempfile.mkstemp(".part", PART_PREFIX, target.parent)
         os.close(descriptor)
         part = Path(name)
         yield part

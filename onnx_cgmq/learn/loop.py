@@ -137,17 +137,23 @@ class Learner:
         self._settled = False
         self._pace = 1.0  # a factor of all learning rates
 
-    def run(self, resume: bool = False) -> Outcome:
+    def run(self, state: dict[str, Any] | None = None) -> Outcome:
         """Learns, and leaves the best state that keeps the bound in the mirror.
 
         Ctrl-C, the time limit and divergence end learning early. There is a state that keeps the
         bound even then.
 
         Args:
-            resume: Go on from the checkpoint, if there is one.
+            state: The state to go on from, which the checkpoint had; ``None`` starts anew.
+
+        Raises:
+            ConfigError: It is not a state of this run.
         """
-        if resume and self.checkpoint is not None:
-            self._restore(self.checkpoint.load())
+        if state is not None and self.checkpoint is not None:
+            try:
+                self._restore(state)
+            except Exception as error:  # torch raises many kinds of errors for a damaged state
+                raise self.checkpoint.damaged(error) from error
         self._began = time.monotonic()
         reason = "complete"
         try:
@@ -322,9 +328,7 @@ class Learner:
             "best": vars(self.best),
         }
 
-    def _restore(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
+    def _restore(self, state: dict[str, Any]) -> None:
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._settled = state["loss_sum"], state["settled"]
         self._pace = state["pace"]

@@ -202,13 +202,20 @@ def test_resuming_with_nothing_to_resume_is_a_new_run(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"bound": "4%"}, {"seed": 1}, {"granularity": "channel"}, {"model": mlp(1)}]
+    ("change", "differs"),
+    [
+        ({"bound": "4%"}, "its bound;"),
+        ({"seed": 1}, "its choice of training samples and seed;"),
+        ({"direction": "gradient"}, "its direction;"),
+        ({"model": mlp(1)}, "its weights,"),
+        ({"data": toy_data(mlp(), seed=1)}, "its labels and training data;"),
+    ],
 )
-def test_resuming_with_other_settings_is_refused(change, tmp_path) -> None:
+def test_resuming_another_run_is_refused(change, differs, tmp_path) -> None:
     output = tmp_path / "out.onnx"
     with pytest.raises(Kill):
         _run(output=output, progress=_raise_at(GUIDED, Kill()))
-    with pytest.raises(ConfigError, match="another model, bound or settings"):
+    with pytest.raises(ConfigError, match=f"differs in {differs}"):
         _run(output=output, resume=True, **change)
 
 
