@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_cgmq.contract.replace import PART_PREFIX, regular_file
+from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.graph.files.load import external_data_path
@@ -118,16 +119,6 @@ class OutputFiles:
             "the log": self.log,
         }
         return {name: path for name, path in named.items() if path is not None}
-
-
-def plan_path(model_path: Path) -> Path:
-    """Returns the file to which the plan of a model is saved."""
-    return model_path.parent / f"{model_path.stem}.plan.json"
-
-
-def checkpoint_path(model_path: Path) -> Path:
-    """Returns the file that holds the checkpoint of a run until the run is complete."""
-    return model_path.parent / f"{model_path.stem}.checkpoint"
 
 
 def data_files(data: Any) -> list[Path]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from typing_extensions import Unpack
 
-from onnx_cgmq.api.output import OutputFiles, data_files, plan_path
+from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
+from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError

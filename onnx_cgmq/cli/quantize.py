@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnx_cgmq.cli.failures import INTERRUPTED, reported
+from onnx_cgmq.cli.failures import reported
 from onnx_cgmq.cli.options import (
     DataOption,
     DebugOption,
@@ -32,7 +32,9 @@ from onnx_cgmq.cli.settings import (
     parse_widths_for,
     read_config,
 )
+from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.settings.config import Config, Direction
 
 
@@ -194,7 +196,7 @@ def quantize_command(
         "widths_for": parse_widths_for(widths_for),
         "shapes": parse_shapes(shape),
     }
-    with reported(as_json=as_json, debug=debug):
+    with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(output)):
         _check_settings_stay(output, log, config_file, target)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
@@ -224,14 +226,11 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from rich.console import Console
-
     from onnx_cgmq.api import pipeline
-    from onnx_cgmq.api.output import plan_path
-    from onnx_cgmq.cli.progress import ProgressDisplay
+    from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
     from onnx_cgmq.cli.summary import result_json, result_table
 
-    display = ProgressDisplay(Console(stderr=True, quiet=quiet))
+    display = ProgressDisplay(ProgressConsole(stderr=True, quiet=quiet))
     with display:
         result = pipeline.quantize(
             model,
@@ -266,5 +265,5 @@ def _run(
             f"{output} is the best model so far that keeps the bound; {advice}",
             err=True,
         )
-    if result.outcome.reason == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if result.outcome.reason in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[result.outcome.reason])

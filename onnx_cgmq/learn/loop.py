@@ -14,14 +14,14 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.cost.bound import plain
 from onnx_cgmq.data.source import Batch, Samples
-from onnx_cgmq.errors import OutputError
+from onnx_cgmq.errors import OutputError, Stopped
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.losses import LossFunction
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
-from onnx_cgmq.learn.snapshot import UntrainedState, snapshot
+from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
 
@@ -37,30 +37,14 @@ _CAREFUL_PACE = 0.1
 """Factor of the learning rates after training has done harm. Our choice."""
 
 
-@dataclass
-class Best:
-    """The best state on held-out data so far, of those with settled widths that keep the bound.
-
-    Attributes:
-        loss: Its loss on held-out data.
-        accuracy: Its accuracy on held-out data, if there are labels.
-        epoch: The epoch in which it was reached; 0 stands for the untrained weights.
-        state: The mirror's state, or ``None`` if there is no such state yet.
-    """
-
-    loss: float = math.inf
-    accuracy: float | None = None
-    epoch: int = 0
-    state: dict[str, Any] | None = None
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How learning ended.
 
     Attributes:
         complete: Whether all epochs were run.
-        reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``.
+        reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``; after a
+            signal to the command line also ``"terminated"`` or ``"hung up"``.
         epochs: Number of epochs that were run, with a fraction for the last one.
         best_epoch: The epoch of the state that was kept.
         validation_loss: The loss of that state on held-out data.
@@ -161,6 +145,8 @@ class Learner:
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
+        except Stopped as stop:
+            reason = stop.reason
         except _StopError as stop:
             reason = str(stop)
         if reason != "complete":
@@ -263,9 +249,15 @@ class Learner:
         return "settled" if self._settled else "guided"
 
     def _settle(self) -> None:
-        self.guide.settle(self.config.integer_kernels)
-        self._settled = True
-        self._undo_harmful_training()
+        before = snapshot(self.mirror)
+        try:
+            self.guide.settle(self.config.integer_kernels)
+            self._settled = True
+            self._undo_harmful_training()
+        except BaseException:  # Ctrl-C above all: what is half done is no state to go on from
+            self.mirror.load_state_dict(before)
+            self._settled = False
+            raise
 
     def _undo_harmful_training(self) -> None:
         """Goes back to the untrained weights if these are better with the settled widths."""

@@ -14,11 +14,11 @@ import torch
 
 import onnx_cgmq
 from onnx_cgmq.api import pipeline
-from onnx_cgmq.api.output import checkpoint_path, plan_path
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Finished, Notice, Started, StepDone
 from onnx_cgmq.contract.form import Form, written_form
+from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import (
     BoundError,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from onnx_cgmq.api.output import checkpoint_path
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import Notice, StepDone
+from onnx_cgmq.contract.run_paths import checkpoint_path
 from onnx_cgmq.errors import ConfigError, OutputError
 from onnx_cgmq.learn import checkpoint as checkpoints
 from onnx_cgmq.learn.checkpoint import Checkpoint
