@@ -58,20 +58,6 @@ class AgreementError(VerificationError):
     exit_code = 8
 
 
-class Stopped(BaseException):
-    """Ends a run as ``KeyboardInterrupt`` does: with the best model so far.
-
-    The command line raises it on signals. It is no :class:`CgmqError`, since nothing went wrong.
-
-    Attributes:
-        reason: Why the run ends: ``"terminated"`` or ``"hung up"``.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Puts the innermost cause of an error on one line.
 

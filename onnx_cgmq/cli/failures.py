@@ -13,7 +13,8 @@ from pathlib import Path
 import typer
 
 from onnx_cgmq.cli.signals import EXIT_CODES, INTERRUPTED, asked_to_stop
-from onnx_cgmq.errors import CgmqError, Stopped
+from onnx_cgmq.contract.stopped import Stopped
+from onnx_cgmq.errors import CgmqError
 
 UNEXPECTED = 70
 """Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""

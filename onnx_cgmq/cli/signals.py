@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from onnx_cgmq.errors import Stopped
+from onnx_cgmq.contract.stopped import Stopped
 
 INTERRUPTED = "interrupted"
 EXIT_CODES = {INTERRUPTED: 130, "terminated": 143, "hung up": 129}

@@ -12,9 +12,10 @@ import numpy as np
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import plain
 from onnx_cgmq.data.source import Batch, Samples
-from onnx_cgmq.errors import OutputError, Stopped
+from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -12,11 +13,13 @@ import threading
 import pytest
 import typer
 
-from onnx_cgmq import cli, errors
+from onnx_cgmq import cli
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
 from onnx_cgmq.cli.signals import asked_to_stop, signals_stop
-from onnx_cgmq.errors import Stopped
+from onnx_cgmq.contract.events import Notice
+from onnx_cgmq.contract.stopped import Stopped
 from tests.support.toys import mlp, toy_data
 
 STOPS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -131,7 +134,7 @@ def test_an_error_that_a_signal_caused_is_no_bug(capsys) -> None:
         with reported(as_json=False, debug=False):
             try:
                 signal.raise_signal(signal.SIGTERM)
-            except errors.Stopped:
+            except Stopped:
                 raise SystemError("initialization failed") from None
     assert ended.value.exit_code == 143
     assert "bug" not in capsys.readouterr().err
@@ -142,7 +145,7 @@ def test_output_to_a_terminal_that_is_gone_is_no_error() -> None:
     code = """
 import os, sys
 from onnx_cgmq.cli.signals import signals_stop
-from onnx_cgmq.errors import Stopped
+from onnx_cgmq.contract.stopped import Stopped
 with signals_stop():
     try:
         os.write(3, b"ready")
@@ -186,3 +189,15 @@ def test_a_stopped_run_writes_its_best_model_and_goes_on(model, data, tmp_path, 
     limited = [*command, "--resume", "--time-limit", "0.001"]
     resumed = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert resumed.returncode == 0, resumed.stderr
+
+
+def test_a_run_outlives_the_reader_of_its_progress() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    nobody_reads = os.fdopen(write, "w")
+    display = ProgressDisplay(ProgressConsole(file=nobody_reads))
+    with display:
+        display(Notice("one"))
+        display(Notice("two"))
+    with contextlib.suppress(BrokenPipeError):
+        nobody_reads.close()

@@ -12,8 +12,9 @@ import torch
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
 from onnx_cgmq.contract.run_paths import checkpoint_path
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.errors import OutputError, Stopped
+from onnx_cgmq.errors import OutputError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
