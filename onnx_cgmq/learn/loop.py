@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.source import Batch, Samples
@@ -48,7 +47,8 @@ class Outcome:
     Attributes:
         complete: Whether all epochs were run, and the loss on held-out data is finite.
         reason: ``"complete"``, ``"interrupted"``, ``"time limit"``, ``"diverged"``, or ``"loss not
-            finite"`` if no state has a finite loss on held-out data.
+            finite"`` if no state has a finite loss on held-out data; after a signal to the command
+            line also ``"terminated"`` or ``"hung up"``.
         epochs: Number of epochs that were run, with a fraction for the last one.
         best_epoch: The epoch of the state that was kept.
         validation_loss: The loss of that state on held-out data.
@@ -126,17 +126,23 @@ class Learner:
         self._pace = 1.0  # a factor of all learning rates
         self._told = False  # what the teacher leaves undefined
 
-    def run(self, resume: bool = False) -> Outcome:
+    def run(self, state: dict[str, Any] | None = None) -> Outcome:
         """Learns, and leaves the best state that keeps the bound in the mirror.
 
         Ctrl-C, the time limit and divergence end learning early. There is a state that keeps the
         bound even then.
 
         Args:
-            resume: Go on from the checkpoint, if there is one.
+            state: The state to go on from, which the checkpoint had; ``None`` starts anew.
+
+        Raises:
+            ConfigError: It is not a state of this run.
         """
-        if resume and self.checkpoint is not None:
-            self._restore(self.checkpoint.load())
+        if state is not None and self.checkpoint is not None:
+            try:
+                self._restore(state)
+            except Exception as error:  # torch raises many kinds of errors for a damaged state
+                raise self.checkpoint.damaged(error) from error
         self._began = time.monotonic()
         reason = "complete"
         try:
@@ -144,6 +150,8 @@ class Learner:
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
+        except Stopped as stop:
+            reason = stop.reason
         except _StopError as stop:
             reason = str(stop)
         if reason != "complete":
@@ -197,8 +205,8 @@ class Learner:
                 costs=tuple(map(json_number, self.guide.costs)),
                 limits=tuple(json_number(bound.limit) for bound in self.guide.bounds),
                 feasible=self.guide.satisfied,
-                mean_bits_weights=self._mean_bits(Role.WEIGHT),
-                mean_bits_activations=self._mean_bits(Role.ACTIVATION),
+                mean_bits_weights=self.guide.mean_bits(Role.WEIGHT),
+                mean_bits_activations=self.guide.mean_bits(Role.ACTIVATION),
                 seconds=time.monotonic() - began,
             )
         )
@@ -259,9 +267,15 @@ class Learner:
         return "settled" if self._settled else "guided"
 
     def _settle(self) -> None:
-        self.guide.settle(self.config.integer_kernels)
-        self._settled = True
-        self._undo_harmful_training()
+        before = snapshot(self.mirror)
+        try:
+            self.guide.settle(self.config.integer_kernels)
+            self._settled = True
+            self._undo_harmful_training()
+        except BaseException:  # Ctrl-C above all: what is half done is no state to go on from
+            self.mirror.load_state_dict(before)
+            self._settled = False
+            raise
 
     def _undo_harmful_training(self) -> None:
         """Goes back to the untrained weights if these are better with the settled widths."""
@@ -282,15 +296,6 @@ class Learner:
             )
         else:
             self.mirror.load_state_dict(trained)
-
-    def _mean_bits(self, role: Role) -> float:
-        bits, count = 0.0, 0
-        for quantizer in self.mirror.quantizers.values():
-            if quantizer.spec.role is role:
-                size = math.prod(quantizer.spec.shape)
-                bits += float(np.broadcast_to(quantizer.widths, quantizer.spec.shape).sum())
-                count += size
-        return bits / max(1, count)
 
     # -- the best state -------------------------------------------------------------------------
 
@@ -324,9 +329,7 @@ class Learner:
             "best": vars(self.best),
         }
 
-    def _restore(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
+    def _restore(self, state: dict[str, Any]) -> None:
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._settled = state["loss_sum"], state["settled"]
         self._pace = state["pace"]

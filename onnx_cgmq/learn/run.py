@@ -20,8 +20,9 @@ from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
-from onnx_cgmq.learn.checkpoint import Checkpoint, fingerprint
+from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
+from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
 from onnx_cgmq.learn.loss_tensors import loss_tensors
@@ -104,7 +105,8 @@ def learn(
             finite.
         BoundError: The bound can't be parsed or kept.
         DataError: The data does not fit the loss.
-        ConfigError: The loss is unknown, or the checkpoint belongs to another run.
+        ConfigError: The loss is unknown, or the checkpoint is damaged or belongs to another run.
+        OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -116,10 +118,14 @@ def learn(
         direction=config.direction,
         steps=guided_steps(train, config),
     )
-    saved = None
+    saved = state = None
     if checkpoint is not None:
-        run = fingerprint(config, guide.budget.text, len(train), float_model)
+        run = fingerprint(config, guide.budget.text, train, held_out, float_model)
         saved = Checkpoint(checkpoint, run)
+        if resume:
+            state = saved.load()
+        elif note := saved.note_on_earlier():
+            emit(Notice(note))
     calibrate(guide.mirror, train)
 
     teacher = Mirror(float_model)
@@ -148,7 +154,7 @@ def learn(
     )
     if compared.without_gradient:
         emit(Notice(compared.text))
-    return Learned(guide, learner.run(resume=resume), saved)
+    return Learned(guide, learner.run(state), saved)
 
 
 def _check_defined(

@@ -10,8 +10,10 @@ import onnx
 import pytest
 import torch
 
-from onnx_cgmq.api.pipeline import checkpoint_path, quantize
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
+from onnx_cgmq.contract.run_paths import checkpoint_path
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import ModelError, OutputError
 from onnx_cgmq.gating.insert import insert_gates
@@ -32,8 +34,8 @@ STEPS = 6  # an epoch
 
 def _run(output, progress=None, **settings):
     model = mlp()
-    settings = {"epochs": 4, "batch_size": 32, **settings}
-    return quantize(model, toy_data(model), "3%", output=output, progress=progress, **settings)
+    settings = {"epochs": 4, "batch_size": 32, "bound": "3%", **settings}
+    return quantize(model, toy_data(model), output=output, progress=progress, **settings)
 
 
 def test_the_float_model_is_not_overwritten(tmp_path) -> None:
@@ -279,3 +281,54 @@ def test_training_that_helps_is_kept() -> None:
     outcome = learner.run()
     assert not notices
     assert outcome.best_epoch > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (Stopped("terminated"), "terminated"),
+        (Stopped("hung up"), "hung up"),
+    ],
+)
+def test_what_stops_a_run_is_its_reason(error, reason) -> None:
+    def stop(event) -> None:
+        if isinstance(event, StepDone):
+            raise error
+
+    outcome = _run(None, stop).outcome
+    assert (outcome.complete, outcome.reason) == (False, reason)
+
+
+def test_a_run_can_be_stopped_in_its_first_step() -> None:
+    learner = _learner()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    learner.loss = stop
+    assert learner.run().reason == "interrupted"
+    assert learner.guide.satisfied
+
+
+@pytest.mark.parametrize("part", ["restore", "set_widths", "evaluate"])
+def test_a_run_can_be_stopped_while_gates_settle(tmp_path, monkeypatch, part) -> None:
+    """Whatever is half done then, the run ends within the bound and can go on."""
+    owner = {"restore": loop.UntrainedState, "set_widths": Guide, "evaluate": Evaluator}[part]
+    whole, stopped = getattr(owner, part), []
+
+    def stop_once(self, *arguments):
+        result = whole(self, *arguments)
+        if not stopped:
+            stopped.append(part)
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, part, stop_once)
+    output = tmp_path / "out.onnx"
+    started = _run(output, epochs=1, bound="1.5%")
+    assert started.outcome.reason == "interrupted"
+    assert started.cost.rbop <= 0.015
+    resumed = _run(output, epochs=1, bound="1.5%", resume=True)
+    assert resumed.complete
+    assert resumed.plan.to_json() == _run(None, epochs=1, bound="1.5%").plan.to_json()

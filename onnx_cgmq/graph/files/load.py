@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -12,7 +11,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from onnx_cgmq.errors import ModelError, OutputError, one_line
+from onnx_cgmq.contract.replace import regular_file, replaced
+from onnx_cgmq.errors import ModelError, one_line
 from onnx_cgmq.graph.files.detach import detach, detached
 from onnx_cgmq.graph.files.serialize import write_model
 from onnx_cgmq.graph.files.tolerance import (
@@ -72,7 +72,8 @@ def load_model(model: ModelLike) -> ir.Model:
 def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model atomically: a file of that name is replaced at the end or left as it was.
 
-    If a model is too large for one file (2 GiB), its tensors go to ``NAME.data`` beside it.
+    If the path is a link, the file that it leads to is written, and the link stays. If a model is
+    too large for one file (2 GiB), its tensors go to ``NAME.data`` beside it.
 
     Args:
         model: The model to write; it is not changed.
@@ -82,28 +83,19 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
         OutputError: The file can't be written.
         ModelError: External data that the model refers to can no longer be read.
     """
-    target = Path(path)
-    part: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(descriptor)
-        part = Path(name)
-        _write(model, target, part)
-        part.chmod(_default_mode())  # mkstemp makes files that only their owner can read
-        os.replace(part, target)
-    except OSError as error:
-        raise OutputError(
-            f"can't write {target}: {error.strerror or error}; "
-            "check its folder, permissions and free space"
-        ) from error
+        with replaced(path) as part:
+            _write(model, regular_file(path), part)
     except ir.serde.SerdeError as error:
         raise ModelError(
-            f"the model can't be written to {target}: {one_line(error)}; check that the files with "
+            f"the model can't be written to {path}: {one_line(error)}; check that the files with "
             "its external data are still there"
         ) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+
+
+def external_data_path(path: Path) -> Path:
+    """Returns the file for the tensors of a model that is too large for one file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -121,17 +113,22 @@ def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
+def external_files(model: ir.Model) -> set[Path]:
+    """Returns the files that hold the external data of a model."""
+    return {
+        Path(tensor.path)
+        for _, tensor in tensors_of(model)
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+
+
 def file_size(path: str | os.PathLike[str]) -> int:
     """Returns the bytes of a model's file, with those of the files of its external data.
 
     Raises:
         ModelError: The model can't be read.
     """
-    external = {
-        Path(tensor.path)
-        for _, tensor in tensors_of(load_model(path))
-        if isinstance(tensor, ir.ExternalTensor)
-    }
+    external = external_files(load_model(path))
     return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
 
 
@@ -212,10 +209,5 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
     else:
         # The data file gets its final name at once, since the model stores that name. ir.save
         # replaces it atomically too.
-        ir.save(detached(model), part, format="protobuf", external_data=f"{target.name}.data")
-
-
-def _default_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+        data = external_data_path(target).name
+        ir.save(detached(model), part, format="protobuf", external_data=data)
