@@ -23,7 +23,7 @@ _KEEP_AXES: Final = frozenset(
 def unbatched_inputs(model: ir.Model) -> frozenset[str]:
     """Names of the inputs whose axis 0 does not count samples: a sample is one whole array.
 
-    These are scalars; what recurrent operators read time first; and all inputs, if these fix
+    These are scalars; and all inputs, if a recurrent operator reads one time first, if they fix
     different sizes on axis 0, or one that no output has (an image without a batch axis).
     """
     inputs = {
@@ -32,17 +32,16 @@ def unbatched_inputs(model: ir.Model) -> frozenset[str]:
         if value.name not in model.graph.initializers
     }
     whole = {n for n, value in inputs.items() if value.shape is not None and not value.shape}
-    timed = _read_time_first(model) & inputs.keys()
-    others = {n: value.shape[0] for n, value in inputs.items() if value.shape and n not in timed}
-    fixed = {size for size in others.values() if isinstance(size, int)}
-    if len(fixed) > 1:
+    first = {name: value.shape[0] for name, value in inputs.items() if value.shape}
+    fixed = {size for size in first.values() if isinstance(size, int)}
+    if len(fixed) > 1 or not _read_time_first(model).isdisjoint(inputs):
         return frozenset(inputs)
-    if fixed and all(isinstance(size, int) for size in others.values()) and not timed:
+    if fixed and all(isinstance(size, int) for size in first.values()):
         (batch,) = fixed
         outputs = [value.shape for value in model.graph.outputs]
         if batch > 1 and outputs and not any(_may_hold(shape, batch) for shape in outputs):
             return frozenset(inputs)
-    return frozenset(whole | timed)
+    return frozenset(whole)
 
 
 def _may_hold(shape: ir.Shape | None, batch: int) -> bool:
