@@ -55,10 +55,8 @@ class Sizes:
             or (self._declared(value) if name in whole else self._sample_shape(value))
             for name, value in inputs.items()
         }
-        arrays = any(value.shape for name, value in inputs.items() if name in whole)
         batches = {v.shape[0] for v in batched if v.shape and len(v.shape) > 1}
-        # A whole array is one sample, whatever size other inputs have on axis 0.
-        fixed = batches.pop() if len(batches) == 1 and not arrays else None
+        fixed = batches.pop() if len(batches) == 1 else None
         self.samples: int = fixed if isinstance(fixed, int) and fixed > 0 else 1
 
     def shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
