@@ -5,6 +5,19 @@ Each message says what was wrong, where (node, operator, opset, file, value), an
 
 from __future__ import annotations
 
+from typing import Final
+
+DAMAGE: Final = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What reading text that a file holds may stumble over: the text is damaged then."""
+
 
 class CgmqError(Exception):
     """The base of all errors that a user can act on."""

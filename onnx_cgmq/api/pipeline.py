@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from typing_extensions import Unpack
 
-from onnx_cgmq.api.output import check_writable, write_text
+from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
+from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import AgreementError, ConfigError, OutputError
+from onnx_cgmq.errors import AgreementError, ConfigError
 from onnx_cgmq.gating.insert import insert_gates
-from onnx_cgmq.graph.files.load import ModelLike, save_model
+from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
@@ -77,19 +80,10 @@ class Result:
         Raises:
             OutputError: A file can't be written.
         """
-        target = Path(path)
-        save_model(self.model, target)
-        write_text(plan_path(target), self.plan.to_json() + "\n")
-
-
-def plan_path(model_path: Path) -> Path:
-    """Returns the file to which the plan of a model is saved."""
-    return model_path.with_suffix(".plan.json")
-
-
-def checkpoint_path(model_path: Path) -> Path:
-    """Returns the file that holds the checkpoint of a run until the run is complete."""
-    return model_path.with_suffix(".checkpoint")
+        files = OutputFiles.of_result(path)
+        files.check({"external data of the model": external_files(self.model)})
+        save_model(self.model, path)
+        self.plan.save(plan_path(Path(path)))
 
 
 def quantize(
@@ -140,13 +134,17 @@ def quantize(
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     config = config or Config.create(**settings)
-    float_model = prepare(model, runtime=config.runtime)
+    files = OutputFiles.of_run(output, log)
+    loaded = load_model(model)
+    files.check(_sources(model, loaded, data, validation))
+    float_model = prepare(loaded, runtime=config.runtime)
+    files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
     config = _with_shapes_of_data(samples, float_model, config)
+    if open_ranks(float_model):
+        set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
     gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
-    target = None if output is None else Path(output)
-    _check_outputs(target, log, model, float_model)
     history: list[dict[str, Any]] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT
@@ -162,7 +160,7 @@ def quantize(
         Data(train, held_out),
         config,
         emit,
-        checkpoint=None if target is None else checkpoint_path(target),
+        checkpoint=files.checkpoint,
         resume=resume,
     )
     plan = learned.plan()
@@ -172,8 +170,8 @@ def quantize(
         emit(Notice(note))
     outcome = learned.outcome
     result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
-    if target is not None:
-        result.save(target)
+    if output is not None:
+        result.save(output)
         if outcome.complete and learned.checkpoint is not None:
             learned.checkpoint.remove()
     emit(Finished(complete=outcome.complete, reason=outcome.reason))
@@ -244,27 +242,21 @@ def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> C
     return config.model_copy(update={"shapes": {**shapes, **config.shapes}})
 
 
-def _check_outputs(
-    output: Path | None,
-    log: str | os.PathLike[str] | None,
-    model: ModelLike,
-    float_model: ir.Model,
-) -> None:
-    """Finds out before training whether output and log can be written.
+def _sources(
+    model: ModelLike, loaded: ir.Model, data: Any, validation: Any
+) -> dict[str, Iterable[Path]]:
+    """Returns the files that a run reads, by what they are."""
+    return {
+        "the float model": [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
+        "external data of the float model": external_files(loaded),
+        "the data": data_files(data),
+        "the validation data": data_files(validation),
+    }
 
-    Raises:
-        OutputError: A file can't be written, or the output is the float model itself.
-    """
-    if output is not None:
-        if isinstance(model, (str, os.PathLike)) and output.exists() and output.samefile(model):
-            raise OutputError(f"{output} is the float model itself; write to another file")
-        tensors = (value.const_value for value in float_model.graph.initializers.values())
-        float_bytes = sum(tensor.nbytes for tensor in tensors if tensor is not None)
-        # The written model is at most as large as the float one. A checkpoint has the weights,
-        # Adam's two moments, and the best weights so far.
-        check_writable(output, 6 * float_bytes + (1 << 20))
-    if log is not None:
-        check_writable(Path(log), 1 << 20)
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def _emitter(

@@ -10,10 +10,22 @@ def main() -> None:
     import os
     import sys
 
-    from onnx_cgmq.cli.app import app
+    from onnx_cgmq.cli.signals import EXIT_CODES, asked_to_stop, signals_stop
 
     # Like `python -m`, this finds the user's package.module:factory in the current folder. The
     # folder comes last, so that files in it never hide an installed package.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
-    app(prog_name="onnx-cgmq")
+    with signals_stop():
+        try:
+            from onnx_cgmq.cli.app import app
+
+            app(prog_name="onnx-cgmq")
+        except SystemExit:
+            raise
+        except BaseException:  # commands report errors; here is what stops the program before
+            reason = asked_to_stop()
+            if reason is None:
+                raise
+            print(f"error: {reason} before the command began", file=sys.stderr)
+            sys.exit(EXIT_CODES[reason])

@@ -8,25 +8,26 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import typer
 
+from onnx_cgmq.cli.signals import EXIT_CODES, INTERRUPTED, asked_to_stop
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.errors import CgmqError
 
 UNEXPECTED = 70
 """Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT, as in shells."""
-
 
 @contextmanager
-def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
+def reported(*, as_json: bool, debug: bool, checkpoint: Path | None = None) -> Iterator[None]:
     """Turns an exception of a command into a message on stderr and an exit code.
 
     Args:
         as_json: Print the error as a JSON document on stdout too.
         debug: Print the decisions of passes and placement as they are made, and the traceback.
+        checkpoint: What a run that is stopped can go on from, once it is there.
 
     Raises:
         typer.Exit: With the exit code of the error.
@@ -40,15 +41,17 @@ def reported(*, as_json: bool, debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         raise _exit(type(error).__name__, str(error), error.exit_code, as_json) from error
-    except KeyboardInterrupt as error:
-        message = "interrupted before there was a model to write; nothing was changed"
-        raise _exit("KeyboardInterrupt", message, INTERRUPTED, as_json) from error
+    except (KeyboardInterrupt, Stopped) as error:
+        reason = error.reason if isinstance(error, Stopped) else INTERRUPTED
+        raise _stopped(type(error).__name__, reason, checkpoint, as_json) from error
     except MemoryError as error:
         message = "out of memory; a smaller --batch-size or --granularity tensor needs less"
         raise _exit("MemoryError", message, UNEXPECTED, as_json) from error
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if asked := asked_to_stop():
+            raise _stopped(type(error).__name__, asked, checkpoint, as_json) from error
         message = f"unexpected {type(error).__name__}: {error}"
         if not debug:
             message += " (a bug in onnx-cgmq; please report it with the output of --debug)"
@@ -68,6 +71,15 @@ def _decisions_shown() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
+
+
+def _stopped(kind: str, reason: str, checkpoint: Path | None, as_json: bool) -> typer.Exit:
+    message = f"{reason} before there was a model to write; "
+    if checkpoint is not None and checkpoint.is_file():
+        message += f"the same command with --resume goes on from {checkpoint}"
+    else:
+        message += "nothing was written"
+    return _exit(kind, message, EXIT_CODES[reason], as_json)
 
 
 def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:

@@ -10,6 +10,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, Notice, Started, StepDone
 
 
+class ProgressConsole(Console):
+    """A console that falls silent, instead of ending the program, when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class ProgressDisplay:
     """Shows the events of a run. It is a context manager, so that the bar always ends.
 

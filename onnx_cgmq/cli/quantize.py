@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from onnx_cgmq.cli.failures import INTERRUPTED, reported
+from onnx_cgmq.cli.failures import reported
 from onnx_cgmq.cli.options import (
     DataOption,
     DebugOption,
@@ -32,7 +32,9 @@ from onnx_cgmq.cli.settings import (
     parse_widths_for,
     read_config,
 )
+from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.settings.config import Config, Direction
 
 
@@ -169,10 +171,6 @@ def quantize_command(
     debug: DebugOption = False,
 ) -> None:
     """Learn bit-widths under a bound and write the quantized model."""
-    if output.exists() and model.exists() and output.samefile(model):
-        raise typer.BadParameter(
-            "OUT is the float model itself; write to another file", param_hint="--output"
-        )
     given: dict[str, Any] = {
         "target": target,
         "form": form,
@@ -198,10 +196,30 @@ def quantize_command(
         "widths_for": parse_widths_for(widths_for),
         "shapes": parse_shapes(shape),
     }
-    with reported(as_json=as_json, debug=debug):
+    with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(output)):
+        _check_settings_stay(output, log, config_file, target)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
         _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
+
+
+_ADVICE: Final = {
+    "diverged": "a smaller --learning-rate may help",
+    "loss not finite": "its loss on held-out data is NaN or infinite, so don't use it unseen: look "
+    "for values in the model that overflow",
+}
+"""What to do about a run that ended early, by its reason."""
+
+
+def _check_settings_stay(
+    output: Path, log: Path | None, config_file: Path | None, target: str | None
+) -> None:
+    """Refuses to overwrite the files of settings, which only this command knows."""
+    from onnx_cgmq.api.output import OutputFiles
+
+    given = [Path(file) for file in (config_file, target) if file is not None]
+    settings = {"the file of settings": [file for file in given if file.is_file()]}
+    OutputFiles.of_run(output, log).check_apart(settings)
 
 
 def _run(
@@ -216,13 +234,11 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from rich.console import Console
-
     from onnx_cgmq.api import pipeline
-    from onnx_cgmq.cli.progress import ProgressDisplay
+    from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
     from onnx_cgmq.cli.summary import result_json, result_table
 
-    display = ProgressDisplay(Console(stderr=True, quiet=quiet))
+    display = ProgressDisplay(ProgressConsole(stderr=True, quiet=quiet))
     with display:
         result = pipeline.quantize(
             model,
@@ -235,7 +251,7 @@ def _run(
             progress=display,
             log=log,
         )
-    files = {"model": output, "plan": pipeline.plan_path(output)}
+    files = {"model": output, "plan": plan_path(output)}
     if log is not None:
         files["log"] = log
     if not quiet:
@@ -247,15 +263,11 @@ def _run(
     if as_json:
         typer.echo(result_json(result, display.started, files, model))
     if not result.complete:
-        advice = (
-            "a smaller --learning-rate may help"
-            if result.outcome.reason == "diverged"
-            else "the same command with --resume goes on"
-        )
+        advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
         typer.echo(
             f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "
             f"{output} is the best model so far that keeps the bound; {advice}",
             err=True,
         )
-    if result.outcome.reason == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    if result.outcome.reason in EXIT_CODES:
+        raise typer.Exit(EXIT_CODES[result.outcome.reason])

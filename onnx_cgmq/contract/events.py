@@ -142,7 +142,8 @@ class Finished(Event):
 
     Attributes:
         complete: Whether the run went to its planned end.
-        reason: Why it ended: ``complete``, ``interrupted``, ``time limit`` or ``diverged``.
+        reason: Why it ended: ``complete``, ``interrupted``, ``terminated``, ``hung up``, ``time
+            limit``, ``diverged`` or ``loss not finite``.
     """
 
     kind: ClassVar[str] = "finished"

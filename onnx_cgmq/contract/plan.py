@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role
+from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.errors import ModelError
 
 PLAN_VERSION = 1
@@ -225,8 +226,13 @@ class BitPlan(BaseModel):
             raise ModelError(f"invalid bit plan: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Writes the plan to a JSON file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Writes the plan to a JSON file, atomically.
+
+        Raises:
+            OutputError: It can't be written; an older file of that name is left as it was.
+        """
+        with replaced(path) as part:
+            part.write_text(self.to_json() + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> BitPlan:

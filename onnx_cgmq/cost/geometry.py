@@ -13,14 +13,63 @@ are counted exactly, at the cost of a few small matrix products. (The method is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_cgmq.errors import ModelError
+
 Array = npt.NDArray[np.float64]
 """Whole numbers below 2**53 as float64, which holds them exactly and multiplies matrices fast."""
+
+_MOST: Final = 2.0**62
+_LARGEST_FILTER: Final = 2**24
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What a sliding filter reads along one axis.
+
+    Attributes:
+        size: Length of the input's axis.
+        filter_size: Length of the filter's axis.
+        stride: Stride.
+        dilation: Dilation.
+        begin: Padding at the beginning.
+        end: Padding at the end.
+    """
+
+    size: int
+    filter_size: int
+    stride: int
+    dilation: int
+    begin: int
+    end: int
+
+    @property
+    def positions(self) -> int:
+        """Number of output positions; every tap reads one element at each."""
+        reach = self.dilation * (self.filter_size - 1) + 1
+        return max(0, (self.size + self.begin + self.end - reach) // self.stride + 1)
+
+    @cached_property
+    def matrix(self) -> Array:
+        """How many output positions read an element at an offset, ``[filter_size, size]``."""
+        positions, matrix = self.positions, np.zeros((self.filter_size, self.size))
+        for offset in range(self.filter_size):
+            start = offset * self.dilation - self.begin  # position p reads p * stride + start
+            # Positions before the first element, and behind the last one, read the nearest.
+            before = min(positions, max(0, -(start // self.stride)))
+            behind = min(positions, max(before, -((start - self.size) // self.stride)))
+            matrix[offset, np.arange(before, behind) * self.stride + start] = 1
+            matrix[offset, 0] += before
+            matrix[offset, -1] += positions - behind
+        return matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +79,13 @@ class Part:
     Attributes:
         size: Length of the part.
         tap: Index of the tap axis that the part maps to, or ``None`` if widths are summed over it.
-        window: ``[taps, size]``: how often each tap reads each element. ``None`` if every tap reads
-            one element, and every element once.
+        window: How often each tap reads each element. ``None`` if every tap reads one element, and
+            every element once.
     """
 
     size: int
     tap: int | None
-    window: Array | None = None
+    window: Window | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +124,13 @@ class Side:
                 result = summed if full else summed * part.size
             elif part.window is not None:
                 if full:
-                    result = np.moveaxis(np.tensordot(part.window, result, (1, index)), 0, index)
+                    result = np.moveaxis(
+                        np.tensordot(part.window.matrix, result, (1, index)), 0, index
+                    )
                 else:
-                    counts = part.window.sum(axis=1)
+                    counts = np.full(
+                        part.window.filter_size, part.window.positions, dtype=np.float64
+                    )
                     result = result * counts.reshape(-1, *[1] * (result.ndim - index - 1))
         order = [part.tap for part in parts]
         kept = [index for index, tap in enumerate(order) if tap is not None]
@@ -140,7 +193,7 @@ class Side:
         size = self.tap_shape[part.tap]
         if part.window is not None:
             full = np.repeat(result, size, axis=index) if result.shape[index] != size else result
-            back = np.moveaxis(np.tensordot(part.window, full, (0, index)), 0, index)
+            back = np.moveaxis(np.tensordot(part.window.matrix, full, (0, index)), 0, index)
             return back.sum(axis=index, keepdims=True) if reduced else back
         if reduced or part.size != size:
             return _sum_axis(result, index, size)
@@ -169,12 +222,19 @@ def tap_product(taps_a: Array, taps_b: Array, tap_shape: tuple[int, ...]) -> int
         taps_a: Sums of one operand at the taps, in a shape that broadcasts to ``tap_shape``.
         taps_b: Sums of the other operand, likewise.
         tap_shape: Number of taps along every tap axis.
+
+    Raises:
+        ModelError: The sum is larger than that of any real model.
     """
     if 0 in tap_shape:
         return 0
+    if float(np.sum(taps_a * taps_b)) > _MOST or max(taps_a.max(), taps_b.max()) > _MOST:
+        raise ModelError(
+            f"an operator of the model has more than {_MOST:.0e} bit operations; check the sizes "
+            "of its inputs and the attributes of its convolutions, and export it again"
+        )
     product = taps_a.astype(np.int64) * taps_b.astype(np.int64)
-    repeats = int(np.prod(tap_shape, dtype=np.int64)) // product.size
-    return int(product.sum()) * repeats
+    return int(product.sum()) * (math.prod(tap_shape) // product.size)
 
 
 def convolution(
@@ -202,18 +262,23 @@ def convolution(
         The sides of input and weight.
 
     Raises:
-        ValueError: The groups do not divide the channels.
+        ValueError: The groups do not divide the channels, the filter is too large or has another
+            rank, or a stride, a dilation or the number of groups is below 1.
     """
     spatial, filter_shape = a_shape[2:], b_shape[2:]
     rank = len(spatial)
     per_group = b_shape[1]
+    if len(filter_shape) != rank or min((*strides, *dilations, group), default=1) < 1:
+        raise ValueError("strides, dilations or groups below 1, or a filter of another rank")
+    if math.prod(filter_shape) > _LARGEST_FILTER:
+        raise ValueError(f"a filter of more than {_LARGEST_FILTER:,} elements")
     if a_shape[1] != group * per_group or b_shape[0] % group:
         raise ValueError(
             f"{group} groups do not fit {a_shape[1]} input channels, {b_shape[0]} output channels "
             f"and weights of {per_group} channels"
         )
     windows = [
-        _window(spatial[i], filter_shape[i], strides[i], dilations[i], pads[i], pads[rank + i])
+        Window(spatial[i], filter_shape[i], strides[i], dilations[i], pads[i], pads[rank + i])
         for i in range(rank)
     ]
     tap_shape = (group, per_group, *filter_shape)
@@ -227,28 +292,6 @@ def convolution(
         *((Part(size, 1 + i),) for i, size in enumerate(b_shape[1:])),
     )
     return Side(a_axes, tap_shape), Side(b_axes, tap_shape)
-
-
-def _window(size: int, filter_size: int, stride: int, dilation: int, begin: int, end: int) -> Array:
-    """Counts how many output positions read an element at an offset in the filter, along one axis.
-
-    Args:
-        size: Length of the input's axis.
-        filter_size: Length of the filter's axis.
-        stride: Stride.
-        dilation: Dilation.
-        begin: Padding at the beginning.
-        end: Padding at the end.
-
-    Returns:
-        Counts, ``[filter_size, size]``.
-    """
-    positions = (size + begin + end - dilation * (filter_size - 1) - 1) // stride + 1
-    matrix = np.zeros((filter_size, size))
-    for offset in range(filter_size):
-        read = np.arange(max(0, positions)) * stride + offset * dilation - begin
-        np.add.at(matrix[offset], np.clip(read, 0, size - 1), 1)
-    return matrix
 
 
 Axis = tuple[tuple[str, int], ...]

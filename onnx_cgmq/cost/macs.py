@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from onnx_cgmq.graph.layouts import permutation, transposes_above
 from onnx_cgmq.graph.nodes import node_key
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.sizes import Sizes
+
+_MISFIT: Final = (ValueError, IndexError, TypeError, ZeroDivisionError)
+"""What reading the products of a node raises if the shapes of its operands do not fit."""
 
 
 @dataclass(frozen=True)
@@ -169,17 +173,51 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
                 f"node {name!r} ({node.op_type}): the rank of its input {value.name!r} is unknown; "
                 "infer the model's shapes first, as prepare() does"
             )
-    known = [
-        None if shape is None else tuple(1 if n is None else n for n in shape) for shape in shapes
-    ]
+    known = [_with_ones(shape) for shape in shapes]
     try:
         return products(node, known)
-    except (ValueError, IndexError) as error:
+    except _MISFIT as error:
         operands = " and ".join(str(known[index]) for index, _ in spec.operand_values(node))
         raise ModelError(
             f"node {name!r} ({node.op_type}): shapes {operands} do not fit ({error}); "
             "check the model with onnx.checker and infer its shapes"
         ) from error
+
+
+def has_open_size(node: ir.Node, sizes: Sizes) -> bool:
+    """Whether the count of a MAC node depends on a size that is not known.
+
+    It does not where the other operand has the same axis: both have one size.
+    """
+    spec = mac_spec(node)
+    assert spec is not None
+    shapes = [None if value is None else sizes.shape(value) for value in node.inputs]
+    known = [_with_ones(shape) for shape in shapes]
+    for index, _ in spec.operand_values(node):
+        for axis, size in enumerate(shapes[index] or ()):
+            if size is None:
+                other = list(known)
+                other[index] = tuple(
+                    2 if i == axis else n for i, n in enumerate(known[index] or ())
+                )
+                if _count(node, other) not in (_count(node, known), None):
+                    return True
+    return False
+
+
+def _count(node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> int | None:
+    """Multiply-accumulates of a node; ``None`` if the shapes do not fit."""
+    one = np.asarray(1)
+    try:
+        sides = [product.sides for product in products(node, shapes)]
+    except _MISFIT:
+        return None
+    return sum(geometry.tap_product(a.taps(one), b.taps(one), a.tap_shape) for a, b in sides)
+
+
+def _with_ones(shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
+    """A shape whose open sizes are 1."""
+    return None if shape is None else tuple(1 if n is None else n for n in shape)
 
 
 def _operand(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
+from onnx_cgmq.cost.macs import has_open_size
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.predicted_kernels import Kernel, narrowest_widths, predict_kernels
 from onnx_cgmq.graph.layouts import transposes_above
@@ -32,7 +33,7 @@ def cost_notes(gated: ir.Model, *, kernels: bool = False) -> tuple[str, ...]:
         values = [value for _, value in spec.operand_values(node)]
         if not any(map(_is_quantized, values)):
             float_nodes.append(node)
-        if any(None in (sizes.shape(value) or ()) for value in values):
+        if has_open_size(node, sizes):
             open_nodes.append(node)
     notes = []
     if float_nodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +17,8 @@ from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, CostKind
 from onnx_cgmq.cost.geometry import Array
 from onnx_cgmq.cost.protocol import listing
+from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import constants_read
 from onnx_cgmq.writing.storage import WeightTypes
 
@@ -29,17 +31,20 @@ class Storage:
         types: The types in which weights may be stored. Not all opsets and versions of onnxruntime
             have INT2 and INT4.
         ungated: Bytes of weights, biases and embedding tables that have no quantizer.
+        copies: How many tensors are written of a bias that several nodes add, by its name: one for
+            each step that it may be added at. Biases that are not named are written once.
     """
 
     types: WeightTypes = field(default_factory=WeightTypes)
     ungated: int = 0
+    copies: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: ir.Model) -> Storage:
         """Finds what decides the size of a gated model."""
         tensors = (value.const_value for value in constants_read(model))
         sizes = (_whole_bytes(t.size * int(t.dtype.bitwidth)) for t in tensors if t is not None)
-        return cls(WeightTypes.of(model), sum(sizes))
+        return cls(WeightTypes.of(model), sum(sizes), _copies(model))
 
     def stored_bits(self, spec: QuantizerSpec, widths: npt.NDArray[np.int64]) -> int:
         """Counts the bits that a tensor takes in the file; 0 for activations.
@@ -68,7 +73,8 @@ class Storage:
         """
         full = np.array(FLOAT_BITS, dtype=np.int64)
         return {
-            name: _whole_bytes(self.stored_bits(spec, widths.get(name, full)))
+            name: self.copies.get(name, 1)
+            * _whole_bytes(self.stored_bits(spec, widths.get(name, full)))
             for name, spec in specs.items()
             if spec.role is not Role.ACTIVATION
         }
@@ -102,8 +108,8 @@ class SizeCost:
 
     @property
     def float_cost(self) -> int:
-        """The bytes of the float model."""
-        return self.storage.total_bytes(self.specs, {})
+        """The bytes of the float model, which has each bias once."""
+        return replace(self.storage, copies={}).total_bytes(self.specs, {})
 
     def total(self, widths: Widths) -> int:
         """Counts the bytes at some widths."""
@@ -155,6 +161,20 @@ class SizeCost:
             )
             growth[wider == width] = then - now
         return growth
+
+
+def _copies(model: ir.Model) -> dict[str, int]:
+    """Tensors that may be written of each bias: one for each accumulator, one for all others.
+
+    Accumulators of equal steps share one, and so do float kernels; but that depends on what is
+    learned, and a bound must hold whatever that is.
+    """
+    copies = {}
+    for name, (node, spec) in quantizer_nodes(model).items():
+        if spec.role is Role.BIAS:
+            readers = [use.node.op_type == ACCUMULATOR_OP for use in node.outputs[0].uses()]
+            copies[name] = sum(readers) + (not all(readers))
+    return copies
 
 
 def _whole_bytes(bits: int) -> int:

@@ -14,6 +14,11 @@ from onnx_cgmq.errors import DataError
 LABEL = "label"
 """The name of the array that holds the labels."""
 
+_NO_BATCH_AXIS = (
+    ". This input has no batch axis, so a sample is one whole array: stack samples along a new "
+    "axis 0, or give a file or an item for each"
+)
+
 _FINITE_CHUNK = 1 << 22  # elements checked together, so that the check needs little memory
 
 
@@ -49,6 +54,7 @@ def check_inputs(
             f"{where}: {'; '.join(problems)}. Found {sorted(arrays)}, wanted {wanted} "
             f"and optionally {LABEL!r}; rename the arrays to the names of the inputs"
         )
+    arrays = one_for_all(arrays, specs)
     checked = {spec.name: _check_array(arrays[spec.name], spec, where) for spec in specs}
     for name in (name for name in outputs if name in arrays and name not in checked):
         checked[name] = _check_target(arrays[name], f"{where}: target values {name!r}")
@@ -60,6 +66,32 @@ def check_inputs(
     if not next(iter(counts.values())):
         raise DataError(f"{where}: the data has no samples; give at least one")
     return checked
+
+
+def one_sample(
+    arrays: Mapping[str, npt.NDArray[Any]], specs: Sequence[InputSpec]
+) -> dict[str, npt.NDArray[Any]]:
+    """Gives an input without a batch axis one for samples, if its array is that of one sample."""
+    lifted = dict(arrays)
+    for spec in specs:
+        array = lifted.get(spec.name)
+        if array is not None and not spec.batched and array.ndim == len(spec.dims or ()):
+            lifted[spec.name] = array[None]
+    return lifted
+
+
+def one_for_all(
+    arrays: Mapping[str, npt.NDArray[Any]], specs: Sequence[InputSpec]
+) -> dict[str, npt.NDArray[Any]]:
+    """Repeats what is given once for an input without a batch axis, such as a scalar."""
+    lifted = one_sample(arrays, specs)
+    counts = [len(a) for name, a in lifted.items() if a.ndim]
+    count = max(counts, default=1)
+    for spec in specs:
+        array = lifted.get(spec.name)
+        if array is not None and not spec.batched and array.ndim and len(array) == 1 < count:
+            lifted[spec.name] = np.broadcast_to(array, (count, *array.shape[1:]))
+    return lifted
 
 
 def check_labels(
@@ -119,9 +151,9 @@ def _check_target(array: npt.NDArray[Any], label: str) -> npt.NDArray[Any]:
 def _check_shape(array: npt.NDArray[Any], spec: InputSpec, label: str) -> None:
     if array.ndim == 0:
         raise DataError(f"{label}: a single number; stack the samples along axis 0")
-    if spec.dims is None:
+    wanted = spec.sample_axes
+    if wanted is None:
         return
-    wanted = ("samples", *spec.dims[1:])
     # Axis 0 counts samples; Samples.batches() serves a batch size that the model fixes.
     problems = [
         f"axis {axis} is {size}, wanted {dim}"
@@ -133,7 +165,7 @@ def _check_shape(array: npt.NDArray[Any], spec: InputSpec, label: str) -> None:
     if problems:
         raise DataError(
             f"{label}: shape {shape_text(array.shape)} does not fit {shape_text(wanted)}: "
-            f"{'; '.join(problems)}"
+            f"{'; '.join(problems)}{'' if spec.batched else _NO_BATCH_AXIS}"
         )
 
 

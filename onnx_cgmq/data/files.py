@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_cgmq.data.samples import Indices
-from onnx_cgmq.data.specs import shape_text
 from onnx_cgmq.errors import DataError
 
 CACHE_BYTES = 256 << 20
@@ -48,7 +47,7 @@ class FileStore:
 
     Raises:
         DataError: A file can't be read, does not fit the model, or differs from the first one in
-            shape or in having labels.
+            the arrays that it has.
     """
 
     def __init__(
@@ -65,14 +64,17 @@ class FileStore:
         sizes: list[int] = []
         labels: list[npt.NDArray[np.int64]] = []
         first = self._file(0)
-        shapes = _sample_shapes(first)
+        shapes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
+        forms: list[int] = []
         for number, path in enumerate(self._paths):
             loaded = self._file(number)
-            if _sample_shapes(loaded) != shapes:
+            if loaded.inputs.keys() != first.inputs.keys():
                 raise DataError(
-                    f"{path}: samples of shape {_shapes_text(loaded)}, but {self._paths[0]} has "
-                    f"{_shapes_text(first)}; all files must have samples of one shape"
+                    f"{path}: arrays {sorted(loaded.inputs)}, but {self._paths[0]} has "
+                    f"{sorted(first.inputs)}; all files must have the same"
                 )
+            form = tuple((name, array.shape[1:]) for name, array in loaded.inputs.items())
+            forms.append(shapes.setdefault(form, len(shapes)))
             if (loaded.labels is None) != (first.labels is None):
                 raise DataError(
                     f"{path} and {self._paths[0]}: one has labels and the other has none; give "
@@ -85,10 +87,15 @@ class FileStore:
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._groups = _groups(sizes, cache_bytes)
         self._labels = np.concatenate(labels) if labels else None
+        self._forms = np.repeat(forms, counts) if len(shapes) > 1 else None
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
         return self._labels
+
+    @property
+    def forms(self) -> Indices | None:
+        return self._forms
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -138,12 +145,3 @@ def _groups(sizes: Sequence[int], limit: int) -> Indices:
         groups.append(groups[-1] if fits else (groups[-1] + 1 if groups else 0))
         total = total + size if fits else size
     return np.array(groups, dtype=np.int64)
-
-
-def _sample_shapes(loaded: Loaded) -> dict[str, tuple[int, ...]]:
-    return {name: array.shape[1:] for name, array in loaded.inputs.items()}
-
-
-def _shapes_text(loaded: Loaded) -> str:
-    shapes = _sample_shapes(loaded).items()
-    return ", ".join(f"{name!r} {shape_text(shape)}" for name, shape in shapes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,13 +66,25 @@ def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
     return {name: _read_tensor(file) for name, file in zip(input_names, files, strict=True)}, None
 
 
-def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -> Item:
-    """Reads all batches of a reader, and joins them along the batch axis.
+def read_items(
+    batches: Iterable[Any],
+    input_names: Sequence[str],
+    where: str,
+    lift: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]] = dict,
+) -> list[Item]:
+    """Reads all batches of a reader; those of equal shapes are joined along the batch axis.
+
+    Args:
+        batches: The batches.
+        input_names: The names of the inputs.
+        where: Where the data comes from, for the messages.
+        lift: Gives the arrays of a batch their batch axis, where inputs have none.
 
     Raises:
         DataError: There are none, or they can't be joined.
     """
-    items = [as_item(batch, input_names, where) for batch in batches]
+    read = [as_item(batch, input_names, where) for batch in batches]
+    items = [(lift(arrays), labels) for arrays, labels in read]
     if not items:
         raise DataError(
             f"{where}: the data is empty (a reader that was used before must be rewound)"
@@ -87,10 +99,18 @@ def read_items(batches: Iterable[Any], input_names: Sequence[str], where: str) -
         raise DataError(
             f"{where}: some batches have labels and some have none; give labels in all, or in none"
         )
-    return (
-        {name: _join([inputs[name] for inputs, _ in items], name, where) for name in names},
-        _join(labels, LABEL, where) if labels else None,
-    )
+    alike: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
+    for item in items:
+        alike.setdefault(tuple(item[0][name].shape[1:] for name in names), []).append(item)
+    return [
+        (
+            {name: _join([inputs[name] for inputs, _ in group], name, where) for name in names},
+            _join([found for _, found in group if found is not None], LABEL, where)
+            if labels
+            else None,
+        )
+        for group in alike.values()
+    ]
 
 
 def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:

@@ -39,10 +39,14 @@ class Store(Protocol):
     def labels(self) -> npt.NDArray[np.int64] | None:
         """Labels of all samples, int64 ``[samples]``, or ``None``."""
 
+    @property
+    def forms(self) -> Indices | None:
+        """A number for the shape of each sample, int64 ``[samples]``; ``None`` if all are alike."""
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Indices) -> dict[str, npt.NDArray[Any]]:
-        """Reads inputs and target values of samples, in the order of ``indices``.
+        """Reads inputs and target values of samples of one form, in the order of ``indices``.
 
         The result may be a view if the indices count up one by one.
         """
@@ -63,6 +67,10 @@ class ArrayStore:
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
         return self._labels
+
+    @property
+    def forms(self) -> Indices | None:
+        return None
 
     def __len__(self) -> int:
         return len(next(iter(self._inputs.values())))
@@ -92,19 +100,26 @@ class Samples:
         fixed_batch: The batch size that the model fixes, or ``None``.
         outputs: Names of the model's outputs; an array of the store with such a name holds target
             values.
+        unbatched: Names of inputs without a batch axis. If there are any, a batch is one sample,
+            and these inputs are its whole arrays.
     """
 
     store: Store
     indices: Indices
     fixed_batch: int | None = None
     outputs: tuple[str, ...] = ()
+    unbatched: frozenset[str] = frozenset()
 
     @classmethod
     def of(
-        cls, store: Store, fixed_batch: int | None = None, outputs: tuple[str, ...] = ()
+        cls,
+        store: Store,
+        fixed_batch: int | None = None,
+        outputs: tuple[str, ...] = (),
+        unbatched: frozenset[str] = frozenset(),
     ) -> Samples:
         """Makes a set of all samples of a store."""
-        return cls(store, np.arange(len(store)), fixed_batch, outputs)
+        return cls(store, np.arange(len(store)), fixed_batch, outputs, unbatched)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -126,7 +141,11 @@ class Samples:
         labels = self.store.labels
         arrays = self.store.read(rows)
         return Batch(
-            inputs={name: a for name, a in arrays.items() if name not in self.outputs},
+            inputs={
+                name: np.asarray(a[0]) if name in self.unbatched else a
+                for name, a in arrays.items()
+                if name not in self.outputs
+            },
             labels=None if labels is None else labels[rows],
             indices=np.asarray(indices, dtype=np.int64),
             size=len(rows),
@@ -134,24 +153,34 @@ class Samples:
         )
 
     def batches(
-        self, batch_size: int, *, order: Indices | None = None, drop_last: bool = False
+        self,
+        batch_size: int,
+        *,
+        order: Indices | None = None,
+        drop_last: bool = False,
+        skip: int = 0,
     ) -> Iterator[Batch]:
         """Yields batches over all samples.
+
+        Samples of different lengths are in different batches: one is yielded as soon as it is full,
+        those that do not get full come last.
 
         Args:
             batch_size: Samples in a batch. If the model fixes the batch size, that one is used, and
                 the last batch is filled up (see :attr:`Batch.size`).
             order: Positions in the wanted order (:meth:`shuffled`); ``None`` for ascending.
             drop_last: Leave out the last batch if it is not full, unless it is the only one.
+            skip: Batches to leave out at the beginning, without reading them.
         """
-        size = self.fixed_batch or batch_size
+        size = self.step(batch_size)
         positions = np.arange(len(self)) if order is None else order
-        for start in range(0, len(positions), size):
-            part = positions[start : start + size]
-            if drop_last and start and len(part) < size:
+        for number, part in enumerate(self._parts(positions, size)):
+            if drop_last and number and len(part) < size:
                 return
-            missing = size - len(part)
-            if self.fixed_batch is None or not missing:
+            if number < skip:
+                continue
+            missing = (self.fixed_batch or 0) - len(part)
+            if missing <= 0:
                 yield self.batch(part)
                 continue
             full = self.batch(np.concatenate([part, np.repeat(part[-1:], missing)]))
@@ -159,7 +188,32 @@ class Samples:
 
     def batch_count(self, batch_size: int) -> int:
         """How many batches :meth:`batches` yields without ``drop_last``."""
-        return -(-len(self) // (self.fixed_batch or batch_size))
+        size, forms = self.step(batch_size), self.store.forms
+        if forms is None:
+            return -(-len(self) // size)
+        _, counts = np.unique(forms[self.indices], return_counts=True)
+        return int((-(-counts // size)).sum())
+
+    def _parts(self, positions: Indices, size: int) -> Iterator[Indices]:
+        """The positions of each batch."""
+        forms = self.store.forms
+        if forms is None:
+            for start in range(0, len(positions), size):
+                yield positions[start : start + size]
+            return
+        open_parts: dict[int, list[int]] = {}
+        for position in positions:
+            form = int(forms[self.indices[position]])
+            part = open_parts.setdefault(form, [])
+            part.append(int(position))
+            if len(part) == size:
+                yield np.array(open_parts.pop(form), dtype=np.int64)
+        for part in open_parts.values():
+            yield np.array(part, dtype=np.int64)
+
+    def step(self, batch_size: int) -> int:
+        """Samples in a batch, if ``batch_size`` are asked for."""
+        return 1 if self.unbatched else self.fixed_batch or batch_size
 
     def shuffled(self, seed: int | Sequence[int]) -> Indices:
         """A random order for :meth:`batches` in which each file of samples is read about once."""

@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_cgmq.data import readers
-from onnx_cgmq.data.checks import check_inputs, check_labels
+from onnx_cgmq.data.checks import check_inputs, check_labels, one_sample
 from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
@@ -53,7 +53,8 @@ def open_data(data: Any, model: ir.Model) -> Samples:
     specs = input_specs(model)
     wanted = _Wanted(specs, output_names(model), class_count(model))
     store = _open(data, wanted, from_factory=False)
-    return Samples.of(store, fixed_batch(specs), wanted.outputs)
+    unbatched = frozenset(spec.name for spec in specs if not spec.batched)
+    return Samples.of(store, fixed_batch(specs), wanted.outputs, unbatched)
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,17 @@ class _Wanted:
 def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     names = wanted.names
     where = f"data ({type(data).__name__})"
+    lift = partial(one_sample, specs=wanted.specs)
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
         data = import_object(data)
     if isinstance(data, (str, os.PathLike)):
         return _open_path(Path(data), wanted)
     if hasattr(data, "get_next"):
-        item = readers.read_items(readers.calibration_batches(data), names, where)
+        items = readers.read_items(readers.calibration_batches(data), names, where, lift)
     elif isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
-        item = readers.as_item(data, names, where)
+        items = [readers.as_item(data, names, where)]
     elif isinstance(data, Iterable):
-        item = readers.read_items(data, names, where)
+        items = readers.read_items(data, names, where, lift)
     elif callable(data) and not from_factory:
         return _open(data(), wanted, from_factory=True)
     else:
@@ -95,8 +97,13 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
             f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of "
             f"arrays named {names}, a reader, or package.module:factory"
         )
-    loaded = _check(item, wanted, where)
-    return ArrayStore(loaded.inputs, loaded.labels)
+    checked = [_check(item, wanted, where) for item in items]
+    if len(checked) > 1:  # samples of several lengths, each length in one item
+        return FileStore(
+            [Path(str(number)) for number in range(len(checked))],
+            lambda path: checked[int(path.name)],
+        )
+    return ArrayStore(checked[0].inputs, checked[0].labels)
 
 
 def _open_path(path: Path, wanted: _Wanted) -> Store:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.errors import ModelError
 
 
@@ -19,16 +20,26 @@ class InputSpec:
         dtype: Element type.
         dims: Sizes, batch axis first; a name or ``None`` stands for any size. The whole is
             ``None`` if the model gives no shape.
+        batched: Whether axis 0 counts samples; else a sample is one whole array.
     """
 
     name: str
     dtype: np.dtype
     dims: tuple[int | str | None, ...] | None
+    batched: bool = True
+
+    @property
+    def sample_axes(self) -> tuple[int | str | None, ...] | None:
+        """Sizes of an array of samples, the number of samples on axis 0."""
+        if self.dims is None:
+            return None
+        return ("samples", *(self.dims[1:] if self.batched else self.dims))
 
     @property
     def fixed_batch(self) -> int | None:
         """Size of the batch axis if the model fixes it, else ``None``."""
-        return self.dims[0] if self.dims and isinstance(self.dims[0], int) else None
+        first = self.dims[0] if self.dims and self.batched else None
+        return first if isinstance(first, int) else None
 
     def __str__(self) -> str:
         shape = "any shape" if self.dims is None else shape_text(self.dims)
@@ -46,23 +57,16 @@ def input_specs(model: ir.Model) -> tuple[InputSpec, ...]:
     Initializers that the graph lists among its inputs are left out.
 
     Raises:
-        ModelError: An input is not a tensor, has no type, or has no batch axis; or the inputs fix
-            different batch sizes.
+        ModelError: An input is not a tensor or has no type.
     """
+    whole = unbatched_inputs(model)
     specs = tuple(
-        _input_spec(value)
+        _input_spec(value, batched=value.name not in whole)
         for value in model.graph.inputs
         if value.name not in model.graph.initializers
     )
     if not specs:
         raise ModelError("the model has no inputs, so there is nothing to feed data to")
-    fixed = {spec.fixed_batch for spec in specs if spec.fixed_batch is not None}
-    if len(fixed) > 1:
-        listing = "; ".join(map(str, specs))
-        raise ModelError(
-            f"the inputs fix different batch sizes on axis 0 ({listing}); export the model with "
-            "the same batch axis on every input"
-        )
     return specs
 
 
@@ -89,7 +93,7 @@ def class_count(model: ir.Model) -> int | None:
     return None
 
 
-def _input_spec(value: ir.Value) -> InputSpec:
+def _input_spec(value: ir.Value, *, batched: bool) -> InputSpec:
     if not isinstance(value.type, ir.TensorType):
         raise ModelError(
             f"input {value.name!r} is {value.type or 'untyped'}; only tensor inputs can be fed"
@@ -103,9 +107,4 @@ def _input_spec(value: ir.Value) -> InputSpec:
     if value.shape is None:
         return InputSpec(str(value.name), dtype, None)
     dims = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
-    if not dims:
-        raise ModelError(
-            f"input {value.name!r} is a scalar: every input needs a batch axis (axis 0) along "
-            "which samples are stacked; export the model with one, or make the input an initializer"
-        )
-    return InputSpec(str(value.name), dtype, dims)
+    return InputSpec(str(value.name), dtype, dims, batched)

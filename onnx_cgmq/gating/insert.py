@@ -38,6 +38,7 @@ from onnx_cgmq.gating.placement import (
     bias_spec,
     carried_spec,
     channel_axes,
+    check_constant,
     quantized_nodes,
     weight_spec,
 )
@@ -52,6 +53,7 @@ from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nonnegative import nonnegative_values
 from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec
+from onnx_cgmq.ort.ranks import set_ranks
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
 from onnx_cgmq.settings.config import Config, Settings
 
@@ -89,7 +91,8 @@ def insert_gates(
 
     Raises:
         ModelError: The model can't be read or prepared, has nothing to quantize, or has gates
-            already; or a size that a ``channel`` or ``element`` gate needs is not fixed.
+            already; a weight or bias is not finite; or a size that a ``channel`` or ``element``
+            gate needs is not fixed.
         ConfigError: A setting is invalid, or names a tensor, node or operator that isn't there.
     """
     if config is not None and settings:
@@ -104,6 +107,7 @@ def insert_gates(
     if any(is_gated_quantizer(node) for node in gated.graph):
         raise ModelError("the model has gates already; insert them into the float model")
     set_input_shapes(gated, config.shapes)
+    set_ranks(gated)
     nodes = quantized_nodes(gated.graph)
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:
@@ -241,6 +245,8 @@ class _Inserter:
     def _insert_quantizer(self, value: ir.Value, spec: QuantizerSpec, before: ir.Node) -> None:
         """Inserts the quantizer of a tensor before a node."""
         name = spec.tensor
+        if value.const_value is not None:
+            check_constant(value, spec.role, before)
         high = _initial_high(value, spec)
         inputs: list[ir.Value] = [value]
         if spec.form is GridForm.AFFINE:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN, LIVE_KEY
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import DAMAGE, ModelError, one_line
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.placement import values_read
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
@@ -118,15 +118,18 @@ def embedded_live_sets(model: ir.Model) -> tuple[LiveSet, ...]:
     if text is None:
         return ()
     try:
-        return tuple(
+        sets = tuple(
             LiveSet(int(fixed), {str(name): int(count) for name, count in elements.items()})
             for fixed, elements in json.loads(text)
         )
-    except (ValueError, TypeError, AttributeError) as error:
+        if any(min(item.fixed_bits, *item.elements.values(), 0) < 0 for item in sets):
+            raise ValueError("negative sizes")
+    except DAMAGE as error:
         raise ModelError(
-            f"the live sets in the model's metadata are damaged: {error}; write the model again, "
-            f"or remove '{LIVE_KEY}' from its metadata"
+            f"the live sets in the model's metadata are damaged: {one_line(error)}; write the "
+            f"model again, or remove '{LIVE_KEY}' from its metadata"
         ) from error
+    return sets
 
 
 def _buffers(gated: ir.Model) -> list[_Buffer]:

@@ -7,17 +7,23 @@ A quantizer is described by a spec: role, form of the grid, granularity, ladder,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.layouts import permutation, stored_weight
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.operators import mac_spec, moves_codes, quantized_spec
 from onnx_cgmq.settings.config import Config
+
+_LARGEST: Final = float(np.finfo(np.float32).max) / 2
+"""A grid spans twice the largest magnitude, and its span must be a float32."""
 
 
 def quantized_nodes(graph: ir.Graph) -> list[tuple[ir.Node, OpSpec]]:
@@ -75,6 +81,37 @@ def _reads_float32(node: ir.Node, op: OpSpec) -> bool:
         decide(node.name, Verdict.LEFT, f"'{value.name}' is {dtype.name}: it computes on integers")
         return False
     return True
+
+
+def check_constant(value: ir.Value, role: Role, reader: ir.Node) -> None:
+    """Checks that a constant has a grid.
+
+    Args:
+        value: A weight or bias that is to get a quantizer.
+        role: Which of the two it is, for the message.
+        reader: The node that reads it.
+
+    Raises:
+        ModelError: It has a NaN, an infinity, or a number too large for a grid.
+    """
+    assert value.const_value is not None
+    with reading(value.const_value) as array:
+        if max(array.max(initial=0.0), -array.min(initial=0.0)) <= _LARGEST:  # not so with NaN
+            return
+        wrong = ~(np.abs(array) <= _LARGEST)
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        found = float(array[place])
+    if np.isnan(found):
+        text = "NaN"
+    elif np.isinf(found):
+        text = "infinity" if found > 0 else "-infinity"
+    else:
+        text = f"{found:.3g}, which no grid in float32 holds,"
+    raise ModelError(
+        f"{role.value} '{value.name}' has {text} at {list(place)} (node '{reader.name}', "
+        f"{reader.op_type}; {int(wrong.sum()):,} of {wrong.size:,} values are like this); repair "
+        "the model's constants or export it again"
+    )
 
 
 def weight_spec(
@@ -166,7 +203,8 @@ def activation_spec(
     if value.shape is None:
         raise ModelError(
             f"node '{node.name}' ({node.op_type}): the rank of its input '{value.name}' is "
-            "unknown; infer shapes first, or export the model with fixed shapes"
+            "unknown, and a run on made-up data does not tell it: declare its shape in the model "
+            "(value_info), or use quantize(), which runs the first sample"
         )
     rank = len(value.shape)
     granularity = config.activations if rank > 1 else Granularity.TENSOR

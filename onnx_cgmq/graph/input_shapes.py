@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import SHAPES_KEY
-from onnx_cgmq.errors import ConfigError, ModelError
+from onnx_cgmq.data.batch_axis import unbatched_inputs
+from onnx_cgmq.errors import DAMAGE, ConfigError, ModelError, one_line
 
 Shape = tuple[int, ...]
 
@@ -33,13 +34,7 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
                 f"{', '.join(inputs)}"
             )
         declared = inputs[name].shape
-        if declared is None:
-            continue
-        fits = len(declared) == len(shape) and all(
-            size == dim or not isinstance(dim, int)
-            for dim, size in zip(declared, shape, strict=True)
-        )
-        if not fits:
+        if declared is not None and not _fits(declared, shape):
             wanted = ", ".join("?" if dim is None else str(dim) for dim in declared)
             raise ConfigError(
                 f"shape {'x'.join(map(str, shape))} of input {name!r} does not fit [{wanted}], "
@@ -53,10 +48,12 @@ def set_input_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> No
 
 def open_inputs(model: ir.Model) -> tuple[str, ...]:
     """Returns the names of the inputs that leave a size open besides that of the batch."""
+    whole = unbatched_inputs(model)
     return tuple(
         name
         for name, value in graph_inputs(model).items()
-        if value.shape is None or any(not isinstance(dim, int) for dim in value.shape[1:])
+        if value.shape is None
+        or any(not isinstance(dim, int) for dim in value.shape[name not in whole :])
     )
 
 
@@ -68,11 +65,17 @@ def input_shapes(model: ir.Model) -> dict[str, Shape]:
     """
     try:
         fields = json.loads(model.metadata_props.get(SHAPES_KEY, "{}"))
-        return {str(name): tuple(int(size) for size in shape) for name, shape in fields.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        shapes = {str(name): tuple(int(size) for size in shape) for name, shape in fields.items()}
+        inputs = graph_inputs(model)
+        for name, shape in shapes.items():
+            if min(shape, default=1) < 1 or not _fits(inputs[name].shape, shape):
+                raise ValueError(f"{list(shape)} does not fit the input {name!r}")
+    except DAMAGE as error:
         raise ModelError(
-            f"the input shapes in the model's metadata are damaged: {error}; write the model again"
+            f"the input shapes in the model's metadata are damaged: {one_line(error)}; write the "
+            f"model again, or remove '{SHAPES_KEY}' from its metadata"
         ) from error
+    return shapes
 
 
 def graph_inputs(model: ir.Model) -> dict[str, ir.Value]:
@@ -82,6 +85,17 @@ def graph_inputs(model: ir.Model) -> dict[str, ir.Value]:
         for value in model.graph.inputs
         if value.name not in model.graph.initializers
     }
+
+
+def _fits(declared: ir.Shape | None, shape: Sequence[int]) -> bool:
+    """Whether an input with a declared shape can have another one."""
+    return declared is None or (
+        len(declared) == len(shape)
+        and all(
+            size == dim or not isinstance(dim, int)
+            for dim, size in zip(declared, shape, strict=True)
+        )
+    )
 
 
 def dimension_sizes(

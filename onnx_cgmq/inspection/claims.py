@@ -99,7 +99,7 @@ def _nested_widths(codes: IntArray, claim: Claim) -> IntArray:
     return widths
 
 
-def claimed_float_widths(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
+def claimed_float_widths(claim: Claim, values: npt.NDArray[Any], axis: int | None) -> IntArray:
     """Returns the widths of a float initializer.
 
     An element has the width of its claim if its value lies on the grid of that width, and 32 bits
@@ -108,6 +108,9 @@ def claimed_float_widths(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
     Args:
         claim: The entry of the tensor in the embedded plan.
         values: The values of the initializer.
+        axis: The axis that counts output channels: each may have a step of its own. Otherwise all
+            elements of a width share one step, because with a step of its own any value is on a
+            grid.
     """
     float_bits = np.array(FLOAT_BITS, dtype=np.int64)
     if not {"step", "widths"} <= set(claim):
@@ -118,8 +121,14 @@ def claimed_float_widths(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
         step = np.broadcast_to(steps, values.shape)
     except ValueError:
         return float_bits
+    quantized = (widths > 0) & (widths < FLOAT_BITS)
+    of_width = (step[quantized & (widths == width)] for width in _WIDTHS)
+    by_channel = axis is not None and _varies_only_along(steps, axis, values.ndim)
+    if not by_channel and any(len(np.unique(shared)) > 1 for shared in of_width):
+        return float_bits
     codes = np.round(values / np.where(step > 0, step, np.float32(1)))
     on_grid = np.where(widths == 0, values == 0, codes.astype(np.float32) * step == values)
+    on_grid &= (step > 0) | ~quantized
     for width in _WIDTHS:
         largest = code_range(width, GridForm.SYMMETRIC)[1]
         on_grid &= (widths != width) | (np.abs(codes) <= largest)
@@ -127,3 +136,8 @@ def claimed_float_widths(claim: Claim, values: npt.NDArray[Any]) -> IntArray:
     if claimed.shape == values.shape:
         return np.where(honest, widths, FLOAT_BITS).astype(np.int64)
     return claimed if bool(honest.all()) else float_bits
+
+
+def _varies_only_along(steps: npt.NDArray[Any], axis: int, rank: int) -> bool:
+    before = rank - steps.ndim
+    return all(size == 1 or before + i == axis for i, size in enumerate(steps.shape))

@@ -12,23 +12,29 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
-from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.contract.identifiers import GATED_DOMAIN, PLAN_KEY
 from onnx_cgmq.cost.activations import peak_bytes
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC, op_bops
 from onnx_cgmq.cost.macs import MacOp, mac_ops
 from onnx_cgmq.cost.table import macs_by_pair
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import DAMAGE, ModelError, one_line
 from onnx_cgmq.gating.live_sets import embedded_live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.inspection.executed_kernels import executed_kernels
-from onnx_cgmq.inspection.normalize import normalize
-from onnx_cgmq.inspection.notes import open_sizes, unknown_operators
+from onnx_cgmq.inspection.normalize import normalize, take_declared_sizes
+from onnx_cgmq.inspection.notes import declared_sizes, open_sizes, unknown_operators
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
+from onnx_cgmq.inspection.uncounted import (
+    computed_weights,
+    other_bytes,
+    other_constants,
+    uncounted_products,
+)
 from onnx_cgmq.writing.compact.names import restore_names
 from onnx_cgmq.writing.embedded_plan import embedded_names, embedded_tensors
 
@@ -64,6 +70,16 @@ def inspect(
         ModelError: The model can't be read, still has gates, or has no MAC nodes.
         ConfigError: The shapes are not for this model.
     """
+    try:
+        return _report(model, shapes or {}, kernels)
+    except DAMAGE as error:  # whatever a graph that makes no sense lets a reader stumble over
+        raise ModelError(
+            f"the model can't be read: {type(error).__name__}: {one_line(error)}; check it with "
+            "onnx.checker.check_model(full_check=True), and report it if it is valid"
+        ) from error
+
+
+def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool) -> Report:
     graph = load_model(model)
     if any(node.domain == GATED_DOMAIN for node in graph.graph.all_nodes()):
         raise ModelError(
@@ -71,9 +87,10 @@ def inspect(
             "the plan"
         )
     names = embedded_names(graph)
-    restore_names(graph, names)
-    normalize(graph)
-    set_input_shapes(graph, shapes or {})
+    _restore_names(graph, names)
+    declared = normalize(graph)
+    set_input_shapes(graph, shapes)
+    unproven = take_declared_sizes(graph, declared)
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)
@@ -102,17 +119,25 @@ def inspect(
         name: _tensor_report(reading, claims.get(name, {}), multiplied[name] / max(1, total))
         for name, reading in readings.items()
     }
+    computed = computed_weights(graph, operands)
+    weight_bytes = sum(tensor.stored_bytes for tensor in tensors.values())
+    weight_bytes += sum(v.const_value.nbytes for v in computed if v.const_value is not None)
+    others = other_bytes(graph, weight_bytes)
     return Report(
         tensors=tensors,
         nodes=nodes,
         macs=macs,
         bops=total,
         rbop=total / (FLOAT_BOPS_PER_MAC * macs) if macs else 0.0,
-        weight_bytes=sum(tensor.stored_bytes for tensor in tensors.values()),
+        weight_bytes=weight_bytes,
+        other_bytes=others,
         notes=(
             *filter(None, [failure]),
             *_notes(readings.values()),
             *unknown_operators(graph),
+            *uncounted_products(graph, macs),
+            *other_constants(others, weight_bytes),
+            *declared_sizes(graph, unproven),
             *open_sizes(graph),
         ),
         pairs=macs_by_pair(ops, widths, weights),
@@ -120,6 +145,30 @@ def inspect(
         peak_activation_bytes=peak_bytes(live, {**claimed, **widths}) if live else None,
         float_activation_bytes=peak_bytes(live, {}) if live else None,
     )
+
+
+def _restore_names(model: ir.Model, names: Mapping[str, str]) -> None:
+    """Gives operands their names in the plan; each must stay the name of one value.
+
+    Raises:
+        ModelError: It would not.
+    """
+    values = [*model.graph.inputs, *model.graph.initializers.values()]
+    values += [output for node in model.graph.all_nodes() for output in node.outputs]
+    taken = {value.name for value in values}
+    for value in values:
+        new = names.get(str(value.name), value.name)
+        if new != value.name and (new in taken or value.is_graph_input()):
+            raise ModelError(
+                f"the bit plan in the model's metadata calls {value.name!r} {new!r}, which is "
+                f"another value; write the model again, or remove {PLAN_KEY!r}"
+            )
+    if len(set(names.values())) < len(names):
+        raise ModelError(
+            "the bit plan in the model's metadata gives two values one name; write the model "
+            f"again, or remove {PLAN_KEY!r}"
+        )
+    restore_names(model, names)
 
 
 def _notes(readings: Iterable[Reading]) -> Iterator[str]:
@@ -200,7 +249,7 @@ def _biases(model: ir.Model, claims: Mapping[str, Mapping[str, Any]]) -> Iterato
         stored = None if value is None else stored_tensor(value)
         if value is None or stored is None:
             continue
-        reading = read_operand(value, {})
+        reading = read_operand(value, {}, axis=0)
         name = tensor_name(value) if tensor_name(value) in claims else reading.name
         widths = np.array(claims.get(name, {}).get("widths", reading.widths), dtype=np.int64)
         granularity = Granularity.ELEMENT if widths.ndim else Granularity.TENSOR

@@ -2,30 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.infer import infer_shapes
+from onnx_cgmq.graph.input_shapes import dimension_name
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
+from onnx_cgmq.ort.sizes import Sizes
+
+_CONSTANTS_ARE_INPUTS_BELOW: Final = 4
+"""IR version below which all initializers are inputs, and yet constants."""
 
 
-def normalize(model: ir.Model) -> None:
-    """Makes all constants initializers, inlines functions, infers types and shapes, in place."""
-    common.RemoveInitializersFromInputsPass()(model)
+def normalize(model: ir.Model) -> dict[ir.Value, ir.Shape]:
+    """Makes constants initializers, inlines functions, infers types and shapes anew, in place.
+
+    Initializers that a caller may override stay inputs.
+
+    Returns:
+        The shapes that the file declares for results of nodes, which nothing proves.
+    """
+    if model.ir_version < _CONSTANTS_ARE_INPUTS_BELOW:
+        common.RemoveInitializersFromInputsPass()(model)
     if model.functions:
         common.InlinePass(lambda function: function.domain not in QUANT_DOMAINS)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    _infer_missing_types(model)
+    return _infer_anew(model)
 
 
-def _infer_missing_types(model: ir.Model) -> None:
-    """Infers types and shapes that operands lack, as files of other tools may not have them."""
-    if _untyped(model):
-        infer_shapes(model)
-    if values := _untyped(model):
-        set_types_of_onnxruntime(model, values)
+def _infer_anew(model: ir.Model) -> dict[ir.Value, ir.Shape]:
+    """Infers types and shapes from inputs and constants; types that can't be are as declared."""
+    values = [output for node in model.graph.all_nodes() for output in node.outputs]
+    shapes = {value: value.shape for value in values if value.shape is not None}
+    types = {value: value.type for value in values if value.type is not None}
+    for value in values:
+        value.shape = value.type = None
+    infer_shapes(model)
+    if unknown := _untyped(model):
+        set_types_of_onnxruntime(model, unknown)
+    for value, declared in types.items():
+        if value.type is None:
+            value.type = declared
+    return shapes
+
+
+def take_declared_sizes(model: ir.Model, declared: Mapping[ir.Value, ir.Shape]) -> set[ir.Value]:
+    """Gives values the sizes that the file declares, where no others are known, in place.
+
+    Args:
+        model: The model, with the shapes of its inputs.
+        declared: What :func:`normalize` returned.
+
+    Returns:
+        The values whose sizes are only declared, or follow from such sizes.
+    """
+    values = [output for node in model.graph.all_nodes() for output in node.outputs]
+    sizes = Sizes(model)
+    unknown = [value for value in values if None in (sizes.shape(value) or (None,))]
+    taken: dict[ir.Value, ir.Shape] = {}
+    for value in unknown:
+        known, shape = sizes.shape(value), declared.get(value)
+        if shape is None or (known is not None and len(known) != len(shape)):
+            continue
+        pairs = list(zip(known or [None] * len(shape), shape, strict=True))
+        if any(size is None and _says_something(own) for size, own in pairs):
+            taken[value] = ir.Shape([own if size is None else size for size, own in pairs])
+    if not taken:
+        return set()
+    for value in unknown:
+        value.shape = taken.get(value)
+    infer_shapes(model)  # what follows from them
+    sizes = Sizes(model)
+    return {value for value in unknown if None not in (sizes.shape(value) or (None,))}
+
+
+def _says_something(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, int) or dimension_name(dim) is not None
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.cost.macs import has_open_size
 from onnx_cgmq.graph.nodes import operator_key, standard_op
 from onnx_cgmq.graph.operators import is_known, mac_spec
 from onnx_cgmq.graph.qonnx import QUANTIZERS
@@ -27,14 +29,27 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
     )
 
 
+def declared_sizes(model: ir.Model, declared: Collection[ir.Value]) -> tuple[str, ...]:
+    """A sentence on operands whose sizes the file only declares."""
+    found = [
+        node.name or str(node.outputs[0].name)
+        for node in model.graph.all_nodes()
+        if (spec := mac_spec(node)) is not None
+        and any(value in declared for _, value in spec.operand_values(node))
+    ]
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (f"sizes that do not follow from the inputs are as the file says: {found[0]}{more}",)
+
+
 def open_sizes(model: ir.Model) -> tuple[str, ...]:
     """Writes a note on operands with sizes that are not known, if there are any."""
     sizes = Sizes(model)
     found = [
         node.name or str(node.outputs[0].name)
         for node in model.graph.all_nodes()
-        if (spec := mac_spec(node)) is not None
-        and any(None in (sizes.shape(value) or ()) for _, value in spec.operand_values(node))
+        if mac_spec(node) is not None and has_open_size(node, sizes)
     ]
     if not found:
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -10,7 +11,9 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.cost.macs import Source, float_name
-from onnx_cgmq.graph.layouts import transposes_above
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.layouts import permutation, transposes_above
+from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nodes import operator_key
 from onnx_cgmq.graph.operators import lookup_spec, mac_spec
 from onnx_cgmq.inspection.claims import Claim
@@ -43,10 +46,14 @@ class Operands:
         """
         self.readings: dict[str, Reading] = {}
         self._sources: dict[_Key, Source] = {}
-        found: dict[_Key, tuple[Reading, tuple[ir.Node, ...]]] = {}
-        for key in _operands(model):
-            if key not in found:
-                found[key] = _read(*key, claims)
+        axes: dict[_Key, set[int | None]] = {}
+        for key, axis in _operands(model):
+            axes.setdefault(key, set()).add(axis)
+        found = {
+            key: _read(*key, claims, read.pop() if len(read) == 1 else None)
+            for key, read in axes.items()
+        }
+        self._doubted = {value for (value, _), (reading, _) in found.items() if reading.note}
         quantized = {r.name for r, _ in found.values() if not _is_float(r)}
         for key, (reading, path) in found.items():
             name = reading.name
@@ -55,6 +62,10 @@ class Operands:
             name = self._unused_name(name, reading)
             self.readings.setdefault(name, replace(reading, name=name))
             self._sources[key] = Source(name, path)
+
+    def is_doubted(self, value: ir.Value) -> bool:
+        """Whether the width of an operand could not be told or believed."""
+        return value in self._doubted
 
     def source(self, node: ir.Node, index: int) -> Source:
         """Finds the tensor that an operand stands for.
@@ -86,7 +97,10 @@ class Operands:
 
 
 def _read(
-    value: ir.Value, implicit: ImplicitOperand | None, claims: Mapping[str, Claim]
+    value: ir.Value,
+    implicit: ImplicitOperand | None,
+    claims: Mapping[str, Claim],
+    axis: int | None,
 ) -> tuple[Reading, tuple[ir.Node, ...]]:
     """Reads one operand.
 
@@ -94,31 +108,50 @@ def _read(
         value: The value that a node reads.
         implicit: What the operator of the node says about it.
         claims: The entries of the embedded plan by tensor name.
+        axis: The axis of ``value`` that counts output channels, or rows of a table; ``None`` if
+            there is none.
 
     Returns:
         What the file says, and the Transpose nodes between the tensor and ``value``.
     """
     stored, path = _before_transposes(value)
-    reading = read_operand(stored, claims)
+    if path and axis is not None:
+        axes = permutation(path, len(value.shape or ()))
+        axis = axes[axis] if axis < len(axes) else None
+    reading = read_operand(stored, claims, axis)
     if implicit is None:
         return reading, path
     shape = reading.shape if implicit.shape is None else implicit.shape
+    if reading.stored_bits and math.prod(shape) * implicit.bits > 8 * -(-reading.stored_bits // 8):
+        raise ModelError(
+            f"tensor {reading.name!r}: its node says {math.prod(shape):,} codes of {implicit.bits} "
+            f"bits, but the file holds {reading.stored_bits:,} bits; export the model again"
+        )
     return replace(reading, widths=scalar(implicit.bits), shape=shape, note=""), path
 
 
-def _operands(model: ir.Model) -> Iterator[_Key]:
-    """Lists all operands of MAC nodes, and all embedding tables."""
+def _operands(model: ir.Model) -> Iterator[tuple[_Key, int | None]]:
+    """Lists all operands of MAC nodes, and all embedding tables.
+
+    Each comes with its axis that counts output channels, or rows of a table.
+    """
     for node in model.graph.all_nodes():
         spec = mac_spec(node)
         for index, value in spec.operand_values(node) if spec is not None else ():
-            yield value, implicit_operand(node, index)
+            yield (value, implicit_operand(node, index)), _channels(spec, node, index, value)
         if operator_key(node) == GATHER_BLOCK_QUANTIZED and node.inputs[0] is not None:
-            yield node.inputs[0], implicit_operand(node, 0)
+            yield (node.inputs[0], implicit_operand(node, 0)), None
         lookup = lookup_spec(node)
         for _, value in lookup.operand_values(node) if lookup is not None else ():
             table = stored_tensor(value)
             if table is not None and len(table.shape) > 1 and _is_table(value):
-                yield value, None
+                yield (value, None), _channels(lookup, node, 0, value)
+
+
+def _channels(spec: OpSpec | None, node: ir.Node, index: int, value: ir.Value) -> int | None:
+    if spec is None or value.shape is None or not len(value.shape):
+        return None
+    return spec.output_axis(node, index, len(value.shape))
 
 
 def _is_table(value: ir.Value) -> bool:

@@ -5,8 +5,9 @@ A claim of the embedded plan that these contradict is not believed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnx_cgmq.inspection.claims import (
     claimed_weight_widths,
 )
 from onnx_cgmq.inspection.patterns import find_grid
-from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, scalar
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, scalar
 
 _SUFFIXES: Final = (".quantized", ".values", ".float", "_DequantizeLinear_Output", "_quantized")
 
@@ -54,19 +55,23 @@ class Reading:
     note: str = ""
 
 
-def read_operand(value: ir.Value, claims: Mapping[str, Claim]) -> Reading:
+def read_operand(value: ir.Value, claims: Mapping[str, Claim], axis: int | None = None) -> Reading:
     """Reads the widths of a value that a MAC node multiplies.
 
     Args:
         value: The value as the node reads it.
         claims: The entries of the embedded plan by tensor name. They only say how widths may vary,
             and on which ladder they are. A width that the codes exceed is not believed.
+        axis: The axis of the value that counts output channels, or rows of a table; ``None`` if
+            there is none.
     """
-    grid = find_grid(value)
+    grid = _believed(find_grid(value), value, axis)
     name = _name(value, grid, claims)
     claim = claims.get(name, {})
     if grid is None and value.const_value is not None:
-        widths = claimed_float_widths(claim, np.asarray(value.const_value.numpy()))
+        fixed = not value.is_graph_input()  # else a caller may give other values
+        array = np.asarray(value.const_value.numpy())
+        widths = claimed_float_widths(claim, array, axis) if fixed else scalar(FLOAT_BITS)
         return _weight(name, value.const_value, widths, claim)
     if grid is None:
         dtype = value.dtype or ir.DataType.FLOAT
@@ -75,6 +80,19 @@ def read_operand(value: ir.Value, claims: Mapping[str, Claim]) -> Reading:
         return _constant(name, value, grid, claim)
     widths = claimed_activation_widths(grid.widths, claim)
     return _activation(name, value, widths, grid.stored, claim, grid.note)
+
+
+def _believed(grid: Grid | None, value: ir.Value, axis: int | None) -> Grid | None:
+    """A grid, without the width that the file says if its steps say more than its codes."""
+    if grid is None:
+        return None
+    shape = value.shape
+    whole = math.prod(shape.numpy()) if shape is not None and shape.is_static() else math.inf
+    rows = grid.source is not None and is_stored(grid.source) and not grid.constant
+    if grid.steps.are_shared(math.inf if rows else whole, 0 if rows else axis):
+        return grid
+    note = f"nearly every value has a step or an offset of its own ({grid.steps.count:,} of them)"
+    return replace(grid, widths=scalar(FLOAT_BITS), codes=None, note=note)
 
 
 def tensor_name(value: ir.Value) -> str:
@@ -87,12 +105,18 @@ def tensor_name(value: ir.Value) -> str:
 
 def stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:
     """Finds the tensor in the file of which a constant is made: its codes, if it has any."""
+    stored = stored_value(value)
+    return None if stored is None else stored.const_value
+
+
+def stored_value(value: ir.Value) -> ir.Value | None:
+    """Finds the initializer of :func:`stored_tensor`."""
     if value.const_value is not None:
-        return value.const_value
+        return value
     grid = find_grid(value)
-    if grid is None or not grid.constant or grid.source is None:
-        return None
-    return grid.source.const_value
+    if grid is not None and grid.constant and is_stored(grid.source):
+        return grid.source
+    return None
 
 
 def _name(value: ir.Value, grid: Grid | None, claims: Mapping[str, Claim]) -> str:
@@ -119,7 +143,7 @@ def _constant(name: str, value: ir.Value, grid: Grid, claim: Claim) -> Reading:
     tensor = grid.source.const_value
     assert tensor is not None
     widths: IntArray = grid.widths
-    if claim and grid.codes is not None:
+    if claim and grid.codes is not None and not grid.source.is_graph_input():
         widths = claimed_weight_widths(grid.codes(), claim)
     in_floats = grid.stored is ir.DataType.FLOAT and grid.codes is not None
     stored = grid.widths if in_floats else None

@@ -17,7 +17,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.table import Pairs
 from onnx_cgmq.gating.predicted_kernels import Kernel
 
-_TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "peak_activation_bytes")
+_TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "other_bytes", "peak_activation_bytes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +93,15 @@ class Report:
         macs: Multiply-accumulates for one sample.
         bops: Bit operations for one sample.
         rbop: ``bops`` as a share of the float model's.
-        weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of embedding tables.
+        weight_bytes: Bytes of the stored weights and biases of MAC nodes, and of embedding tables;
+            also of constants that these are computed from.
         notes: Sentences on what could not be read, and how it was counted.
         pairs: Multiply-accumulates by their pair of widths: of the weight, of the activation.
         peak_activation_bytes: The most bytes of activations that are needed at the same time, for
             one sample. ``None`` if the file does not say which ones are; it says so if a bound
             limited them.
         float_activation_bytes: The same bytes for the float model.
+        other_bytes: Bytes of all other constants, such as steps, shapes and normalisations.
     """
 
     tensors: Mapping[str, TensorReport]
@@ -112,6 +114,7 @@ class Report:
     pairs: Pairs = field(default_factory=dict)
     peak_activation_bytes: int | None = None
     float_activation_bytes: int | None = None
+    other_bytes: int = 0
 
     def to_json(self, indent: int | None = 2) -> str:
         """Makes JSON text of the report, in which widths are counts.

@@ -47,10 +47,14 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
 def _thin(value: Tensor, spec: QuantizerSpec, keep: int) -> Tensor:
     """Returns about ``keep`` values of an activation.
 
-    They are whole samples if the activation has channels, and else every n-th value.
+    They are whole samples if the activation has channels, and else every n-th value. Values that
+    are not finite (rows of a softmax in which everything is masked) have no place on a grid, and
+    count as 0.
     """
     if spec.has_channels:
         per_sample = max(1, value[0].numel())
-        return value[: max(1, keep // per_sample)].detach().clone()
-    flat = value.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // keep)].clone()
+        part = value[: max(1, keep // per_sample)].detach().clone()
+    else:
+        flat = value.detach().reshape(-1)
+        part = flat[:: max(1, flat.numel() // keep)].clone()
+    return part.nan_to_num_(0.0, 0.0, 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -141,6 +142,15 @@ class Guide:
     def satisfied(self) -> bool:
         """Whether the current costs keep all bounds."""
         return self.budget.keeps(self.costs)
+
+    def mean_bits(self, role: Role) -> float:
+        """Returns the mean width of all elements of tensors of a role; 0 if there are none."""
+        bits, count = 0.0, 0
+        for quantizer in self.mirror.quantizers.values():
+            if quantizer.spec.role is role:
+                bits += float(np.broadcast_to(quantizer.widths, quantizer.spec.shape).sum())
+                count += math.prod(quantizer.spec.shape)
+        return bits / max(1, count)
 
     # -- moves ----------------------------------------------------------------------------------
 

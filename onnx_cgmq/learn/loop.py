@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
+from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.batches import answers, tensors
@@ -21,7 +21,7 @@ from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.losses import LossFunction
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
-from onnx_cgmq.learn.snapshot import UntrainedState, snapshot
+from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
 
@@ -33,25 +33,11 @@ _MOST_LOST_STEPS = 50
 """After this many training steps in a row without a finite gradient, the run ends as diverged. Our
 choice."""
 
+NOT_FINITE = "loss not finite"
+"""Why a run ends that found no state with a finite loss on held-out data."""
+
 _CAREFUL_PACE = 0.1
 """Factor of the learning rates after training has done harm. Our choice."""
-
-
-@dataclass
-class Best:
-    """The best state on held-out data so far, of those with settled widths that keep the bound.
-
-    Attributes:
-        loss: Its loss on held-out data.
-        accuracy: Its accuracy on held-out data, if there are labels.
-        epoch: The epoch in which it was reached; 0 stands for the untrained weights.
-        state: The mirror's state, or ``None`` if there is no such state yet.
-    """
-
-    loss: float = math.inf
-    accuracy: float | None = None
-    epoch: int = 0
-    state: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +45,10 @@ class Outcome:
     """How learning ended.
 
     Attributes:
-        complete: Whether all epochs were run.
-        reason: ``"complete"``, ``"interrupted"``, ``"time limit"`` or ``"diverged"``.
+        complete: Whether all epochs were run, and the loss on held-out data is finite.
+        reason: ``"complete"``, ``"interrupted"``, ``"time limit"``, ``"diverged"``, or ``"loss not
+            finite"`` if no state has a finite loss on held-out data; after a signal to the command
+            line also ``"terminated"`` or ``"hung up"``.
         epochs: Number of epochs that were run, with a fraction for the last one.
         best_epoch: The epoch of the state that was kept.
         validation_loss: The loss of that state on held-out data.
@@ -136,18 +124,25 @@ class Learner:
         self._loss_sum = 0.0  # over the training steps of this epoch so far
         self._settled = False
         self._pace = 1.0  # a factor of all learning rates
+        self._told = False  # what the teacher leaves undefined
 
-    def run(self, resume: bool = False) -> Outcome:
+    def run(self, state: dict[str, Any] | None = None) -> Outcome:
         """Learns, and leaves the best state that keeps the bound in the mirror.
 
         Ctrl-C, the time limit and divergence end learning early. There is a state that keeps the
         bound even then.
 
         Args:
-            resume: Go on from the checkpoint, if there is one.
+            state: The state to go on from, which the checkpoint had; ``None`` starts anew.
+
+        Raises:
+            ConfigError: It is not a state of this run.
         """
-        if resume and self.checkpoint is not None:
-            self._restore(self.checkpoint.load())
+        if state is not None and self.checkpoint is not None:
+            try:
+                self._restore(state)
+            except Exception as error:  # torch raises many kinds of errors for a damaged state
+                raise self.checkpoint.damaged(error) from error
         self._began = time.monotonic()
         reason = "complete"
         try:
@@ -155,6 +150,8 @@ class Learner:
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
+        except Stopped as stop:
+            reason = stop.reason
         except _StopError as stop:
             reason = str(stop)
         if reason != "complete":
@@ -166,6 +163,9 @@ class Learner:
                 min(self._epochs + 1, self.config.epochs), *self.evaluator.evaluate(self.mirror)
             )
         assert self.best.state is not None
+        self._tell_undefined()
+        if reason in ("complete", "diverged") and not math.isfinite(self.best.loss):
+            reason = NOT_FINITE
         self.mirror.load_state_dict(self.best.state)
         self.guide.release()
         return Outcome(
@@ -189,6 +189,7 @@ class Learner:
             limit = self.config.time_limit
             if limit is not None and time.monotonic() - self._began > limit:
                 raise _StopError("time limit")
+        self._tell_undefined()
         loss, accuracy = self.evaluator.evaluate(self.mirror)
         self._keep_if_best(epoch + 1, loss, accuracy)
         mean_loss = self._loss_sum / self._steps_per_epoch
@@ -204,8 +205,8 @@ class Learner:
                 costs=tuple(map(json_number, self.guide.costs)),
                 limits=tuple(json_number(bound.limit) for bound in self.guide.bounds),
                 feasible=self.guide.satisfied,
-                mean_bits_weights=self._mean_bits(Role.WEIGHT),
-                mean_bits_activations=self._mean_bits(Role.ACTIVATION),
+                mean_bits_weights=self.guide.mean_bits(Role.WEIGHT),
+                mean_bits_activations=self.guide.mean_bits(Role.ACTIVATION),
                 seconds=time.monotonic() - began,
             )
         )
@@ -214,10 +215,9 @@ class Learner:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch only, so that a resumed run has the same batches.
         order = self.train.shuffled((self.config.seed, epoch))
-        size = self.train.fixed_batch or self.config.batch_size
         # A run that was stopped in the middle of an epoch has used some of them before.
-        done = (self._step - epoch * self._steps_per_epoch) * size
-        return self.train.batches(size, order=order[done:])
+        done = self._step - epoch * self._steps_per_epoch
+        return self.train.batches(self.config.batch_size, order=order, skip=done)
 
     def _train_step(self, batch: Batch) -> None:
         self._optimizer.clear()
@@ -252,14 +252,30 @@ class Learner:
         if self._lost_steps >= _MOST_LOST_STEPS:
             raise _StopError("diverged")
 
+    def _tell_undefined(self) -> None:
+        """Says once what the loss leaves out, when the teacher has seen the samples."""
+        text = self.teacher.undefined_text
+        if text and not self._told:
+            left_out = "" if is_object_path(self.config.loss) else "; the loss leaves them out"
+            self.emit(
+                Notice(f"the float model itself gives values that are not finite: {text}{left_out}")
+            )
+            self._told = True
+
     @property
     def _phase(self) -> str:
         return "settled" if self._settled else "guided"
 
     def _settle(self) -> None:
-        self.guide.settle(self.config.integer_kernels)
-        self._settled = True
-        self._undo_harmful_training()
+        before = snapshot(self.mirror)
+        try:
+            self.guide.settle(self.config.integer_kernels)
+            self._settled = True
+            self._undo_harmful_training()
+        except BaseException:  # Ctrl-C above all: what is half done is no state to go on from
+            self.mirror.load_state_dict(before)
+            self._settled = False
+            raise
 
     def _undo_harmful_training(self) -> None:
         """Goes back to the untrained weights if these are better with the settled widths."""
@@ -267,7 +283,7 @@ class Learner:
         loss, _ = self.evaluator.evaluate(self.mirror)
         self._untrained.restore(self.mirror, self.guide)
         first = self.evaluator.evaluate(self.mirror)
-        if first[0] < loss or not math.isfinite(loss):
+        if first[0] < loss or (math.isfinite(first[0]) and not math.isfinite(loss)):
             self._keep_if_best(self._epochs, *first)
             self._optimizer = Optimizer(self.mirror, self.config)
             self._pace = _CAREFUL_PACE
@@ -280,15 +296,6 @@ class Learner:
             )
         else:
             self.mirror.load_state_dict(trained)
-
-    def _mean_bits(self, role: Role) -> float:
-        bits, count = 0.0, 0
-        for quantizer in self.mirror.quantizers.values():
-            if quantizer.spec.role is role:
-                size = math.prod(quantizer.spec.shape)
-                bits += float(np.broadcast_to(quantizer.widths, quantizer.spec.shape).sum())
-                count += size
-        return bits / max(1, count)
 
     # -- the best state -------------------------------------------------------------------------
 
@@ -322,9 +329,7 @@ class Learner:
             "best": vars(self.best),
         }
 
-    def _restore(self, state: dict[str, Any] | None) -> None:
-        if state is None:
-            return
+    def _restore(self, state: dict[str, Any]) -> None:
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._settled = state["loss_sum"], state["settled"]
         self._pace = state["pace"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -38,6 +39,9 @@ sample may have no variance at all. Our choice."""
 
 _NO_VARIANCE = 1e-12
 """The smallest variance if all values are zero."""
+
+_NO_CLASS = -1e9
+"""A score whose probability is zero, though it is finite."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
     For class scores, and for probabilities along the last axis (text recognition has a class for
     each position), it is the Kullback-Leibler divergence at temperature 4, times the squared
     temperature (Hinton et al., arXiv 1503.02531). For all other outputs it is the squared error
-    relative to the output's variance.
+    relative to the output's variance. Elements that are not finite in the float model are left out.
 
     Args:
         classes: The output with class scores, if there is one.
@@ -98,11 +102,34 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
         elif target.dim() > 2 and _are_probabilities(target):
             total = total + _divergence(_log(value), _log(target))
         else:
+            value, target = _defined(value, target)
             total = total + _relative_error(value, target)
     return total
 
 
+def _defined(value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The elements of an output that the teacher defines: those that are finite there.
+
+    Where the teacher reaches an infinity (the logarithm of zero), the mirror may reach it in other
+    places too. There it counts as the last finite value that the teacher has on that side.
+    """
+    known = torch.isfinite(target)
+    if known.all() or target.shape != value.shape:
+        return value, target
+    outside = target[~known]
+    value, target = value[known], target[known]
+    if target.numel():
+        for end, last in ((-math.inf, target.min()), (math.inf, target.max())):
+            if (outside == end).any():
+                value = torch.where(value == end, last, value)
+    return value, target
+
+
 def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    known = torch.isfinite(teacher)
+    if not known.all():  # such a class has no part in either distribution
+        logits = torch.where(known, logits, _NO_CLASS)
+        teacher = torch.where(known, teacher, _NO_CLASS)
     log_p = F.log_softmax(logits / _TEMPERATURE, dim=-1)
     log_q = F.log_softmax(teacher / _TEMPERATURE, dim=-1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
@@ -110,10 +137,19 @@ def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _are_probabilities(value: Tensor) -> bool:
-    """Says whether a float tensor holds probabilities along its last axis, at least two of them."""
+    """Says whether a float tensor holds probabilities along its last axis, at least two of them.
+
+    Rows with NaN, as of a softmax in which everything is masked, don't count.
+    """
+    if value.shape[-1] < 2:
+        return False
     sums = value.sum(dim=-1)
-    return value.shape[-1] > 1 and bool(
-        (value >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=_SUM_TOLERANCE)
+    if sums.isnan().any():
+        value, sums = value[~sums.isnan()], sums[~sums.isnan()]
+    return bool(
+        sums.numel()
+        and (value >= 0).all()
+        and torch.allclose(sums, torch.ones_like(sums), atol=_SUM_TOLERANCE)
     )
 
 
@@ -121,27 +157,49 @@ def _log(probabilities: Tensor) -> Tensor:
     return torch.log(probabilities.clamp_min(_SMALLEST_PROBABILITY))
 
 
-def target_loss(value: Tensor, target: Tensor) -> Tensor:
+def target_loss(value: Tensor, target: Tensor, teacher: Tensor | None = None) -> Tensor:
     """Returns the distance of an output from its target values.
 
     Integer target values ``[N, ...]`` for an output ``[N, C, ...]`` are class indexes; for these
     it is the cross-entropy, with the output as logits. Otherwise it is the squared error relative
     to the variance of the target values.
 
+    Args:
+        value: The output.
+        target: What it should be.
+        teacher: The float model's output: where it is not finite, the output doesn't count.
+
     Raises:
         DataError: The shapes don't fit.
     """
     if not target.is_floating_point() and value.dim() == target.dim() + 1:
-        return F.cross_entropy(value, target)
+        return _cross_entropy(value, target, value if teacher is None else teacher)
     if value.numel() != target.numel() or len(value) != len(target):
         raise DataError(
             f"target values have shape {list(target.shape)}, their output {list(value.shape)}; "
             "give values of the output's shape, or class indexes of that shape without axis 1"
         )
-    return _relative_error(value, target.reshape(value.shape).to(value.dtype))
+    target = target.reshape(value.shape).to(value.dtype)
+    if teacher is not None and teacher.shape == value.shape:
+        known = torch.isfinite(teacher)
+        if not known.all():
+            value, target = value[known], target[known]
+    return _relative_error(value, target)
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy where the teacher has a finite score for the wanted class, and no NaN."""
+    if torch.isfinite(teacher).all() or teacher.shape != logits.shape:
+        return F.cross_entropy(logits, classes)
+    score = teacher.gather(1, classes.unsqueeze(1)).squeeze(1)
+    known = torch.isfinite(score) & ~teacher.isnan().any(dim=1)
+    rows = logits.movedim(1, -1)[known]
+    return F.cross_entropy(rows, classes[known]) if len(rows) else rows.sum()
 
 
 def _relative_error(value: Tensor, target: Tensor) -> Tensor:
+    if not target.numel():
+        return value.sum()  # zero, and yet with a gradient
     floor = _LEAST_VARIANCE * target.square().mean() + _NO_VARIANCE
     scale = torch.maximum(target.var(unbiased=False), floor)
     return F.mse_loss(value, target) / scale
@@ -202,9 +260,11 @@ def make_loss(
             wanted = {LABEL: labels} if isinstance(labels, Tensor) else labels
             for name, target in wanted.items():
                 if name != LABEL:
-                    total = total + target_loss(outputs[name], target)
+                    total = total + target_loss(outputs[name], target, teacher.get(name))
                 elif classes is not None:
-                    total = total + F.cross_entropy(classes.logits(outputs), target)
+                    scores = classes.logits(outputs)
+                    taught = classes.logits(teacher) if classes.name in teacher else scores
+                    total = total + _cross_entropy(scores, target, taught)
         if use_teacher:
             total = total + teacher_loss(known, outputs, teacher)
         return total

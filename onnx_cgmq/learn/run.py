@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -15,10 +16,13 @@ from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
 from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.errors import ModelError
+from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
-from onnx_cgmq.learn.checkpoint import Checkpoint, fingerprint
+from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
+from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
 from onnx_cgmq.learn.loss_tensors import loss_tensors
@@ -97,10 +101,12 @@ def learn(
 
     Raises:
         UnsupportedOperatorError: The mirror lacks operators of the model.
-        ModelError: No output has a gradient to a weight.
+        ModelError: No output has a gradient to a weight, or the float model's outputs are not
+            finite.
         BoundError: The bound can't be parsed or kept.
         DataError: The data does not fit the loss.
-        ConfigError: The loss is unknown, or the checkpoint belongs to another run.
+        ConfigError: The loss is unknown, or the checkpoint is damaged or belongs to another run.
+        OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
     keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -112,10 +118,14 @@ def learn(
         direction=config.direction,
         steps=guided_steps(train, config),
     )
-    saved = None
+    saved = state = None
     if checkpoint is not None:
-        run = fingerprint(config, guide.budget.text, len(train), float_model)
+        run = fingerprint(config, guide.budget.text, train, held_out, float_model)
         saved = Checkpoint(checkpoint, run)
+        if resume:
+            state = saved.load()
+        elif note := saved.note_on_earlier():
+            emit(Notice(note))
     calibrate(guide.mirror, train)
 
     teacher = Mirror(float_model)
@@ -128,6 +138,8 @@ def learn(
     )
     taught = Teacher(teacher, len(train), compared.names)
     classes = class_output(taught.outputs(first), len(first.indices))
+    if not is_object_path(config.loss):
+        _check_defined(taught, train, config.batch_size, float_model)
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)
     evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
@@ -142,7 +154,36 @@ def learn(
     )
     if compared.without_gradient:
         emit(Notice(compared.text))
-    return Learned(guide, learner.run(resume=resume), saved)
+    return Learned(guide, learner.run(state), saved)
+
+
+def _check_defined(
+    teacher: Teacher, samples: Samples, batch_size: int, float_model: ir.Model
+) -> None:
+    """Refuses a float model that gives nothing to compare with.
+
+    Raises:
+        ModelError: Not one of its values is finite on the data.
+    """
+    for batch in samples.batches(batch_size):
+        if teacher.is_defined:
+            return
+        teacher.outputs(batch)
+    if not teacher.is_defined:
+        constants = [
+            f"'{name}'"
+            for name, tensor in tensors_of(float_model)
+            if tensor.dtype is ir.DataType.FLOAT and not np.isfinite(tensor.numpy()).all()
+        ]
+        found = (
+            f"its constants {', '.join(constants)} have such values"
+            if constants
+            else ("look for constants or samples that overflow")
+        )
+        raise ModelError(
+            "the float model gives nothing but NaN and infinity on this data: "
+            f"{teacher.undefined_text}; {found}; check the model in onnxruntime"
+        )
 
 
 def _weights(mirror: Mirror) -> list[str]:

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.mirror.module import Mirror
+
+
+@dataclass
+class Best:
+    """The best state on held-out data so far, of those with settled widths that keep the bound.
+
+    Attributes:
+        loss: Its loss on held-out data.
+        accuracy: Its accuracy on held-out data, if there are labels.
+        epoch: The epoch in which it was reached; 0 stands for the untrained weights.
+        state: The mirror's state, or ``None`` if there is no such state yet.
+    """
+
+    loss: float = math.inf
+    accuracy: float | None = None
+    epoch: int = 0
+    state: dict[str, Any] | None = None
 
 
 class UntrainedState:

@@ -33,6 +33,8 @@ class Teacher:
         self.names: tuple[str, ...] = tuple(names or mirror.output_names)
         self._mirror = mirror.eval()
         self._samples = samples
+        self._seen = np.zeros(samples, dtype=bool)
+        self._finite: dict[str, tuple[int, int]] = {}
         self._known = np.zeros(samples, dtype=bool)
         self._cache: dict[str, Tensor] | None = None
         self._may_cache = True
@@ -44,8 +46,43 @@ class Teacher:
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}
         outputs = self._mirror.run(tensors(batch.inputs), self.names)
+        self._count(batch, outputs)
         self._store(batch.indices, outputs)
         return outputs
+
+    @property
+    def is_defined(self) -> bool:
+        """Whether any value computed so far is finite."""
+        return any(finite for finite, _ in self._finite.values())
+
+    @property
+    def undefined_text(self) -> str:
+        """Tensors with values that are NaN or infinite, and how many; empty if there are none.
+
+        Of the samples computed so far, each counted once.
+        """
+        parts = [
+            f"{name!r} ({total - finite:,} of {total:,})"
+            for name, (finite, total) in self._finite.items()
+            if finite < total
+        ]
+        return ", ".join(parts)
+
+    def _count(self, batch: Batch, outputs: dict[str, Tensor]) -> None:
+        """Counts the finite values of samples that are new."""
+        new = ~self._seen[batch.indices]
+        new[batch.size :] = False  # entries that only fill a batch
+        if not new.any():
+            return
+        self._seen[batch.indices] = True
+        for name, value in outputs.items():
+            if not value.is_floating_point():
+                continue
+            if value.dim() and len(value) == len(new) and not new.all():
+                value = value[torch.from_numpy(new)]
+            finite, total = self._finite.get(name, (0, 0))
+            found = int(torch.isfinite(value).sum())
+            self._finite[name] = (finite + found, total + value.numel())
 
     def _store(
         self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]

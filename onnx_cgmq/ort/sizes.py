@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterable
 from functools import cached_property
 
 import onnx_ir as ir
+from onnxscript import optimizer
 
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN
+from onnx_cgmq.data.batch_axis import unbatched_inputs
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.input_shapes import dimension_name, dimension_sizes, graph_inputs, input_shapes
+from onnx_cgmq.graph.input_shapes import (
+    dimension_name,
+    dimension_sizes,
+    graph_inputs,
+    input_shapes,
+)
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 
 
@@ -34,14 +44,18 @@ class Sizes:
         self._model = model
         inputs, given = graph_inputs(model), input_shapes(model)
         self._sizes = dimension_sizes(inputs, given)
-        for value in inputs.values():
+        whole = unbatched_inputs(model)
+        batched = [value for name, value in inputs.items() if name not in whole]
+        for value in batched:
             name = dimension_name(value.shape[0]) if value.shape else None
             if name is not None:
                 self._sizes.setdefault(name, 1)
         self._inputs = {
-            name: given.get(name) or self._sample_shape(value) for name, value in inputs.items()
+            name: given.get(name)
+            or (self._declared(value) if name in whole else self._sample_shape(value))
+            for name, value in inputs.items()
         }
-        batches = {v.shape[0] for v in inputs.values() if v.shape and len(v.shape) > 1}
+        batches = {v.shape[0] for v in batched if v.shape and len(v.shape) > 1}
         fixed = batches.pop() if len(batches) == 1 else None
         self.samples: int = fixed if isinstance(fixed, int) and fixed > 0 else 1
 
@@ -91,11 +105,17 @@ class Sizes:
             value.shape = None
         infer_shapes(sized)
         self._ask_onnxruntime(sized)
-        return {
-            str(value.name): tuple(d if isinstance(d, int) else None for d in value.shape)
-            for value in values
-            if value.shape is not None
-        }
+        found = _shapes_of(values)
+        if all(None not in found.get(str(value.name), (None,)) for value in values):
+            return found
+        # Shapes are known now, so what the graph computes of them can be computed here too.
+        _fold_shapes(sized)
+        for value in values:
+            if value.const_value is None:
+                value.shape = None
+        infer_shapes(sized)
+        self._ask_onnxruntime(sized)
+        return {**found, **_shapes_of(v for node in sized.graph.all_nodes() for v in node.outputs)}
 
     @staticmethod
     def _ask_onnxruntime(sized: ir.Model) -> None:
@@ -106,6 +126,27 @@ class Sizes:
         unknown = [v for v in outputs if v.shape is None or not v.shape.is_static()]
         if unknown:
             set_types_of_onnxruntime(sized, unknown)
+
+
+def _shapes_of(values: Iterable[ir.Value]) -> dict[str, tuple[int | None, ...]]:
+    """Shapes by name, without those of unknown rank."""
+    return {
+        str(value.name): tuple(d if isinstance(d, int) else None for d in value.shape)
+        for value in values
+        if value.shape is not None
+    }
+
+
+def _fold_shapes(model: ir.Model) -> None:
+    """Computes what follows from known shapes, in place: small constants, never weights."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.suppress(Exception):  # whatever an operator does not like: sizes stay open
+            optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+    finally:
+        logger.setLevel(level)
 
 
 def _bypass_quantizers(model: ir.Model) -> None:

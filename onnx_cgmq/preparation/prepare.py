@@ -23,6 +23,7 @@ from onnx_cgmq.preparation.branches import (
     inline_constant_branches,
     remove_identities,
 )
+from onnx_cgmq.preparation.constant_room import ConstantRoom
 from onnx_cgmq.preparation.decompose import decompose
 from onnx_cgmq.preparation.fold_affine import fold_affine
 from onnx_cgmq.preparation.gemm_factors import fold_gemm_factors
@@ -166,17 +167,25 @@ def _simplify(model: ir.Model) -> None:
 
 
 def _fold(model: ir.Model) -> None:
-    """Computes constant expressions of any size, because weights must be initializers.
+    """Computes constant expressions, because weights must be initializers.
+
+    Only those whose results are too large for memory are refused.
 
     An ``If`` with a constant condition is replaced by its branch, which may make more constant.
     """
+    room = ConstantRoom(model)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        choice = _should_fold(node)
+        return choice if choice is not False and room.takes(node) else False
+
     while True:
         with hidden_branches(model):
             optimizer.fold_constants_ir(
                 model,
                 input_size_limit=_UNLIMITED,
                 output_size_limit=_UNLIMITED,
-                should_fold=_should_fold,
+                should_fold=should_fold,
             )
         common.RemoveUnusedNodesPass()(model)
         if not inline_constant_branches(model):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Ladder, Role
 from onnx_cgmq.contract.identifiers import PLAN_KEY
 from onnx_cgmq.contract.plan import PLAN_VERSION, BitPlan, TensorPlan, short_numbers
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import DAMAGE, ModelError, one_line
+from onnx_cgmq.graph.files.limits import most_metadata
 
 QUANTIZED: Final = ".quantized"
 """Suffix of the names of quantized values."""
@@ -89,14 +91,10 @@ def embedded_tensors(model: ir.Model) -> dict[str, dict[str, Any]]:
     if fields is None:
         return {}
     with _damage_is_an_error():
-        tensors: dict[str, dict[str, Any]] = fields["tensors"]
-        for entry in tensors.values():
-            entry.setdefault("ladder", fields["ladder"])
-            if "widths" in entry:
-                entry["widths"] = _unpacked_widths(entry["widths"])
-            if "step" in entry:
-                entry["step"] = np.array(entry["step"], dtype=np.float32)
-    return tensors
+        return {
+            name: _read_entry({"ladder": fields["ladder"], **entry})
+            for name, entry in fields["tensors"].items()
+        }
 
 
 def embedded_names(model: ir.Model) -> dict[str, str]:
@@ -125,7 +123,7 @@ def _fields(model: ir.Model) -> dict[str, Any] | None:
     if text is None:
         return None
     with _damage_is_an_error():
-        fields: dict[str, Any] = json.loads(_unpack(text))
+        fields: dict[str, Any] = json.loads(_unpack(text, most_metadata(model)))
         version = fields["version"]
     if version != PLAN_VERSION:
         raise ModelError(
@@ -140,10 +138,10 @@ def _damage_is_an_error() -> Iterator[None]:
     """Turns any error of reading a plan into one that says that the plan is damaged."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+    except (*DAMAGE, zlib.error) as error:
         raise ModelError(
-            f"the bit plan in the model's metadata is damaged: {error}; write the model again, or "
-            f"remove '{PLAN_KEY}' from its metadata"
+            f"the bit plan in the model's metadata is damaged: {one_line(error)}; write the model "
+            f"again, or remove '{PLAN_KEY}' from its metadata"
         ) from error
 
 
@@ -186,20 +184,53 @@ def _packed_widths(widths: npt.NDArray[np.int64]) -> Any:
     return [list(widths.shape), digits]
 
 
-def _unpacked_widths(packed: Any) -> npt.NDArray[np.uint8]:
+def _read_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry whose fields are what readers expect, or one of the errors in ``DAMAGE``."""
+    read: dict[str, Any] = {"ladder": Ladder(tuple(entry["ladder"])).widths}
+    if "granularity" in entry:
+        read["granularity"] = Granularity(entry["granularity"]).value
+    if "axis" in entry:
+        read["axis"] = operator.index(entry["axis"])
+    if "grid_width" in entry:
+        read["grid_width"] = int(_allowed(np.array(operator.index(entry["grid_width"]))))
+    if "range" in entry:
+        low, high = entry["range"]
+        read["range"] = [float(low), float(high)]
+    if "widths" in entry:
+        read["widths"] = _allowed(_unpacked_widths(entry["widths"])).astype(np.uint8)
+    if "step" in entry:
+        read["step"] = np.array(entry["step"], dtype=np.float32)
+    if not all(np.isfinite(read.get(field, 0)).all() for field in ("range", "step")):
+        raise ValueError("a range or step is not finite")
+    return read
+
+
+def _unpacked_widths(packed: Any) -> npt.NDArray[np.int64]:
     """Unpacks widths that :func:`_packed_widths` packed."""
     if isinstance(packed, int):
-        return np.array(packed, dtype=np.uint8)
+        return np.array(packed, dtype=np.int64)
     shape, text = packed
-    widths = np.array([int(digit, 36) for digit in text], dtype=np.uint8)
+    widths = np.array([int(digit, 36) for digit in text], dtype=np.int64)
     return widths.reshape([int(size) for size in shape])
+
+
+def _allowed(widths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The same widths, if a plan may have them."""
+    wrong = widths[~np.isin(widths, (0, *Ladder().widths))]
+    if wrong.size:
+        raise ValueError(f"a width of {wrong.flat[0]} bits")
+    return widths
 
 
 def _pack(text: str) -> str:
     return _PACKED + base64.b85encode(zlib.compress(text.encode(), 9)).decode()
 
 
-def _unpack(text: str) -> str:
+def _unpack(text: str, most: int) -> str:
     if not text.startswith(_PACKED):
         return text
-    return zlib.decompress(base64.b85decode(text.removeprefix(_PACKED))).decode()
+    unpacking = zlib.decompressobj()
+    content = unpacking.decompress(base64.b85decode(text.removeprefix(_PACKED)), most)
+    if not unpacking.eof:
+        raise ValueError(f"it is cut off, or unpacks to more than {most:,} bytes")
+    return content.decode()

@@ -14,10 +14,11 @@ import torch
 
 import onnx_cgmq
 from onnx_cgmq.api import pipeline
-from onnx_cgmq.api.pipeline import checkpoint_path, plan_path, quantize
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Finished, Notice, Started, StepDone
 from onnx_cgmq.contract.form import Form, written_form
+from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import (
     BoundError,
@@ -209,13 +210,20 @@ def test_resuming_with_nothing_to_resume_is_a_new_run(tmp_path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change", [{"bound": "4%"}, {"seed": 1}, {"granularity": "channel"}, {"model": mlp(1)}]
+    ("change", "differs"),
+    [
+        ({"bound": "4%"}, "its bound;"),
+        ({"seed": 1}, "its choice of training samples and seed;"),
+        ({"direction": "gradient"}, "its direction;"),
+        ({"model": mlp(1)}, "its weights,"),
+        ({"data": toy_data(mlp(), seed=1)}, "its labels and training data;"),
+    ],
 )
-def test_resuming_with_other_settings_is_refused(change, tmp_path) -> None:
+def test_resuming_another_run_is_refused(change, differs, tmp_path) -> None:
     output = tmp_path / "out.onnx"
     with pytest.raises(Kill):
         _run(output=output, progress=_raise_at(GUIDED, Kill()))
-    with pytest.raises(ConfigError, match="another model, bound or settings"):
+    with pytest.raises(ConfigError, match=f"differs in {differs}"):
         _run(output=output, resume=True, **change)
 
 

@@ -218,11 +218,24 @@ def test_wrong_usage(quantize, pipeline_run, options, message):
     assert pipeline_run.called is None
 
 
-def test_output_must_not_be_the_model(cli, pipeline_run, model, data):
-    result = cli("quantize", model, "--data", data, "--bound", "1%", "-o", model)
-    assert result.exit_code == 2
-    assert "float model itself" in result.stderr
-    assert pipeline_run.called is None
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        ("-o", "float model"),
+        ("--log", "float model"),
+        ("--log", "data"),
+        ("-o", "file of settings"),
+    ],
+)
+def test_nothing_that_is_read_is_overwritten(quantize, model, data, tmp_path, option, what):
+    settings = tmp_path / "s.toml"
+    settings.write_text("epochs = 1")
+    path = {"float model": model, "data": data, "file of settings": settings}[what]
+    before = path.read_bytes()
+    result = quantize("--config", settings, option, path)
+    assert result.exit_code == 6
+    assert f"is the {what} itself; write to another file" in result.stderr
+    assert path.read_bytes() == before
 
 
 def test_missing_files_are_named(cli, data, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from onnx_cgmq.cost.macs import mac_ops
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.gating.insert import insert_gates
 
@@ -49,3 +50,13 @@ def test_a_note_names_nodes_with_sizes_that_the_data_decide(count) -> None:
     assert note.startswith("these nodes have sizes that only the data decide")
     assert f": {listed}" in note
     assert note.endswith(" and 2 more") is (count == 5)
+
+
+def test_a_size_that_the_other_operand_has_is_no_reason_for_a_note() -> None:
+    body = """
+        columns = Compress <axis = 1> (x, chosen)
+        [mac] y = MatMul (columns, w)
+    """
+    gated = insert_gates(model(body, "float[n, 3] x, bool[3] chosen"))
+    assert [(op.node, op.macs) for op in mac_ops(gated)] == [("mac", 4)]
+    assert not cost_notes(gated)

@@ -235,3 +235,22 @@ def test_every_operator_is_one_of_onnx() -> None:
     from onnx_cgmq.graph.operators import MAC_OP_TYPES
 
     assert set(MAC_OP_TYPES) <= {schema.name for schema in onnx.defs.get_all_schemas()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"strides": [0, 1]}, "below 1"),
+        ({"dilations": [1, -1]}, "below 1"),
+        ({"group": 0}, "below 1"),
+        ({"pads": [2**31] * 4}, "bit operations"),
+    ],
+)
+def test_absurd_convolutions_are_refused(settings, why) -> None:
+    with pytest.raises(ModelError, match=why):
+        ops_of("Conv", [(1, 1, 4, 4), (1, 1, 1, 1)], **settings)[""].bops(32, 32)
+
+
+def test_wide_padding_is_counted_without_a_list_of_positions() -> None:
+    op = ops_of("Conv", [(1, 1, 4), (1, 1, 3)], pads=[2**40, 2**40])[""]
+    assert op.macs == 3 * (2**41 + 2)

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import pytest
+from onnx import helper
 
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.cost.bound import CostKind
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.size import Storage
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.writing.storage import WeightTypes
+from tests.support.toys import CLASSES, make_model
 
 
 def spec(name, role, shape, granularity=Granularity.ELEMENT) -> QuantizerSpec:
@@ -50,3 +58,32 @@ def test_totals_are_whole_bytes_per_tensor() -> None:
     assert NEWEST.tensor_bytes(specs, widths) == {"w": 4, "b": 20}
     assert NEWEST.total_bytes(specs, widths) == 24
     assert Storage(ungated=100).total_bytes(specs, {}) == 180
+
+
+def one_bias_for_all() -> onnx.ModelProto:
+    """Three layers that add the same bias."""
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.6, (CLASSES, CLASSES)) for name in ("w1", "w2", "w3")}
+    nodes, x = [], "x"
+    for number, weight in enumerate(weights, 1):
+        nodes.append(helper.make_node("Gemm", [x, weight, "b"], [f"h{number}"], name=f"fc{number}"))
+        x = f"r{number}" if number < 3 else "y"
+        nodes.append(helper.make_node("Relu", [f"h{number}"], [x], name=f"relu{number}"))
+    return make_model(nodes, {**weights, "b": rng.normal(0, 0.1, CLASSES)}, [CLASSES])
+
+
+def test_a_shared_bias_counts_once_for_each_accumulator() -> None:
+    gated = insert_gates(one_bias_for_all())
+    storage, specs = Storage.of(gated), CostModel.of(gated).specs
+    assert storage.copies == {"b": 3}
+    assert storage.tensor_bytes(specs, {})["b"] == 3 * 4 * CLASSES
+    float_cost = CostModel.of(gated).cost(CostKind.SIZE).float_cost
+    assert float_cost == 4 * (3 * CLASSES**2 + CLASSES)
+
+
+@pytest.mark.parametrize("target", ["generic", "ort-cpu"])
+def test_a_bound_on_the_size_holds_with_a_shared_bias(target) -> None:
+    x = np.random.default_rng(0).normal(size=(64, CLASSES)).astype(np.float32)
+    bound = 3 * 4 * CLASSES + 20  # bytes: all copies of the bias, and weights of few bits
+    result = quantize(one_bias_for_all(), {"x": x}, f"{bound}B", target=target, epochs=1)
+    assert result.report.weight_bytes <= result.cost.weight_bytes <= bound

@@ -73,7 +73,7 @@ def test_cache_that_holds_all_reads_nothing_again(files):
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (content(1, width=3), r"samples of shape 'x' \[3\], but 0 has 'x' \[2\]"),
+        (Loaded({"z": content(1).inputs["x"]}, None), r"arrays \['z'\], but 0 has \['x'\]"),
         (content(1, labels=False), "one has labels and the other has none"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onnx_cgmq.data import Samples, open_data
-from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.errors import DataError
 
 TYPES = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
 
@@ -200,7 +200,7 @@ def with_value(value):
         ([], "the data is empty"),
         ([{"x": rows(1)}, {"x": rows(1), "label": np.array([0])}], "some batches have labels"),
         ([{"x": rows(1)}, {"y": rows(1)}], "different names"),
-        ([rows(1), rows(1)[:, :2]], "can't be joined along axis 0"),
+        ([rows(1), rows(1)[:, :2]], r"shape \[1, 2\] does not fit \[samples, 3\]"),
         (3, "this kind of data"),
         (lambda: lambda: rows(1), "this kind of data"),
         ("nowhere.npz", "no such file"),
@@ -271,11 +271,13 @@ def test_bad_file_in_a_folder_is_found_before_training(one, tmp_path):
 # -- models -----------------------------------------------------------------------------------
 
 
-def test_models_that_cannot_be_fed():
-    with pytest.raises(ModelError, match="'t' is a scalar"):
-        open_data({}, make_model(x=("float32", ["n", 3]), t=("float32", [])))
-    with pytest.raises(ModelError, match="fix different batch sizes"):
-        open_data({}, make_model(x=("float32", [1, 3]), t=("float32", [2, 3])))
+def test_scalars_belong_to_one_sample_each():
+    model = make_model(x=("float32", ["n", 3]), t=("float32", []))
+    for t in (np.arange(4, dtype=np.float32), np.float32(0)):
+        batches = list(open_data({"x": rows(4), "t": t}, model).batches(128))
+        assert [batch.inputs["x"].shape for batch in batches] == [(1, 3)] * 4
+        assert [batch.inputs["t"].shape for batch in batches] == [()] * 4
+    assert batches[2].inputs["x"][0, 0] == 2
 
 
 def test_fixed_batch_is_filled_up():
@@ -289,6 +291,30 @@ def test_fixed_batch_is_filled_up():
 
 def test_samples_type_is_public(one):
     assert isinstance(open_data(rows(1), one), Samples)
+
+
+def lengths():
+    """Samples of 5 to 7 numbers, of two lengths more often than of the third."""
+    return [np.full((count, 5 + k % 3), k) for k, count in enumerate([2, 3, 1, 2, 1])]
+
+
+def test_samples_of_different_lengths_are_batches_of_one_length_each(tmp_path):
+    model = make_model(x=("int64", ["n", "length"]))
+    for k, ids in enumerate(lengths()):
+        np.savez(tmp_path / f"{k}.npz", x=ids)
+    for data in (tmp_path, lengths(), Reader({"x": ids} for ids in lengths())):
+        samples = open_data(data, model)
+        assert len(samples) == 9
+        batches = list(samples.batches(3))
+        shapes = sorted(batch.inputs["x"].shape for batch in batches)
+        assert shapes == [(1, 5), (1, 6), (1, 7), (3, 5), (3, 6)]
+        assert samples.batch_count(3) == len(batches)
+        order = samples.shuffled(0)
+        found = [batch.inputs["x"] for batch in samples.batches(2, order=order)]
+        assert sorted(k for x in found for k in x[:, 0]) == [0, 0, 1, 1, 1, 2, 3, 3, 4]
+        for skip in range(len(found)):
+            rest = [batch.inputs["x"] for batch in samples.batches(2, order=order, skip=skip)]
+            assert [x.tolist() for x in rest] == [x.tolist() for x in found[skip:]]
 
 
 # -- targets ----------------------------------------------------------------------------------

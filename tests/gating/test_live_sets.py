@@ -82,6 +82,13 @@ def test_embedded_live_sets_are_read_back() -> None:
     assert LIVE_KEY not in model.metadata_props
     embed_live_sets(model, sets)
     assert embedded_live_sets(model) == sets
-    model.metadata_props[LIVE_KEY] = "[1]"
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "[[Infinity, {}]]", "[[-1, {}]]", '[[0, {"x": -2}]]', "[" * 200_000]
+)
+def test_damaged_live_sets_are_an_error(text) -> None:
+    model = gated("mlp")
+    model.metadata_props[LIVE_KEY] = text
     with pytest.raises(ModelError, match="live sets in the model's metadata are damaged"):
         embedded_live_sets(model)

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_cgmq.contract.bits import Granularity, Role
-from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
@@ -276,3 +276,32 @@ def test_widths_chosen_by_operator_type_and_by_pattern() -> None:
     }
     with pytest.raises(ConfigError, match="'w4' matches no"):
         insert_gates(prepare(branches()), keep_float=["w4"])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "text"),
+    [
+        ("w", np.nan, r"weight 'w' has NaN at \[1, 2\] \(node 'fc', Gemm; 1 of 12 values"),
+        ("w", -np.inf, r"weight 'w' has -infinity at \[1, 2\]"),
+        ("w", 3e38, r"weight 'w' has 3e\+38, which no grid in float32 holds, at \[1, 2\]"),
+        ("b", np.inf, r"bias 'b' has infinity at \[2\]"),
+    ],
+)
+def test_constants_that_have_no_grid_are_refused_by_name(tensor, value, text) -> None:
+    weights = {"w": normal(4, 3), "b": normal(3)}
+    weights[tensor].flat[5 if tensor == "w" else 2] = value
+    made = model([("fc", "Gemm", ["x", "w", "b"], ["y"], {})], {"x": ["n", 4]}, {"y": ["n", 3]})
+    made.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in weights.items())
+    with pytest.raises(ModelError, match=text):
+        insert_gates(made)
+
+
+def test_masks_of_infinity_are_no_weights() -> None:
+    mask = np.array([0, -np.inf, 0], np.float32)
+    nodes = [
+        ("fc", "MatMul", ["x", "w"], ["h"], {}),
+        ("ban", "Add", ["h", "mask"], ["m"], {}),
+        ("soft", "Softmax", ["m"], ["y"], {}),
+    ]
+    gated = insert_gates(model(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, w=normal(4, 3), mask=mask))
+    assert sorted(quantizer_nodes(gated)) == ["w", "x"]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
+import pytest
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
 from onnx_cgmq.graph.infer import infer_shapes, skeleton
 
@@ -68,3 +71,51 @@ def test_infer_shapes_changes_nothing_if_the_graph_contradicts_itself() -> None:
     infer_shapes(model)
     assert [name for name, _, _ in _types(model)] == [name for name, _, _ in before]
     assert list(model.graph.initializers) == ["shape", "w"]
+
+
+def _graph(body: str) -> ir.Model:
+    header = '<ir_version: 8, opset_import: ["" : 18]>'
+    return ir.from_proto(onnx.parser.parse_model(f"{header}\ng (float[n, 8] x) => (y) {{{body}}}"))
+
+
+DOUBLED = "k0 = Constant <value = float[1] {1}> ()" + "".join(
+    f"k{i + 1} = Concat <axis = 0> (k{i}, k{i})" for i in range(24)
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a = Constant <value = int64 {0}> () b = Constant <value = int64 {16777216}> ()"
+        "d = Constant <value = int64 {1}> () r = Range (a, b, d)"
+        "long = Cast <to = 1> (r) y = ReduceMax (long)",
+        f"{DOUBLED} long = Identity (k24) y = ReduceMax (long)",
+        # Only the values of the shape say that it is long.
+        "s = Constant <value = int64[1] {8388608}> () two = Constant <value = int64[1] {2}> ()"
+        "t = Mul (s, two) r = ConstantOfShape (t) long = Cast <to = 1> (r) y = ReduceMax (long)",
+    ],
+)
+def test_long_vectors_are_not_listed(body) -> None:
+    """onnx would need more than 2 GiB for the 2**24 elements."""
+    model = _graph(body)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    infer_shapes(model)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+    shapes = {name: shape for name, shape, _ in _types(model)}
+    assert shapes["long"] == ir.Shape([1 << 24])
+
+
+def test_shapes_behind_long_vectors_are_inferred_all_the_same() -> None:
+    """A size that a Range leaves open, beside a shape that is computed."""
+    model = _graph(
+        "zero = Constant <value = int64 {0}> () one = Constant <value = int64 {1}> ()"
+        "at = Constant <value = int64[1] {1}> () rows = Constant <value = int64[1] {-1}> ()"
+        "s = Shape (x) n = Gather (s, zero) r = Range (zero, n, one) long = Add (r, one)"
+        "w = Gather (s, at) both = Concat <axis = 0> (rows, w) y = Reshape (x, both)"
+    )
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    infer_shapes(model)
+    shapes = {name: shape for name, shape, _ in _types(model)}
+    assert shapes["y"][1] == 8
+    assert len(shapes["long"]) == 1

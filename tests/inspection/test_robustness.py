@@ -113,9 +113,10 @@ def test_a_note_names_codes_of_unknown_type() -> None:
     model.graph.value_info.append(helper.make_tensor_value_info("xq", TensorProto.FLOAT, ["n", 4]))
     report = inspect(model)
     assert report.bops == 12 * 1024
-    unknown, operator = report.notes
+    unknown, operator, sizes = report.notes
     assert unknown == "xq: the type of the codes 'q' is unknown; it counts as 32 bits"
     assert operator.startswith("com.example.Mystery (1 node) is not known")
+    assert sizes == "sizes that do not follow from the inputs are as the file says: mac"
 
 
 def test_embedding_tables_of_codes_are_weights_and_their_rows_activations() -> None:

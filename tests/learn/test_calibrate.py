@@ -84,3 +84,20 @@ def test_calibration_uses_part_of_large_activations(granularity, monkeypatch) ->
     assert activations
     for name in activations:
         assert 500 <= kept[name] <= 4000
+
+
+def test_values_that_are_not_finite_have_no_place_in_a_range() -> None:
+    mirror, data = _mirror(mlp())
+    calibrate(mirror, data)
+    wanted = mirror.quantizers["x"].high.detach().clone()
+    run = mirror.run
+
+    def with_nan(inputs, names):
+        values = run(inputs, names)
+        return {
+            name: torch.cat([v, torch.full_like(v[:1], torch.nan)]) for name, v in values.items()
+        }
+
+    mirror.run = with_nan
+    calibrate(mirror, data)
+    torch.testing.assert_close(mirror.quantizers["x"].high.detach(), wanted, rtol=0.05, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,12 @@ import onnx
 import pytest
 import torch
 
-from onnx_cgmq.api.pipeline import checkpoint_path, quantize
+from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import EpochDone, Notice, StepDone
+from onnx_cgmq.contract.run_paths import checkpoint_path
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.errors import OutputError
+from onnx_cgmq.errors import ModelError, OutputError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
@@ -31,8 +34,8 @@ STEPS = 6  # an epoch
 
 def _run(output, progress=None, **settings):
     model = mlp()
-    settings = {"epochs": 4, "batch_size": 32, **settings}
-    return quantize(model, toy_data(model), "3%", output=output, progress=progress, **settings)
+    settings = {"epochs": 4, "batch_size": 32, "bound": "3%", **settings}
+    return quantize(model, toy_data(model), output=output, progress=progress, **settings)
 
 
 def test_the_float_model_is_not_overwritten(tmp_path) -> None:
@@ -60,6 +63,54 @@ def test_a_stopped_run_goes_on_where_it_was(step, tmp_path) -> None:
     resumed = _run(output, events.append, resume=True)
     assert next(event.step for event in events if isinstance(event, StepDone)) == step + 1
     assert resumed.plan.to_json() == _run(None).plan.to_json()
+
+
+def _with_last(op_type, *constants):
+    """The toy network with another node behind its last one, and constants for that."""
+    model = mlp()
+    model.graph.node[-1].output[0] = "scores"
+    inputs = ["scores", *(name for name, _ in constants)]
+    model.graph.node.append(onnx.helper.make_node(op_type, inputs, ["y"], name="end"))
+    for name, array in constants:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(array), name))
+    return model
+
+
+def test_values_that_the_float_model_does_not_define_are_left_out_with_a_notice() -> None:
+    banned = _with_last("Add", ("mask", [0, -np.inf, 0]))
+    data = {"x": toy_data(mlp())["x"]}
+    notices = []
+
+    def progress(event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.message)
+
+    result = quantize(banned, data, "5%", epochs=1, batch_size=32, progress=progress)
+    assert result.complete
+    assert np.isfinite(result.outcome.validation_loss)
+    assert [text for text in notices if "not finite" in text] == [
+        "the float model itself gives values that are not finite: 'y' (173 of 519); the loss "
+        "leaves them out"
+    ]
+
+
+def test_a_float_model_without_any_finite_value_is_refused() -> None:
+    broken = _with_last("Add", ("shift", np.nan))
+    with pytest.raises(ModelError, match=r"nothing but NaN .*'shift' have such values"):
+        quantize(broken, {"x": toy_data(mlp())["x"]}, "5%", epochs=1)
+
+
+def test_a_loss_that_is_never_finite_is_not_complete() -> None:
+    learner = _learner()
+    learner.loss = lambda outputs, labels, teacher: outputs["y"].sum() * torch.nan
+    learner.evaluator = replace(learner.evaluator, loss=learner.loss)
+    notices = []
+    learner.emit = lambda event: notices.append(event) if isinstance(event, Notice) else None
+    outcome = learner.run()
+    assert not outcome.complete
+    assert outcome.reason == "loss not finite"
+    assert not any("harm" in notice.message for notice in notices)
+    assert all(torch.isfinite(value).all() for value in learner.mirror.state_dict().values())
 
 
 @pytest.mark.slow
@@ -230,3 +281,54 @@ def test_training_that_helps_is_kept() -> None:
     outcome = learner.run()
     assert not notices
     assert outcome.best_epoch > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (Stopped("terminated"), "terminated"),
+        (Stopped("hung up"), "hung up"),
+    ],
+)
+def test_what_stops_a_run_is_its_reason(error, reason) -> None:
+    def stop(event) -> None:
+        if isinstance(event, StepDone):
+            raise error
+
+    outcome = _run(None, stop).outcome
+    assert (outcome.complete, outcome.reason) == (False, reason)
+
+
+def test_a_run_can_be_stopped_in_its_first_step() -> None:
+    learner = _learner()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    learner.loss = stop
+    assert learner.run().reason == "interrupted"
+    assert learner.guide.satisfied
+
+
+@pytest.mark.parametrize("part", ["restore", "set_widths", "evaluate"])
+def test_a_run_can_be_stopped_while_gates_settle(tmp_path, monkeypatch, part) -> None:
+    """Whatever is half done then, the run ends within the bound and can go on."""
+    owner = {"restore": loop.UntrainedState, "set_widths": Guide, "evaluate": Evaluator}[part]
+    whole, stopped = getattr(owner, part), []
+
+    def stop_once(self, *arguments):
+        result = whole(self, *arguments)
+        if not stopped:
+            stopped.append(part)
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(owner, part, stop_once)
+    output = tmp_path / "out.onnx"
+    started = _run(output, epochs=1, bound="1.5%")
+    assert started.outcome.reason == "interrupted"
+    assert started.cost.rbop <= 0.015
+    resumed = _run(output, epochs=1, bound="1.5%", resume=True)
+    assert resumed.complete
+    assert resumed.plan.to_json() == _run(None, epochs=1, bound="1.5%").plan.to_json()

@@ -163,3 +163,66 @@ def test_target_values_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DataError, match="target values for boxes, but no gradient"):
         make_loss("auto", CLASSES, False, ["boxes"], ["y"])
     make_loss("teacher", CLASSES, False, ["boxes"], ["y"])
+
+
+def _finite_gradient(loss: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    (gradient,) = torch.autograd.grad(loss, value)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+    return gradient
+
+
+@pytest.mark.parametrize("undefined", [float("nan"), float("inf"), -float("inf")])
+def test_what_the_teacher_does_not_define_is_left_out(undefined) -> None:
+    teacher, value = OTHER.clone(), LOGITS.clone()
+    teacher[:, 2] = value[:, 2] = undefined
+    value.requires_grad_()
+    loss = teacher_loss(None, {"y": value}, {"y": teacher})
+    kept = [0, 1, 3]
+    torch.testing.assert_close(
+        loss, teacher_loss(None, {"y": LOGITS[:, kept]}, {"y": OTHER[:, kept]})
+    )
+    assert not _finite_gradient(loss, value)[:, 2].any()
+
+
+def test_a_banned_class_has_no_part_in_the_divergence() -> None:
+    teacher, value = OTHER.clone(), LOGITS.clone()
+    teacher[:, 2] = value[:, 2] = -torch.inf
+    value.requires_grad_()
+    loss = make_loss("auto", CLASSES, True)({"y": value}, LABELS, {"y": teacher})
+    assert not _finite_gradient(loss, value)[:, 2].any()
+    kept, known = [0, 1, 3], LABELS != 2
+    few, others = {"y": LOGITS[:, kept]}, {"y": OTHER[:, kept]}
+    classes = torch.tensor([0, 1, 2, 0, 1])  # the same without class 2
+    wanted = teacher_loss(CLASSES, few, others) + F.cross_entropy(few["y"][known], classes)
+    torch.testing.assert_close(loss, wanted)
+
+
+def test_rows_that_are_masked_completely_do_not_count() -> None:
+    teacher, value = F.softmax(OTHER, dim=1), F.softmax(LOGITS, dim=1)
+    soft = class_output({"y": teacher}, 6)
+    teacher[1] = value[1] = torch.nan
+    assert class_output({"y": teacher}, 6) == soft == ClassOutput("y", is_probability=True)
+    value.requires_grad_()
+    loss = make_loss("auto", soft, True)({"y": value}, LABELS, {"y": teacher})
+    assert not _finite_gradient(loss, value)[1].any()
+    nothing = torch.full_like(teacher, torch.nan)
+    empty = make_loss("auto", soft, True)({"y": value}, LABELS, {"y": nothing})
+    assert empty.item() == 0
+    assert not _finite_gradient(empty, value).any()
+
+
+def test_targets_do_not_count_where_the_teacher_is_not_finite() -> None:
+    teacher, value = OTHER.clone(), LOGITS.clone()
+    teacher[0, 0] = value[0, 0] = torch.nan
+    assert torch.isfinite(target_loss(value, OTHER, teacher))
+
+
+def test_the_mirror_may_reach_an_infinity_where_the_teacher_does_in_other_places() -> None:
+    teacher = torch.tensor([[-torch.inf, -3.0], [1.0, 2.0]])
+    value = torch.tensor([[0.0, -3.0], [-torch.inf, 2.0]])
+    as_lowest = torch.tensor([[0.0, -3.0], [-3.0, 2.0]])
+    loss = teacher_loss(None, {"y": value}, {"y": teacher})
+    torch.testing.assert_close(loss, teacher_loss(None, {"y": as_lowest}, {"y": teacher}))
+    finite = torch.tensor([[0.0, -3.0], [1.0, 2.0]])
+    assert not torch.isfinite(teacher_loss(None, {"y": value}, {"y": finite}))

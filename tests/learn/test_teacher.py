@@ -96,3 +96,17 @@ def test_teacher_returns_only_what_the_loss_compares() -> None:
     assert teacher.names == ("z",)
     for _ in range(2):
         assert list(teacher.outputs(_batch(0, 1))) == ["z"]
+
+
+def test_values_that_are_not_finite_are_counted_once_for_each_sample() -> None:
+    def function(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": torch.where(x > 0, x, torch.nan), "z": x.sum(dim=1)}
+
+    teacher = Teacher(Model(function), 10)
+    assert not teacher.is_defined
+    assert not teacher.undefined_text
+    teacher.outputs(_batch(0, 1, 2))
+    teacher.outputs(_batch(2, 3))
+    teacher.outputs(_batch(0, 3, 1))
+    assert teacher.is_defined
+    assert teacher.undefined_text == f"'y' ({(DATA[:4] <= 0).sum()} of 12)"

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx_cgmq.contract.identifiers import SHAPES_KEY
 from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.input_shapes import input_shapes, open_inputs, set_input_shapes
@@ -85,6 +86,59 @@ def test_macs_of_a_fixed_batch_are_divided_by_its_samples() -> None:
     assert Sizes(fixed).samples == 6
 
 
+def layers_with_heads() -> ir.Model:
+    """Two layers whose heads are split as older exporters write it: by sizes that are computed."""
+    layer = """
+        [query{n}] q{n} = MatMul (h{n}, w)
+        s{n} = Shape (q{n})
+        b{n} = Gather (s{n}, zero)
+        l{n} = Gather (s{n}, one)
+        d{n} = Gather (s{n}, two)
+        e{n} = Div (d{n}, heads)
+        f{n} = Cast <to = 7> (e{n})
+        bu{n} = Unsqueeze (b{n}, first)
+        lu{n} = Unsqueeze (l{n}, first)
+        hu{n} = Unsqueeze (heads, first)
+        fu{n} = Unsqueeze (f{n}, first)
+        c{n} = Concat <axis = 0> (bu{n}, lu{n}, hu{n}, fu{n})
+        r{n} = Reshape (q{n}, c{n})
+        t{n} = Transpose <perm = [0, 2, 1, 3]> (r{n})
+        k{n} = Transpose <perm = [0, 2, 3, 1]> (r{n})
+        [scores{n}] p{n} = MatMul (t{n}, k{n})
+        [mix{n}] z{n} = MatMul (p{n}, t{n})
+        u{n} = Transpose <perm = [0, 2, 1, 3]> (z{n})
+        v{n} = Shape (u{n})
+        vb{n} = Gather (v{n}, zero)
+        vl{n} = Gather (v{n}, one)
+        vbu{n} = Unsqueeze (vb{n}, first)
+        vlu{n} = Unsqueeze (vl{n}, first)
+        vc{n} = Concat <axis = 0> (vbu{n}, vlu{n}, hidden)
+        h{m} = Reshape (u{n}, vc{n})
+    """
+    layers = "".join(layer.format(n=n, m=n + 1) for n in range(2))
+    return model(
+        f"""
+        g (float[batch, seq, 6] x) => (float[b, s, 6] y)
+        <float[6, 6] w = {{{", ".join(["0.5"] * 36)}}}, int64 zero = {{0}}, int64 one = {{1}},
+         int64 two = {{2}}, int64 heads = {{3}}, int64[1] first = {{0}}, int64[1] hidden = {{6}}>
+        {{ h0 = Identity (x)
+          {layers}
+          y = Identity (h2) }}
+        """
+    )
+
+
+def test_sizes_that_the_graph_computes_are_computed() -> None:
+    gated = insert_gates(ir.to_proto(layers_with_heads()), shapes={"x": (1, 5, 6)})
+    counts = macs(gated)
+    for n in range(2):
+        assert counts[f"scores{n}"] == counts[f"mix{n}"] == 3 * 5 * 5 * 2
+    assert not cost_notes(gated)
+    report = inspect(ir.to_proto(layers_with_heads()), {"x": (1, 5, 6)})
+    assert {node.name: node.macs for node in report.nodes} == counts
+    assert not report.notes
+
+
 def test_shapes_of_unknown_inputs_or_wrong_sizes_are_refused() -> None:
     graph = tokens()
     with pytest.raises(ConfigError, match="'z': the model has no such input; its inputs are x"):
@@ -109,9 +163,22 @@ def test_a_question_mark_is_no_name_of_a_dimension() -> None:
     assert Sizes(graph).shape(graph.graph.outputs[0]) == (1, 3, 4)
 
 
-def test_damaged_input_shapes_are_refused() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1",
+        "{" * 200_000,
+        '{"x": [Infinity, 1, 1]}',
+        '{"z": [1]}',
+        '{"x": [1, 5, 3]}',
+        '{"x": [1, 0, 4]}',
+        '{"x": [1, -2, 4]}',
+    ],
+)
+def test_damaged_input_shapes_are_refused(text) -> None:
+    """What does not fit the inputs is as damaged as what is no JSON."""
     graph = tokens()
-    graph.metadata_props[SHAPES_KEY] = "[1"
+    graph.metadata_props[SHAPES_KEY] = text
     with pytest.raises(ModelError, match="damaged"):
         input_shapes(graph)
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
+
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.identifiers import PLAN_KEY
+from onnx_cgmq.contract.plan import PLAN_VERSION
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.graph.files import limits
 from onnx_cgmq.writing import embedded_plan
 from onnx_cgmq.writing.embedded_plan import embedded_tensors
 from onnx_cgmq.writing.write_back import write_back
 from tests.support.plans import draw_widths, make_plan
-from tests.support.toys import convnet
+from tests.support.toys import convnet, mlp
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
@@ -43,6 +50,65 @@ def test_mixed_widths_are_read_back() -> None:
     assert any(len(np.unique(tensor.widths)) > 1 for tensor in weights)
     for tensor in weights:
         np.testing.assert_array_equal(found[tensor.name]["widths"], tensor.widths)
+
+
+def with_plan(text: str) -> ir.Model:
+    model = ir.from_proto(mlp())
+    model.metadata_props[PLAN_KEY] = text
+    return model
+
+
+def entry(**fields: object) -> str:
+    tensors = {"w1": fields}
+    plan = {"version": PLAN_VERSION, "bound": "1%", "ladder": [2, 4, 8], "names": {}}
+    return json.dumps({**plan, "tensors": tensors})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        entry(widths=300),
+        entry(widths=-1),
+        entry(widths=3),
+        entry(widths=[[2], "2z"]),
+        entry(widths=[[3], "22"]),
+        entry(granularity="foo"),
+        entry(granularity="channel", axis=[1]),
+        entry(granularity="channel", axis=1.5),
+        entry(grid_width="8"),
+        entry(ladder=None),
+        entry(ladder=3),
+        entry(ladder=[8, 4]),
+        entry(range=None),
+        entry(range=[1]),
+        entry(range=[0, float("inf")]),
+        entry(step="wide"),
+        entry(step=[1, [2]]),
+        entry(step=float("nan")),
+        entry().replace("[2, 4, 8]", "{}"),
+        entry().replace('"w1": {}', '"w1": []'),
+        entry().replace('"tensors"', '"tensor"'),
+        entry(range=[0, 1]).replace("[0, 1]", "[0, 1" + 400 * "0" + "]"),
+        "[" * 200_000,
+        "null",
+        "zlib_base85:" + "0" * 21,
+    ],
+)
+def test_a_damaged_plan_is_an_error_that_names_it(text) -> None:
+    with pytest.raises(ModelError, match=rf"metadata is damaged: .* remove '{PLAN_KEY}'"):
+        embedded_tensors(with_plan(text))
+
+
+def test_a_plan_unpacks_to_a_few_times_the_file_at_most(monkeypatch) -> None:
+    packed = zlib.compress(entry().encode() + b" " * (1 << 20), 9)
+    model = with_plan("zlib_base85:" + base64.b85encode(packed).decode())
+    assert list(embedded_tensors(model)) == ["w1"]
+    monkeypatch.setattr(limits, "_METADATA", 1 << 19)
+    with pytest.raises(ModelError, match="unpacks to more than"):
+        embedded_tensors(model)
+    weight = ir.tensor(np.zeros(1 << 15, np.float32), name="more")
+    model.graph.register_initializer(ir.Value(name="more", const_value=weight))
+    assert list(embedded_tensors(model)) == ["w1"]
 
 
 def test_a_damaged_packed_plan_is_an_error(monkeypatch) -> None:

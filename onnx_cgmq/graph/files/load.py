@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -12,10 +11,16 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from onnx_cgmq.errors import ModelError, OutputError, one_line
+from onnx_cgmq.contract.replace import regular_file, replaced
+from onnx_cgmq.errors import ModelError, one_line
+from onnx_cgmq.graph.files.detach import detach, detached
 from onnx_cgmq.graph.files.serialize import write_model
-from onnx_cgmq.graph.files.tolerance import forget_false_sizes, tolerated
-from onnx_cgmq.graph.files.validate import validate
+from onnx_cgmq.graph.files.tolerance import (
+    forget_false_sizes,
+    tolerated,
+    without_external_data,
+)
+from onnx_cgmq.graph.files.validate import refuse_maps, validate
 
 ModelLike: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | ir.Model
 """What every function that takes a model accepts: a path, a proto, or a graph in memory."""
@@ -26,10 +31,10 @@ with its nodes and names."""
 
 
 def load_model(model: ModelLike) -> ir.Model:
-    """Loads a model, and never changes what the caller holds.
+    """Loads a model. Never changes what the caller holds, and shares only large tensors with it.
 
     Args:
-        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model``, which is cloned and
+        model: Path of an ONNX file, ``onnx.ModelProto``, or ``onnx_ir.Model``, which is copied and
             not validated.
 
     Returns:
@@ -40,9 +45,11 @@ def load_model(model: ModelLike) -> ir.Model:
             is missing, too short, or outside the folder of the file.
     """
     if isinstance(model, ir.Model):
-        return model.clone()
+        return detached(model)
     if isinstance(model, onnx.ModelProto):
-        return _from_proto(model, "the ModelProto", Path.cwd(), file=None)
+        loaded = _from_proto(model, "the ModelProto", Path.cwd())
+        detach(loaded)
+        return loaded
     path = Path(model)
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give the ONNX file in it")
@@ -59,13 +66,14 @@ def load_model(model: ModelLike) -> ir.Model:
             f"{path} is not an ONNX file, or is truncated ({len(content):,} bytes; {error}); "
             "export or download it again"
         ) from error
-    return _from_proto(proto, str(path), path.resolve().parent, file=path)
+    return _from_proto(proto, str(path), path.resolve().parent)
 
 
 def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
     """Writes a model atomically: a file of that name is replaced at the end or left as it was.
 
-    If a model is too large for one file (2 GiB), its tensors go to ``NAME.data`` beside it.
+    If the path is a link, the file that it leads to is written, and the link stays. If a model is
+    too large for one file (2 GiB), its tensors go to ``NAME.data`` beside it.
 
     Args:
         model: The model to write; it is not changed.
@@ -75,28 +83,19 @@ def save_model(model: ir.Model, path: str | os.PathLike[str]) -> None:
         OutputError: The file can't be written.
         ModelError: External data that the model refers to can no longer be read.
     """
-    target = Path(path)
-    part: Path | None = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(descriptor)
-        part = Path(name)
-        _write(model, target, part)
-        part.chmod(_default_mode())  # mkstemp makes files that only their owner can read
-        os.replace(part, target)
-    except OSError as error:
-        raise OutputError(
-            f"can't write {target}: {error.strerror or error}; "
-            "check its folder, permissions and free space"
-        ) from error
+        with replaced(path) as part:
+            _write(model, regular_file(path), part)
     except ir.serde.SerdeError as error:
         raise ModelError(
-            f"the model can't be written to {target}: {one_line(error)}; check that the files with "
+            f"the model can't be written to {path}: {one_line(error)}; check that the files with "
             "its external data are still there"
         ) from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+
+
+def external_data_path(path: Path) -> Path:
+    """Returns the file for the tensors of a model that is too large for one file."""
+    return path.with_name(f"{path.name}.data")
 
 
 def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
@@ -114,23 +113,29 @@ def tensors_of(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield f"{node.name or node.op_type}.{attribute.name}", attribute.as_tensor()
 
 
+def external_files(model: ir.Model) -> set[Path]:
+    """Returns the files that hold the external data of a model."""
+    return {
+        Path(tensor.path)
+        for _, tensor in tensors_of(model)
+        if isinstance(tensor, ir.ExternalTensor)
+    }
+
+
 def file_size(path: str | os.PathLike[str]) -> int:
     """Returns the bytes of a model's file, with those of the files of its external data.
 
     Raises:
         ModelError: The model can't be read.
     """
-    external = {
-        Path(tensor.path)
-        for _, tensor in tensors_of(load_model(path))
-        if isinstance(tensor, ir.ExternalTensor)
-    }
+    external = external_files(load_model(path))
     return Path(path).stat().st_size + sum(data.stat().st_size for data in external)
 
 
-def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | None) -> ir.Model:
+def _from_proto(proto: onnx.ModelProto, label: str, folder: Path) -> ir.Model:
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError(f"{label} is not an ONNX model: it has no graph; export it again")
+    refuse_maps(proto, label)
     try:
         model = ir.serde.deserialize_model(proto)
     except Exception as error:  # the kind depends on the malformed field that it meets first
@@ -147,11 +152,10 @@ def _from_proto(proto: onnx.ModelProto, label: str, folder: Path, file: Path | N
         ir.external_data.set_base_dir(graph, folder)
     try:
         # Functions may have another opset than the model, because prepare() upgrades them.
-        if external and file is not None:
-            onnx.checker.check_model(os.fspath(file), skip_opset_compatibility_check=True)
-        elif not external and proto.ByteSize() < _PROTO_LIMIT:
-            with tolerated(proto):
-                onnx.checker.check_model(proto, skip_opset_compatibility_check=True)
+        if proto.ByteSize() < _PROTO_LIMIT:
+            checked = without_external_data(proto) if external else proto
+            with tolerated(checked):
+                onnx.checker.check_model(checked, skip_opset_compatibility_check=True)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ModelError(
             f"{label} is not a valid ONNX model: {one_line(error)}; export it again"
@@ -201,14 +205,9 @@ def _write(model: ir.Model, target: Path, part: Path) -> None:
             _check_external("the model", Path(tensor.base_dir), name, tensor)
     if sum(tensor.nbytes for tensor in tensors.values()) < _PROTO_LIMIT:
         with part.open("wb") as file:
-            write_model(model.clone(), file)
+            write_model(detached(model), file)
     else:
         # The data file gets its final name at once, since the model stores that name. ir.save
         # replaces it atomically too.
-        ir.save(model.clone(), part, format="protobuf", external_data=f"{target.name}.data")
-
-
-def _default_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+        data = external_data_path(target).name
+        ir.save(detached(model), part, format="protobuf", external_data=data)

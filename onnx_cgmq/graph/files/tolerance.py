@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
-from onnx_cgmq.graph.files.protos import all_nodes
+from onnx_cgmq.graph.files.protos import all_nodes, all_tensors
 
 _UNCHECKED: Final = "onnx_cgmq.unchecked"
 
@@ -56,6 +56,22 @@ def tolerated(proto: onnx.ModelProto) -> Iterator[None]:
             tensor.ClearField("shape")
         for _ in not_imported:
             proto.opset_import.pop()
+
+
+def without_external_data(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy for onnx's checker, with empty tensors in place of those with data in another file.
+
+    The checker looks for such files itself, but in the folder of a file only, and then sees that
+    file and not what is :func:`tolerated`.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in all_tensors(copy):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+            tensor.dims[:] = [0]
+    return copy
 
 
 def forget_false_sizes(model: ir.Model) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import onnx
 import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
@@ -19,6 +20,25 @@ _DEEPEST_CALL: Final = 100
 
 _MOST_ELEMENTS: Final = 2**48
 """Elements that a tensor may have. Our choice: no computer holds that many."""
+
+
+def refuse_maps(proto: onnx.ModelProto, label: str) -> None:
+    """Refuses maps, which onnx_ir does not have: classifiers of scikit-learn end in them.
+
+    Raises:
+        ModelError: An input or output is a map or a sequence of maps.
+    """
+    graph = proto.graph
+    for kind, values in (("input", graph.input), ("output", graph.output)):
+        for value in values:
+            element, text = value.type, "a map"
+            while element.HasField("sequence_type"):
+                element, text = element.sequence_type.elem_type, "a sequence of maps"
+            if element.HasField("map_type"):
+                raise ModelError(
+                    f"{label}: {kind} {value.name!r} is {text} from classes to values, not a "
+                    "tensor; export the model without it (skl2onnx: zipmap=False)"
+                )
 
 
 def validate(model: ir.Model, label: str) -> None:

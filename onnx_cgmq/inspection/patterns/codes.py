@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.constants import constant_value
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.operators import moves_codes
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, range_bits, scalar
 
@@ -64,7 +65,7 @@ def code_type(value: ir.Value) -> ir.DataType | None:
     if node is None:
         return None
     if standard_op(node) == "Cast":
-        return ir.DataType(node.attributes["to"].as_int())
+        return cast_type(node)
     if is_quantize(node):
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             return code_type(node.inputs[2])
@@ -73,6 +74,22 @@ def code_type(value: ir.Value) -> ir.DataType | None:
     if (standard_op(node) == "Clip" or moves_codes(node)) and node.inputs[0] is not None:
         return code_type(node.inputs[0])
     return None
+
+
+def cast_type(node: ir.Node) -> ir.DataType:
+    """The type that a Cast makes.
+
+    Raises:
+        ModelError: There is no such type.
+    """
+    to = int_attribute(node, "to", 0)
+    try:
+        return ir.DataType(to)
+    except ValueError:
+        raise ModelError(
+            f"node {node.name or node.outputs[0].name!r} (Cast): there is no type {to}; export the "
+            "model again"
+        ) from None
 
 
 def is_quantize(node: ir.Node) -> bool:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.graph.constants import constant_value
 from onnx_cgmq.graph.nodes import standard_op
-from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, steps_of
 
 
 def rounded_in_float_nodes(node: ir.Node) -> Grid | None:
@@ -29,6 +29,7 @@ def rounded_in_float_nodes(node: ir.Node) -> Grid | None:
             return None
         top = node.inputs[2].producer()
     constants: list[npt.NDArray[Any]] = []
+    steps: list[ir.Node] = []
     source: ir.Value | None = None
     for op_type in ("Mul", "Min", "Max", "Round", "Div"):
         if top is None or standard_op(top) != op_type or top.inputs[0] is None:
@@ -38,6 +39,7 @@ def rounded_in_float_nodes(node: ir.Node) -> Grid | None:
             if constant is None:
                 return None
             constants.append(constant)
+            steps.append(top)
         source = top.inputs[0]
         top = source.producer()
     if passes is not None and node.inputs[1] is not source:
@@ -45,14 +47,21 @@ def rounded_in_float_nodes(node: ir.Node) -> Grid | None:
     multiplier, largest, smallest, divisor = constants
     if not np.array_equal(multiplier, divisor):
         return None
-    widths = _span_widths(largest - smallest)
+    widths = np.where(smallest == np.floor(smallest), _span_widths(largest - smallest), FLOAT_BITS)
     shape = np.broadcast_shapes(
         multiplier.shape, widths.shape, () if passes is None else passes.shape
     )
     widths = np.broadcast_to(widths, shape)
     if passes is not None:
         widths = np.where(passes, FLOAT_BITS, widths)
-    return Grid(widths.astype(np.int64), source, is_stored(source), ir.DataType.FLOAT)
+    parameters = [read for op in steps for read in op.inputs[1:2]]
+    return Grid(
+        widths.astype(np.int64),
+        source,
+        is_stored(source),
+        ir.DataType.FLOAT,
+        steps=steps_of(source, *parameters, axis=None),
+    )
 
 
 def _span_widths(span: npt.NDArray[Any]) -> IntArray:

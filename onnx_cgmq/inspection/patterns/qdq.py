@@ -10,9 +10,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_cgmq.graph.constants import constant_value
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.inspection.patterns.codes import QUANTIZE_DOMAINS, code_type, codes_grid
-from onnx_cgmq.inspection.patterns.grid import Grid, IntArray
+from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, steps_of
 
 
 def dequantize_linear(node: ir.Node) -> Grid | None:
@@ -28,7 +28,9 @@ def dequantize_linear(node: ir.Node) -> Grid | None:
     if codes is None:
         return None
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    return _grid_of_codes(codes, zero_point, _axis(node))
+    axis = int_attribute(node, "axis", 1)
+    steps = steps_of(codes, *node.inputs[1:3], axis=axis)
+    return replace(_grid_of_codes(codes, zero_point, axis), steps=steps)
 
 
 def cast_and_multiply(node: ir.Node) -> Grid | None:
@@ -46,7 +48,8 @@ def cast_and_multiply(node: ir.Node) -> Grid | None:
         codes = cast.inputs[0]
         dtype = code_type(codes) if codes is not None else None
         if codes is not None and dtype is not None and dtype.is_integer():
-            return _grid_of_codes(codes, offset, 0)
+            steps = steps_of(codes, step, offset, axis=None)
+            return replace(_grid_of_codes(codes, offset, 0), steps=steps)
     return None
 
 
@@ -91,7 +94,13 @@ def _grid_of_codes(codes: ir.Value, zero_point: ir.Value | None, axis: int) -> G
             )
         return np.asarray(values - zeros)
 
-    known = constant_value(codes) is not None and (zero is None or zero.ndim < 2)
+    shape = () if codes.shape is None else tuple(codes.shape)
+    fits = (
+        zero is None
+        or zero.size < 2
+        or (zero.ndim == 1 and bool(shape) and shape[axis % len(shape)] == zero.size)
+    )
+    known = fits and constant_value(codes) is not None
     return replace(grid, codes=compute_codes) if known else grid
 
 
@@ -101,8 +110,3 @@ def _zero_point_ends(zero: npt.NDArray[Any] | None) -> tuple[int, int] | None:
         return None
     points = zero.astype(np.int64)
     return int(points.min()), int(points.max())
-
-
-def _axis(node: ir.Node) -> int:
-    attribute = node.attributes.get("axis")
-    return 1 if attribute is None else attribute.as_int()

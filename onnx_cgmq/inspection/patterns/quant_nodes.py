@@ -17,7 +17,14 @@ from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.constants import constant_value
 from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.qonnx import is_quant
-from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, range_bits, scalar
+from onnx_cgmq.inspection.patterns.grid import (
+    Grid,
+    IntArray,
+    is_stored,
+    range_bits,
+    scalar,
+    steps_of,
+)
 
 _WIDTH_INPUT = {"Quant": 3, "IntQuant": 3, "Trunc": 4}
 """Index of the input that holds the width of the output, by operator."""
@@ -29,7 +36,8 @@ def quant_node(node: ir.Node) -> Grid | None:
         return None
     source = node.inputs[0]
     if node.op_type == "BipolarQuant":
-        return Grid(scalar(1), source, is_stored(source), ir.DataType.FLOAT)
+        steps = steps_of(source, *node.inputs[1:2], axis=None)
+        return Grid(scalar(1), source, is_stored(source), ir.DataType.FLOAT, steps=steps)
     if node.op_type == "FloatQuant":
         return _grid(node, _float_width(node))
     index = _WIDTH_INPUT.get(node.op_type)
@@ -67,7 +75,9 @@ def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
     if widths.size == 1 or np.all(widths == widths.reshape(-1)[0]):
         widths = scalar(int(widths.reshape(-1)[0]))
     codes = _codes(node, widths) if constant and node.op_type != "FloatQuant" else None
-    return Grid(widths, source, constant, ir.DataType.FLOAT, codes)
+    parameters = node.inputs[1:2] if node.op_type == "FloatQuant" else node.inputs[1:3]
+    steps = steps_of(source, *parameters, axis=None)
+    return Grid(widths, source, constant, ir.DataType.FLOAT, codes, steps)
 
 
 def _codes(node: ir.Node, widths: IntArray) -> Callable[[], IntArray] | None:

@@ -38,10 +38,41 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+_WITH_POLES = frozenset({"Acos", "Acosh", "Asin", "Atanh", "Log", "Reciprocal", "Sqrt"})
+"""Those that are not defined everywhere, or have no finite slope."""
+
+
 @onnx_op(*_UNARY)
 def unary(ctx: Context, x: Tensor) -> Tensor:
     """A function of every element; Round is half-to-even."""
-    return _UNARY[ctx.op_type](computable(x)).to(x.dtype)
+    run = _UNARY[ctx.op_type]
+    if ctx.op_type in _WITH_POLES and _has_gradient(x):
+        return _without_gradient_at_poles(run, x)
+    return run(computable(x)).to(x.dtype)
+
+
+def _has_gradient(*xs: Tensor) -> bool:
+    """Whether a gradient may come back; a compiled graph can't look at values to mend it."""
+    return any(x.requires_grad for x in xs) and not torch.compiler.is_compiling()
+
+
+def _without_gradient_at_poles(run: Callable[..., Tensor], *xs: Tensor) -> Tensor:
+    """What a function gives, with a gradient of zero where it gives none that is finite.
+
+    The loss leaves such elements out (the logarithm of zero), so their gradient is zero; but zero
+    times an infinite slope would be NaN, and lose the gradients of all other elements.
+    """
+    y = run(*xs)
+    undefined = ~torch.isfinite(y)
+    if not undefined.any():
+        return y
+    views = [x.expand_as(y) for x in xs]  # one gradient for each element of the result
+    for view in views:
+        if view.requires_grad:
+            view.register_hook(  # type: ignore[no-untyped-call]
+                lambda gradient: gradient.masked_fill(undefined, 0.0)
+            )
+    return run(*views)
 
 
 @onnx_op("Add", since=7)
@@ -66,6 +97,8 @@ def mul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
 def div(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     """Quotient; integers are truncated towards zero."""
     if a.dtype.is_floating_point:
+        if _has_gradient(a, b) and bool((b == 0).any()):
+            return _without_gradient_at_poles(torch.div, a, b)
         return torch.div(a, b)
     return torch.div(computable(a), computable(b), rounding_mode="trunc").to(a.dtype)
 
@@ -122,17 +155,20 @@ def clip_attributes(ctx: Context, x: Tensor) -> Tensor:
 def clip(
     ctx: Context,
     x: Tensor,
-    low: float | Tensor | None = None,
-    high: float | Tensor | None = None,
+    low: Number | Tensor | None = None,
+    high: Number | Tensor | None = None,
 ) -> Tensor:
-    """Clips to ``[low, high]``; ``high`` wins if they are crossed."""
+    """Clips to ``[low, high]``, scalars or of one element; ``high`` wins if they are crossed."""
     if low is None and high is None:
         return x
     if isinstance(low, Tensor) or isinstance(high, Tensor) or x.dtype is torch.uint64:
-        ends = (end if end is None else torch.as_tensor(end).to(x) for end in (low, high))
+        ends = (
+            end if end is None else torch.as_tensor(end).to(x).reshape(()) for end in (low, high)
+        )
         bounds = (end if end is None else comparable(end) for end in ends)
         return from_comparable(torch.clamp(comparable(x), *bounds), x.dtype)
-    return torch.clamp(computable(x), low, high).to(x.dtype)
+    least, most = (end if end is None else number(end) for end in (low, high))
+    return torch.clamp(computable(x), least, most).to(x.dtype)
 
 
 @onnx_op("Where", since=9)

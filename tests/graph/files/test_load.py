@@ -194,3 +194,40 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
 def test_save_into_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(OutputError, match="check its folder"):
         save_model(load_model(small_model()), tmp_path / "no" / "m.onnx")
+
+
+@pytest.mark.parametrize("location", ["big.data", "sub/big.data"])
+def test_a_model_is_judged_alike_with_and_without_external_data(tmp_path, location):
+    (tmp_path / "sub").mkdir()
+    proto = small_model()
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    assert load_model(proto).graph.outputs[0].shape is None
+    path = tmp_path / "big.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location=location, size_threshold=0)
+    loaded = load_model(path)
+    assert loaded.graph.outputs[0].shape is None
+    np.testing.assert_array_equal(weight(loaded), np.arange(600).reshape(20, 30))
+    wrong = small_model()
+    wrong.graph.node[0].op_type = "Mystery"
+    with pytest.raises(ModelError, match="Mystery"):
+        load_model(wrong)
+    onnx.save(wrong, path, save_as_external_data=True, location=location, size_threshold=0)
+    with pytest.raises(ModelError, match="Mystery"):
+        load_model(path)
+
+
+def test_maps_are_refused_with_a_way_out():
+    proto = small_model()
+    proto.graph.node.append(
+        helper.make_node(
+            "ZipMap", ["y"], ["p"], domain="ai.onnx.ml", classlabels_int64s=[*range(30)]
+        )
+    )
+    element = helper.make_map_type_proto(
+        TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
+    maps = helper.make_value_info("p", helper.make_sequence_type_proto(element))
+    proto.graph.output.append(maps)
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    with pytest.raises(ModelError, match=r"output 'p' is a sequence of maps .* zipmap=False"):
+        load_model(proto)

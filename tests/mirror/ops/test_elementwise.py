@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
+import torch
 
+from onnx_cgmq.mirror.module import Mirror
 from tests.support.referee import assert_gradients, assert_like_onnxruntime, parse, run_mirror
 
 ATTRIBUTES = ["", "<exclusive=1>", "<reverse=1>", "<exclusive=1, reverse=1>"]
@@ -51,3 +54,43 @@ def test_large_unsigned_integers_are_ordered(body: str, expected: list[int]) -> 
     feeds = {"x": LARGE, "b": np.full(3, 2**63, np.uint64), "s": np.array(2**63, np.uint64)}
     (y,) = run_mirror(model, feeds)
     assert y.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "body", ["y = Log(x)", "y = Sqrt(x)", "y = Reciprocal(x)", "y = Div(o, x)", "y = Div(x, s)"]
+)
+def test_what_is_left_out_of_the_loss_has_no_gradient(body: str) -> None:
+    model = parse("float[3] x, float[3] o, float[2,1] s", "float[m,n] y", body, 20)
+    x = torch.tensor([1.0, -1.0 if "Sqrt" in body else 0.0, 4.0], requires_grad=True)
+    others = {"o": torch.ones(3), "s": torch.tensor([[2.0], [0.0]], requires_grad=True)}
+    y = Mirror(model)({"x": x, **others})["y"]
+    known = torch.isfinite(y)
+    assert not known.all()
+    y[known].sum().backward()
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.any()
+    scale = others["s"].grad
+    assert scale is None or torch.isfinite(scale).all()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Clip(x, low, high)",
+        "y = Clip(x, , high)",
+        "y = Clip(x, inner, high)",
+        "y = Pad(x, pads, low)",
+        "y = CumSum(x, axis)",
+        "y = Trilu(x, axis)",
+    ],
+)
+def test_scalars_of_one_element_are_taken_as_onnxruntime_takes_them(body: str) -> None:
+    constants = (
+        "<float[1] low = {-0.5}, float[1] high = {0.75}, int64[4] pads = {0, 1, 1, 0}, "
+        "int64[1] axis = {1}>"
+    )
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[2,3] x, float[1] inner) => (float[m,n] y) {constants} {{ {body} }}"""
+    x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    model = onnx.parser.parse_model(text)
+    assert_like_onnxruntime(model, {"x": x, "inner": np.array([-0.25], np.float32)})
