@@ -17,7 +17,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.table import Pairs
 from onnx_cgmq.gating.predicted_kernels import Kernel
 
-_TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "other_bytes", "peak_activation_bytes")
+_TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "peak_activation_bytes")
 
 
 @dataclass(frozen=True, eq=False)
