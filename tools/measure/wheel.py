@@ -143,8 +143,9 @@ def _report(wheel: Path, outcomes: list[Outcome]) -> str:
         f"`{wheel.name}`, {wheel.stat().st_size:,} bytes, installed by `pip install` without",
         f"constraints; then `onnx-cgmq --help` (median of {_HELP_RUNS} runs) and the Python",
         "snippets of the README, in an empty folder. "
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores;",
-        f"load of the machine at the end {os.getloadavg()[0]:.1f}: other work makes times longer.",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores,",
+        f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', '')}; load of the machine at the end "
+        f"{os.getloadavg()[0]:.1f}: other work makes times longer.",
         "",
         f"| Python | {' | '.join(_SHOWN)} | `--help`, s | snippets, s | RBOP | accuracy |",
         "|---|---|---|---|---|---|---|---|---|",
