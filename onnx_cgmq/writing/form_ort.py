@@ -55,7 +55,7 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
-    _Writer(tensors, integer).run()
+    _Writer(tensors, integer, may_fuse=integer_kernels).run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
@@ -84,17 +84,19 @@ def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
 class _Writer:
     """Writes every tensor as codes for integer kernels, and as floats for float kernels."""
 
-    def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node]) -> None:
+    def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node], may_fuse: bool) -> None:
         """Prepares the writing.
 
         Args:
             tensors: The gated tensors of the model.
             integer: The nodes that are to run in integers.
+            may_fuse: Whether onnxruntime may fuse operators with the quantizers around them.
         """
         # The activations that each weight meets are found here, in the gated graph, because the
         # first quantizer that is replaced changes the graph.
         self._tensors = tensors
         self._integer_nodes = set(integer)
+        self._may_fuse = may_fuse
         weights = tensors.of_role(Role.WEIGHT)
         self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
 
@@ -155,7 +157,7 @@ class _Writer:
     def _reads_floats(self, node: ir.Node) -> bool:
         """Says whether a node must not be fused with the quantizers around it."""
         is_float_mac = mac_spec(node) is not None and node not in self._integer_nodes
-        return is_float_mac or has_inexact_kernel(node)
+        return not self._may_fuse or is_float_mac or has_inexact_kernel(node)
 
     def _largest_activation(self, weight: GatedTensor) -> int:
         """Returns the largest UINT8 code that integer kernels multiply a weight with."""

@@ -42,7 +42,7 @@ from tools.fuzz.architectures import random_architecture
 from tools.fuzz.graphs import random_network
 
 _ALL = (2, 4, 8, 16, 32)
-_BATCH = 16
+_BATCH = 48
 _LEAST_DECIBELS = 40  # of most samples: a code that flips in few of them is no difference
 
 
