@@ -62,6 +62,8 @@ def set_ranks(model: ir.Model, samples: Sequence[Arrays] = ()) -> None:
             value.type = value.type or ir.TensorType(ir.DataType.from_numpy(array.dtype))
         _enter_loops(model)
         infer_shapes(model)
+        if open_ranks(model) == values:  # what onnxruntime gives is no array
+            return
 
 
 def _sizes(
@@ -120,11 +122,11 @@ def _feeds(model: ir.Model, samples: Sequence[Arrays]) -> tuple[Arrays, Arrays]:
                 # Indexes start at 0, but loops had better run, and sums not be 0.
                 name: np.full(
                     [n or 1 for n in shapes[name]],
-                    fill + value.dtype.is_floating_point(),
-                    value.dtype.numpy(),
+                    fill + dtype.is_floating_point(),
+                    dtype.numpy(),
                 )
                 for name, value in graph_inputs(model).items()
-                if value.dtype is not None
+                if (dtype := value.dtype) is not None and dtype is not ir.DataType.UNDEFINED
             }
         )
     batch = _batch_name(model)

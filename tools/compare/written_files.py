@@ -204,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shared", type=Path, required=True)
     parser.add_argument("--before", required=True, help="commit to compare with")
+    parser.add_argument("--after", help="commit that is compared; by default the present code")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--work", type=Path, default=Path("runs/written_files"))
     parser.add_argument("--output", type=Path, default=TABLE)
@@ -214,8 +215,13 @@ def main() -> None:
     make_cases(work, arguments.shared, arguments.cache)
     with checkout(revision) as code:
         before = quantize_cases(code, work, work / "before")
-    after = quantize_cases(ROOT, work, work / "after")
-    text = page(before, after, revision, present())
+    if arguments.after is None:
+        now, after = present(), quantize_cases(ROOT, work, work / "after")
+    else:
+        now = _git("rev-parse", "--short", arguments.after)
+        with checkout(now) as code:
+            after = quantize_cases(code, work, work / "after")
+    text = page(before, after, revision, now)
     arguments.output.write_text(text, encoding="utf-8")
     print(text)
     sys.exit(1 if differing(before, after) else 0)

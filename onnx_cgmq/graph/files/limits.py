@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_cgmq.graph.files.load import tensors_of
 
 _TIMES_ITS_TENSORS: Final = 16
-_CONSTANTS: Final = 128 << 20
+_CONSTANTS: Final = 512 << 20
 _METADATA: Final = 4 << 20
 
 
