@@ -185,7 +185,7 @@ def page(
         "# Written files before and after a change of the code",
         "",
         "Made by `python -m tools.compare.written_files --shared SHARED --before "
-        f"{revision}`; do not edit.",
+        f"{revision}`, with `--after` for a commit that is not the present one; do not edit.",
         "",
         f"Before: commit {revision}. After: commit {revision_after}. onnxruntime "
         f"{ort.__version__}, torch {torch.__version__.partition('+')[0]}. The same models, data, "
