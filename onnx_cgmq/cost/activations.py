@@ -56,7 +56,7 @@ class ActivationCost:
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Estimates how many bytes each gate saves, as :meth:`Cost.saving` says.
+        """Estimates how many bytes each gate saves (see the protocol ``Cost``).
 
         Only sets that are larger than the limit count, or the largest sets if none is. A gate saves
         the most that it takes off one of them.

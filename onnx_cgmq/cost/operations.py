@@ -44,7 +44,7 @@ class BopsCost:
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Counts the bit operations that each gate alone saves, exactly (:meth:`Cost.saving`)."""
+        """Counts the bit operations that each gate alone saves, exactly (see ``Cost``)."""
         return {
             name: slope * (upper[name] - lower[name])
             for name, slope in marginal_bops(self.ops, widths).items()

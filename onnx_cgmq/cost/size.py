@@ -118,7 +118,7 @@ class SizeCost:
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Estimates the bytes that each gate saves, as :meth:`Cost.saving` says.
+        """Estimates the bytes that each gate saves (see the protocol ``Cost``).
 
         Bytes fall only when the last of the widest gates of a tensor narrows. The estimate shares
         them evenly among all gates of the tensor, so that each has a reason to fall.

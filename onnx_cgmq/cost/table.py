@@ -86,7 +86,7 @@ class TableCost:
     def saving(
         self, widths: Widths, upper: Widths, lower: Widths, limit: Amount
     ) -> dict[str, Array]:
-        """Estimates what each gate saves, as :meth:`Cost.saving` says.
+        """Estimates what each gate saves (see the protocol ``Cost``).
 
         The estimate is the largest saving per width, over going down one, two or more widths. For a
         cost table may have equal costs for neighbouring widths (where a kernel unpacks narrow
