@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
@@ -145,6 +146,18 @@ class Mirror(nn.Module):
             dtype = self._program.host_types.get(slot)
             found[name] = slots[slot] if dtype is None else torch.tensor(slots[slot], dtype=dtype)
         return found
+
+    @contextmanager
+    def unquantized(self) -> Iterator[None]:
+        """Makes all quantizers pass values on as they are: the mirror then runs in floats."""
+        before = {quantizer: quantizer.bypassed for quantizer in self.quantizers.values()}
+        try:
+            for quantizer in before:
+                quantizer.bypassed = True
+            yield
+        finally:
+            for quantizer, bypassed in before.items():
+                quantizer.bypassed = bypassed
 
     def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
         program = self._program

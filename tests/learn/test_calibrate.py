@@ -9,9 +9,10 @@ import torch
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.gating.insert import insert_gates
-from onnx_cgmq.learn import calibrate as calibration
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers import observed
+from onnx_cgmq.mirror.quantizers.observed import Observed
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
 from onnx_cgmq.preparation.prepare import prepare
 from tests.support.toys import convnet, mlp, toy_data
@@ -67,23 +68,34 @@ def test_calibration_samples_are_spread_over_the_data() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
-def test_calibration_uses_part_of_large_activations(granularity, monkeypatch) -> None:
+def test_calibration_keeps_part_of_large_activations(granularity, monkeypatch) -> None:
     kept: dict[str, int] = {}
     mirror, data = _mirror(convnet(), granularity=granularity)
     for name, quantizer in mirror.quantizers.items():
         fit = quantizer.fit
 
         def watched(values, name=name, fit=fit):
-            kept[name] = values.numel()
+            kept[name] = values.rows.numel() if isinstance(values, Observed) else 0
             fit(values)
 
         quantizer.fit = watched
-    monkeypatch.setattr(calibration, "_MOST_VALUES", 2000)
+    monkeypatch.setattr(observed, "_MOST_VALUES", 2000)
+    monkeypatch.setattr(observed, "_FEWEST_VALUES", 50)
     calibrate(mirror, data, batch_size=64)
     activations = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
     assert activations
     for name in activations:
         assert 500 <= kept[name] <= 4000
+
+
+def test_activations_are_calibrated_on_values_of_the_float_model() -> None:
+    """With no float width on the ladder, quantizers are on from the start; ranges are the same."""
+    float_too, data = _mirror(convnet())
+    always, _ = _mirror(convnet(), widths=(2, 4, 8, 16))
+    for mirror in (float_too, always):
+        calibrate(mirror, data, batch_size=50)
+    for name, quantizer in always.quantizers.items():
+        torch.testing.assert_close(quantizer.high, float_too.quantizers[name].high)
 
 
 def test_values_that_are_not_finite_have_no_place_in_a_range() -> None:

@@ -26,9 +26,8 @@ from onnx_cgmq.mirror.quantizers.fake_quantize import (
     observe,
     round_straight_through,
 )
+from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
 from onnx_cgmq.mirror.quantizers.ranges import exact, fit_ranges
-
-_SAMPLE_SIZE = 1 << 15
 
 
 class GatedQuantizer(nn.Module):
@@ -48,6 +47,7 @@ class GatedQuantizer(nn.Module):
         noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
             ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass; may be ``None``.
+        bypassed: Whether the quantizer passes every value on as it is.
     """
 
     gate: Tensor
@@ -82,9 +82,10 @@ class GatedQuantizer(nn.Module):
         calibrated = spec.role is not Role.ACTIVATION or touched
         self.register_buffer("calibrated", torch.tensor(calibrated))
         self.observer: GradientObserver | None = None
+        self.bypassed = False
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
-        self._sample: Tensor | None = None
+        self._seen: Observed | None = None  # to fit the range later
         self.revision = 0
         self._levels: Tensor | None = None
         self._refresh()
@@ -108,9 +109,9 @@ class GatedQuantizer(nn.Module):
         with torch.no_grad():
             self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
         self._refresh()
-        if self._sample is not None and not self._is_float:
+        if self._seen is not None and not self._is_float:
             # Fits now, not at the next forward pass, because a plan may be made before that.
-            self.fit(self._sample)
+            self.fit(self._seen)
         return self.revision != before
 
     def gate_for(self, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Tensor:
@@ -177,7 +178,7 @@ class GatedQuantizer(nn.Module):
         exact_low, exact_high = exact(self.spec, low, high)
         return _with_gradient_of(low, exact_low), _with_gradient_of(high, exact_high)
 
-    def fit(self, values: Tensor) -> None:
+    def fit(self, values: Tensor | Observed) -> None:
         """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
         fitted = fit_ranges(self.spec, values)
         with torch.no_grad():
@@ -189,7 +190,7 @@ class GatedQuantizer(nn.Module):
                 self.log_low.zero_()
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
-        self._sample = None
+        self._seen = None
 
     @torch.no_grad()
     def set_smallest_step(self, step: Tensor) -> None:
@@ -209,16 +210,6 @@ class GatedQuantizer(nn.Module):
             if width <= INTEGER_KERNEL_BITS:
                 self.smallest_high[index] = least * (intervals(width, self.spec.form) / 2)
 
-    def _remember(self, x: Tensor) -> None:
-        """Keeps some values of an activation, so that its range can be fitted later."""
-        flat = x.detach()
-        if self.spec.has_channels:
-            rows = max(1, _SAMPLE_SIZE * 4 // max(1, flat[0].numel()))
-            self._sample = flat[:rows].clone()
-        else:
-            flat = flat.reshape(-1)
-            self._sample = flat[:: max(1, flat.numel() // _SAMPLE_SIZE)].clone()
-
     # -- forward --------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,9 +222,11 @@ class GatedQuantizer(nn.Module):
             The tensor on its grid, and the step that its codes have in an integer kernel, of
             ``spec.range_item_shape`` (0 if no integer kernel takes them).
         """
+        if self.bypassed:
+            return x, torch.zeros(self.spec.range_item_shape)
         if not self.calibrated:
             if self._is_float:
-                self._remember(x)
+                self._seen = observe_all(self.spec, x)
             else:
                 self.fit(x)
         observer = self.observer if torch.is_grad_enabled() else None

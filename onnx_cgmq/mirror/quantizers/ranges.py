@@ -16,10 +16,11 @@ from onnx_cgmq.contract.bits import (
 )
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.exact import exact_range, exact_ranges
+from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
 
 _CANDIDATES = torch.cat([torch.linspace(0.02, 0.2, 10), torch.linspace(0.24, 1.0, 20)])
 _ABOVE = torch.tensor([1.1, 1.25, 1.5])  # beyond the largest value: exact steps may be rounded up
-_MAX_ELEMENTS = 1 << 17
+_OF_ONE_END = torch.linspace(0.4, 1.0, 13)  # where the two ends of an affine range may differ
 _TINY = 1e-8
 
 
@@ -39,7 +40,7 @@ class FittedRanges:
     error: Tensor
 
 
-def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
+def fit_ranges(spec: QuantizerSpec, values: Tensor | Observed) -> FittedRanges:
     """Fits the range of every width to values, by least squared error.
 
     The best clipping range at 2 bits is far narrower than at 8, so with one range for all widths a
@@ -49,43 +50,35 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor) -> FittedRanges:
 
     Args:
         spec: The spec of the quantizer.
-        values: Observed values, float32: the tensor itself, or any number of samples of an
-            activation (flat for ``tensor`` and ``element`` gates, else ``[N, ...shape[1:]]``).
+        values: The tensor itself, or any number of samples of an activation (flat for ``tensor``
+            and ``element`` gates, else ``[N, ...shape[1:]]``), float32; or what an
+            :class:`~onnx_cgmq.mirror.quantizers.observed.Observer` kept of these.
 
     Returns:
         The ranges and their errors.
     """
-    rows = _rows(spec, values.detach().float())
-    top = rows.amax(dim=1).clamp_min(0.0)
-    bottom = rows.amin(dim=1).clamp_max(0.0)
-    if spec.form.is_symmetric:
-        top = torch.maximum(top, -bottom).clamp_min(_TINY)
-        bottom = -top
-    elif spec.form is GridForm.UNSIGNED:
-        top, bottom = top.clamp_min(_TINY), torch.zeros_like(top)
-    else:
-        top = torch.where(top - bottom < _TINY, torch.full_like(top, _TINY), top)
-
+    seen = values if isinstance(values, Observed) else observe_all(spec, values)
+    bottom, top = _full_range(spec, seen.rows)
     lows, highs, errors = [], [], []
     for width in spec.ladder.quantized or (8,):
-        best_error = torch.full_like(top, float("inf"))
-        best_low, best_high = bottom, top
-        candidates = torch.cat([_CANDIDATES, _ABOVE]) if spec.exact else _CANDIDATES
-        for fraction in candidates.tolist():
-            low, high = _candidate(spec, bottom * fraction, top * fraction, width)
-            error = _error(rows, low, high, width, spec.form)
-            better = error < best_error
-            best_low = torch.where(better, low, best_low)
-            best_high = torch.where(better, high, best_high)
-            best_error = torch.minimum(error, best_error)
-        lows.append(best_low)
-        highs.append(best_high)
-        errors.append(best_error)
+        search = _Search(spec, seen, width, bottom, top)
+        for fraction in torch.cat([_CANDIDATES, _ABOVE] if spec.exact else [_CANDIDATES]).tolist():
+            search.consider(bottom * fraction, top * fraction)
+        if spec.form is GridForm.AFFINE:
+            low, high = search.low, search.high
+            for fraction in _OF_ONE_END.tolist():
+                search.consider(bottom * fraction, high)
+            low = search.low
+            for fraction in _OF_ONE_END.tolist():
+                search.consider(low, top * fraction)
+        lows.append(search.low)
+        highs.append(search.high)
+        errors.append(search.error)
     if spec.granularity is Granularity.ELEMENT:
         low, high = exact(spec, torch.stack(lows[:1]), torch.stack(highs[:1]))
         lows, highs = [low[0]], [high[0]]
         errors = [
-            _error(rows, lows[0], highs[0], width, spec.form)
+            _error(seen, lows[0], highs[0], width, spec.form)
             for width in spec.ladder.quantized or (8,)
         ]
     return FittedRanges(
@@ -110,24 +103,51 @@ def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tu
     return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
 
 
-def _rows(spec: QuantizerSpec, values: Tensor) -> Tensor:
-    """Arranges values in one row for every range, and thins them if there are many."""
-    if spec.has_channels:
-        assert spec.axis is not None
-        rows = values.movedim(spec.axis, 0).reshape(spec.shape[spec.axis], -1)
-    else:
-        rows = values.reshape(1, -1)
-    stride = -(-rows.numel() // _MAX_ELEMENTS)
-    return rows[:, ::stride] if stride > 1 and rows.shape[1] >= 4 * stride else rows
+class _Search:
+    """Keeps the best of the ranges that are considered for one width, in each row.
+
+    Attributes:
+        low: Starts of the best ranges so far, float32 ``[ranges]``.
+        high: Their ends, likewise.
+        error: Their mean squared errors, likewise.
+    """
+
+    def __init__(
+        self, spec: QuantizerSpec, seen: Observed, width: int, low: Tensor, high: Tensor
+    ) -> None:
+        self._spec, self._seen, self._width = spec, seen, width
+        self.low, self.high = low, high
+        self.error = torch.full_like(high, float("inf"))
+
+    def consider(self, low: Tensor, high: Tensor) -> None:
+        """Takes a range in those rows where it is better than the best so far."""
+        low, high = _candidate(self._spec, low, high, self._width)
+        error = _error(self._seen, low, high, self._width, self._spec.form)
+        better = error < self.error
+        self.low = torch.where(better, low, self.low)
+        self.high = torch.where(better, high, self.high)
+        self.error = torch.minimum(error, self.error)
 
 
-def _error(rows: Tensor, low: Tensor, high: Tensor, width: int, form: GridForm) -> Tensor:
+def _full_range(spec: QuantizerSpec, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns start and end of the range that holds all values, and zero, in each row."""
+    top = rows.amax(dim=1).clamp_min(0.0)
+    bottom = rows.amin(dim=1).clamp_max(0.0)
+    if spec.form.is_symmetric:
+        top = torch.maximum(top, -bottom).clamp_min(_TINY)
+        return -top, top
+    if spec.form is GridForm.UNSIGNED:
+        return torch.zeros_like(top), top.clamp_min(_TINY)
+    return bottom, torch.where(top - bottom < _TINY, torch.full_like(top, _TINY), top)
+
+
+def _error(seen: Observed, low: Tensor, high: Tensor, width: int, form: GridForm) -> Tensor:
     """The mean squared quantization error of every row."""
     step = ((high - low) / intervals(width, form)).unsqueeze(1)
     smallest, largest = code_range(width, form)
     zero_point = torch.zeros_like(step)
     if form is GridForm.AFFINE:
         zero_point = torch.round(-low.unsqueeze(1) / step).clamp(smallest, largest)
-    codes = torch.round(rows / step)
-    codes = torch.maximum(torch.minimum(codes, largest - zero_point), smallest - zero_point)
-    return codes.mul_(step).sub_(rows).square_().mean(dim=1)
+    codes = torch.div(seen.rows, step).round_()
+    codes = codes.clamp_(smallest - zero_point, largest - zero_point)
+    return codes.mul_(step).sub_(seen.rows).square_().mul_(seen.shares).sum(dim=1)

@@ -10,7 +10,7 @@ import torch
 
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
-from onnx_cgmq.mirror.quantizers import ranges
+from onnx_cgmq.mirror.quantizers import observed
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
 
@@ -139,7 +139,7 @@ def test_large_tensors_are_thinned_to_nearly_the_same_range(monkeypatch) -> None
     values = _values(GridForm.SYMMETRIC, (5, 4000))
     spec = _spec(GridForm.SYMMETRIC, shape=(5, 4000))
     whole = fit_ranges(spec, values)
-    monkeypatch.setattr(ranges, "_MAX_ELEMENTS", 4000)
+    monkeypatch.setattr(observed, "_MOST_VALUES", 4000)
     thinned = fit_ranges(spec, values)
     torch.testing.assert_close(thinned.high[:3], whole.high[:3], rtol=0.2, atol=0)
     torch.testing.assert_close(thinned.error, whole.error, rtol=0.2, atol=0)
