@@ -10,13 +10,15 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
+from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import DataError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.mirror.compile.build import compile_model
 from onnx_cgmq.mirror.compile.constants import constants_of, gated_nodes, replace_constants
 from onnx_cgmq.mirror.core.dtypes import to_torch
-from onnx_cgmq.mirror.core.program import Program, run_steps
+from onnx_cgmq.mirror.core.parts import Part, run_part, split
+from onnx_cgmq.mirror.core.program import Program, Step, run_steps
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
 
@@ -159,16 +161,57 @@ class Mirror(nn.Module):
             for quantizer, bypassed in before.items():
                 quantizer.bypassed = bypassed
 
-    def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
+    def parts(self) -> tuple[Part, ...]:
+        """Splits the graph into parts with weights, each of which :meth:`run_part` runs alone."""
+        roles = (getattr(getattr(step.call, "spec", None), "role", None) for step in self._steps)
+        return split(self._program, [role is Role.WEIGHT for role in roles])
+
+    def quantized_in(self, part: Part) -> dict[str, GatedQuantizer]:
+        """The quantizers that run in a part, by the name of the tensor that they quantize."""
+        calls = {step.call for step in part.steps if isinstance(step.call, GatedQuantizer)}
+        return {name: q for name, q in self.quantizers.items() if q in calls}
+
+    def entries(self, inputs: Mapping[str, Tensor] | Tensor) -> dict[int, Any]:
+        """The values that go into the first part, by slot, for inputs as in :meth:`forward`."""
+        return {self._program.inputs[name]: t for name, t in self._named(inputs).items()}
+
+    def run_part(self, part: Part, entries: Mapping[int, Any]) -> dict[int, Any]:
+        """Runs a part of the graph.
+
+        Args:
+            part: One of :meth:`parts`.
+            entries: The values that go in, by slot: those that came out of the part before.
+
+        Returns:
+            The values that come out, by slot.
+
+        Raises:
+            ModelError: An operator fails.
+        """
+        slots = self._slots()
+        for slot in part.entries:
+            slots[slot] = entries[slot]
+        return run_part(part, slots)
+
+    @property
+    def _steps(self) -> tuple[Step, ...]:
+        return self._program.steps
+
+    def _slots(self) -> list[Any]:
+        """The content of all slots before a run: the constants."""
         program = self._program
         slots: list[Any] = list(program.template)
         for name, key in self._parameter_keys.items():
             slots[program.constants[name].slot] = self._parameters[key]
         for name, key in self._buffer_keys.items():
             slots[program.constants[name].slot] = self._buffers[key]
+        return slots
+
+    def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
+        slots = self._slots()
         for name, tensor in self._named(inputs).items():
-            slots[program.inputs[name]] = tensor
-        run_steps(program.steps, slots, kept)
+            slots[self._program.inputs[name]] = tensor
+        run_steps(self._program.steps, slots, kept)
         return slots
 
     def _named(self, inputs: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:

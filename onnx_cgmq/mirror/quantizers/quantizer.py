@@ -48,6 +48,8 @@ class GatedQuantizer(nn.Module):
             ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass; may be ``None``.
         bypassed: Whether the quantizer passes every value on as it is.
+        drop: The share of the elements that it passes on as they are while gradients are on, at
+            random (QDrop, arXiv 2203.05740).
     """
 
     gate: Tensor
@@ -83,6 +85,7 @@ class GatedQuantizer(nn.Module):
         self.register_buffer("calibrated", torch.tensor(calibrated))
         self.observer: GradientObserver | None = None
         self.bypassed = False
+        self.drop = 0.0
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._seen: Observed | None = None  # to fit the range later
@@ -222,23 +225,24 @@ class GatedQuantizer(nn.Module):
             The tensor on its grid, and the step that its codes have in an integer kernel, of
             ``spec.range_item_shape`` (0 if no integer kernel takes them).
         """
+        observer = self.observer if torch.is_grad_enabled() else None
         if self.bypassed:
-            return x, torch.zeros(self.spec.range_item_shape)
+            return _seen_by(observer, x), torch.zeros(self.spec.range_item_shape)
         if not self.calibrated:
             if self._is_float:
                 self._seen = observe_all(self.spec, x)
             else:
                 self.fit(x)
-        observer = self.observer if torch.is_grad_enabled() else None
         if self._is_float:
-            seen = x if observer is None else observe(x, observer)
-            return seen, torch.zeros(self.spec.range_item_shape)
+            return _seen_by(observer, x), torch.zeros(self.spec.range_item_shape)
         if self._width == 0:
             return x * 0.0, torch.ones(self.spec.range_item_shape)
         high, low = self._selected_range()
         grid = self.grid(high.detach(), low.detach())
         affine = self.spec.form is GridForm.AFFINE
         y = fake_quantize(x, high, low if affine else None, grid, observer)
+        if self.drop and torch.is_grad_enabled():
+            y = torch.where(torch.rand_like(x) < self.drop, x, y)
         return y, self._kernel_step(grid)
 
     @property
@@ -294,6 +298,11 @@ class GatedQuantizer(nn.Module):
             return Grid(zero, zero, zero), self.low[-1], self.high[-1]
         high, low = self._selected_range()
         return self.grid(high, low), low, high
+
+
+def _seen_by(observer: GradientObserver | None, x: Tensor) -> Tensor:
+    """Returns ``x``, and shows it to the observer, if there is one, in the backward pass."""
+    return x if observer is None else observe(x, observer)
 
 
 def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:

@@ -1,0 +1,245 @@
+"""Reconstructs a network part by part, against the float model's values, from unlabelled samples.
+
+Each part gets the values of the quantized parts before it, and learns to give what the float model
+gives there. Weights learn how to be rounded: each may move by half a step at most, by the sign of
+its gradient (as SignRound does, arXiv 2309.05516), which needs few steps. Biases and the ranges of
+activations learn with Adam. While a part learns, quantization of activations is dropped at random
+(QDrop, arXiv 2203.05740), which keeps few samples from being learned by heart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.mirror.core.parts import Part
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+
+_DROP: Final = 0.5
+"""The share of activations whose quantization is dropped. QDrop's choice."""
+
+_REACH: Final = 0.5
+"""How many steps of its grid a weight may move: to the next code up or down, no further."""
+
+_RANGE_RATE: Final = 1e-3
+"""Peak learning rate of the logarithm of ranges. Our choice."""
+
+_BIAS_RATE: Final = 1e-3
+"""Peak learning rate of biases, times the largest bias of the tensor. Our choice."""
+
+_MOST_BYTES: Final = 1 << 30
+"""About how many bytes of values between parts are kept. Our choice."""
+
+Values = dict[int, Any]
+"""Values between two parts, by slot."""
+
+
+@dataclass
+class _Batch:
+    """What comes out of the parts so far, for some samples.
+
+    Attributes:
+        exact: The values of the float model.
+        quantized: The values of the quantized model.
+    """
+
+    exact: Values
+    quantized: Values
+
+
+def reconstruct(
+    mirror: Mirror,
+    data: Samples,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Learns rounding, biases and ranges, part by part, with all widths fixed.
+
+    Args:
+        mirror: The calibrated mirror, with its widths. Its weights must be those of the float
+            model.
+        data: The samples.
+        steps: Training steps for each part.
+        batch_size: Samples in a step.
+        progress: Is called with the number of parts done, and of all parts.
+    """
+    parts = mirror.parts()
+    uses = Counter(name for part in parts for name in mirror.quantized_in(part))
+    shared = {name for name, count in uses.items() if count > 1}
+    batches = _first_batches(mirror, data, batch_size)
+    for index, part in enumerate(parts):
+        _learn_part(mirror, part, shared, batches, steps)
+        if progress is not None:
+            progress(index + 1, len(parts))
+
+
+def _first_batches(mirror: Mirror, data: Samples, batch_size: int) -> list[_Batch]:
+    """Returns batches of samples, as they go into the first part."""
+    order = data.shuffled((0, 0))
+    whole = len(order) // batch_size * batch_size or len(order)
+    found = []
+    for batch in data.batches(min(batch_size, len(order)), order=order[:whole]):
+        entries = mirror.entries(tensors(batch.inputs))
+        found.append(_Batch(entries, entries))
+    return found
+
+
+def _learn_part(
+    mirror: Mirror, part: Part, shared: set[str], batches: list[_Batch], steps: int
+) -> None:
+    """Learns one part, and replaces what went into it by what comes out, in every batch."""
+    exact = []
+    with torch.no_grad(), mirror.unquantized():
+        for batch in batches:
+            exact.append(mirror.run_part(part, batch.exact))
+            size = sum(
+                _bytes(v) for values in (exact[-1], batch.quantized) for v in values.values()
+            )
+            if size * 2 * len(exact) > _MOST_BYTES:
+                break
+    del batches[len(exact) :]
+    own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
+    learners = _Learners(mirror, own)
+    if steps and not learners.is_empty:
+        compared = [slot for slot in part.exits if slot not in part.entries]
+        _train(mirror, part, learners, compared, batches, exact, steps)
+    with torch.no_grad():
+        for batch, values in zip(batches, exact, strict=True):
+            batch.quantized = mirror.run_part(part, batch.quantized)
+            batch.exact = values
+
+
+def _train(
+    mirror: Mirror,
+    part: Part,
+    learners: _Learners,
+    compared: list[int],
+    batches: list[_Batch],
+    exact: list[Values],
+    steps: int,
+) -> None:
+    generator = torch.Generator().manual_seed(len(batches))
+    with _dropping(mirror, part):
+        for step in range(steps):
+            index = int(torch.randint(len(batches), (), generator=generator))
+            found = mirror.run_part(part, batches[index].quantized)
+            loss = _distance(found, exact[index], compared)
+            if not loss.requires_grad:
+                return
+            learners.clear()
+            loss.backward()  # type: ignore[no-untyped-call]
+            learners.step(1 - step / steps)
+
+
+def _distance(found: Mapping[int, Any], wanted: Mapping[int, Any], compared: list[int]) -> Tensor:
+    """The squared error of floating point values, relative to their mean square."""
+    total = torch.zeros(())
+    for slot in compared:
+        target = wanted[slot]
+        if isinstance(target, Tensor) and target.is_floating_point() and target.numel():
+            known = torch.isfinite(target)
+            error = torch.where(known, found[slot] - target, 0.0).square().mean()
+            scale = torch.where(known, target, 0.0).square().mean()
+            total = total + error / scale.clamp_min(1e-20)
+    return total
+
+
+@contextmanager
+def _dropping(mirror: Mirror, part: Part) -> Iterator[None]:
+    """Makes the activation quantizers of a part drop quantization at random."""
+    quantizers = [q for q in mirror.quantized_in(part).values() if q.spec.role is Role.ACTIVATION]
+    try:
+        for quantizer in quantizers:
+            quantizer.drop = _DROP
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.drop = 0.0
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """A weight that learns how to be rounded.
+
+    Attributes:
+        weight: Its values.
+        start: Its values before.
+        step: The step of its grid, which broadcasts to it.
+    """
+
+    weight: nn.Parameter
+    start: Tensor
+    step: Tensor
+
+    @torch.no_grad()
+    def move(self, rate: float) -> None:
+        """Moves every element by ``rate`` steps against the sign of its gradient, within reach."""
+        if self.weight.grad is None:
+            return
+        reach = _REACH * self.step
+        self.weight.sub_(self.weight.grad.sign_().mul_(self.step * rate))
+        self.weight.clamp_(self.start - reach, self.start + reach)
+
+
+class _Learners:
+    """All that learns in a part: weights by sign, biases and ranges by Adam."""
+
+    def __init__(self, mirror: Mirror, quantizers: Mapping[str, GatedQuantizer]) -> None:
+        self._weights: list[_Rounding] = []
+        groups: list[dict[str, Any]] = []
+        for name, quantizer in quantizers.items():
+            parameter = mirror.value_parameter(name)
+            role = quantizer.spec.role
+            if parameter is not None:
+                parameter.requires_grad_(True)
+            if role is Role.WEIGHT and parameter is not None:
+                grid, _, _ = quantizer.selected()
+                if bool((grid.step > 0).all()):
+                    start = parameter.detach().clone()
+                    self._weights.append(_Rounding(parameter, start, grid.step))
+            elif role is Role.BIAS and parameter is not None:
+                largest = float(parameter.detach().abs().amax()) if parameter.numel() else 0.0
+                groups.append({"params": [parameter], "peak": _BIAS_RATE * largest})
+            elif role is Role.ACTIVATION:
+                groups.append({"params": list(quantizer.parameters()), "peak": _RANGE_RATE})
+        self._adam = torch.optim.Adam(groups, lr=0.0) if groups else None
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._weights and self._adam is None
+
+    def clear(self) -> None:
+        for rounding in self._weights:
+            rounding.weight.grad = None
+        if self._adam is not None:
+            self._adam.zero_grad(set_to_none=True)
+
+    def step(self, factor: float) -> None:
+        """Moves everything, at ``factor`` times the peak rates, which fall to zero."""
+        for rounding in self._weights:
+            rounding.move(_SIGN_RATE * factor)
+        if self._adam is not None:
+            for group in self._adam.param_groups:
+                group["lr"] = group["peak"] * factor
+            self._adam.step()
+
+
+_SIGN_RATE: Final = 0.02
+"""Steps of its grid by which a weight moves in the first training step. Our choice: in some hundred
+steps a weight can cross its whole reach and come back."""
+
+
+def _bytes(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
