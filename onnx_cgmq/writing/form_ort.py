@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
@@ -34,6 +34,7 @@ from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
 from onnx_cgmq.writing.sink_dequantize import sink_dequantization
 from onnx_cgmq.writing.weights import (
+    store_weight,
     write_bias,
     write_float_bias,
     write_float_weight,
@@ -118,22 +119,24 @@ class _Writer:
         return write_float_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
-        """Writes a weight once for its integer kernels, and once for its float kernels."""
-        spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
+        """Writes a weight: its codes once, and how integer and float kernels read them.
+
+        A weight with any float element becomes a float initializer.
+        """
         uses = tuple(tensor.node.outputs[0].uses())
         integer = [use for use in uses if use.node in self._integer_nodes]
-        if integer:
-            emit, largest = NodeWriter(tensor.node, tensor.name), self._largest[tensor.node]
+        emit = NodeWriter(tensor.node, tensor.name)
+        if tensor.plan.grid_width == FLOAT_BITS:
+            tensor.replace(tensor.float_value(emit))
+        else:
+            types, largest = self._tensors.types, self._largest[tensor.node]
             with tensor.values() as values:
-                written = write_integer_weight(emit, spec, plan, values, types, largest)
-            _replace(integer, written)
-        if len(integer) < len(uses):
-            if plan.is_float and plan.values is None:
-                tensor.replace(tensor.source)
-            else:
-                emit = NodeWriter(tensor.node, f"{tensor.name}.float" if integer else tensor.name)
-                with tensor.values() as values:
-                    tensor.replace(write_float_weight(emit, spec, plan, values, types))
+                stored = store_weight(emit, tensor.spec, tensor.plan, values, types, largest)
+            if integer:
+                _replace(integer, write_integer_weight(emit, stored))
+            if len(integer) < len(uses):
+                base = f"{tensor.name}.float" if integer else tensor.name
+                tensor.replace(write_float_weight(NodeWriter(tensor.node, base), stored))
         self._tensors.graph.remove(tensor.node, safe=True)
 
     def _write_activation(self, tensor: GatedTensor) -> None:
