@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.graph.layouts import transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
 from onnx_cgmq.graph.uses import only_reader
@@ -83,7 +84,9 @@ class _IntegerPath:
             if spec.role is Role.ACTIVATION and spec.granularity is Granularity.TENSOR:
                 assert value is not None
                 activations[value] = node
-            if spec.role is Role.WEIGHT or value in activations:
+            if spec.role is Role.WEIGHT:
+                operands.update(view for view, _ in transposed_views(node.outputs[0]))
+            elif value in activations:
                 operands.add(node.outputs[0])
         integer_nodes = frozenset(node for node in model.graph if _could_run_in_integers(node))
         while True:

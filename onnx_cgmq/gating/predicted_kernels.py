@@ -151,11 +151,11 @@ class _Predictor:
             index: Index of the input that is the operand.
             value: The operand.
         """
-        producer = value.producer()
+        path = transposes_above(value)
+        source = path[-1].inputs[0] if path else value
+        producer = source.producer() if source is not None else None
         spec = self._specs.get(producer) if producer is not None else None
-        if spec is None:
-            if transposes_above(value):
-                return f"'{value.name}' is transposed after its quantizer"
+        if spec is None or (path and spec.role is not Role.WEIGHT):
             kind = "weight" if value.const_value is not None else "activation"
             return f"{kind} '{value.name}' is not quantized"
         width = self._widths[spec.tensor]

@@ -16,6 +16,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
+from onnx_cgmq.graph.layouts import permutation, transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
 from onnx_cgmq.writing.activations import (
@@ -40,6 +41,9 @@ from onnx_cgmq.writing.weights import (
     write_float_weight,
     write_integer_weight,
 )
+
+_Use = tuple[ir.Node, int]
+"""A node, and the index of one of its inputs."""
 
 
 def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
@@ -123,21 +127,38 @@ class _Writer:
 
         A weight with any float element becomes a float initializer.
         """
-        uses = tuple(tensor.node.outputs[0].uses())
-        integer = [use for use in uses if use.node in self._integer_nodes]
-        emit = NodeWriter(tensor.node, tensor.name)
+        emit, quantized = NodeWriter(tensor.node, tensor.name), tensor.node.outputs[0]
         if tensor.plan.grid_width == FLOAT_BITS:
             tensor.replace(tensor.float_value(emit))
         else:
             types, largest = self._tensors.types, self._largest[tensor.node]
             with tensor.values() as values:
                 stored = store_weight(emit, tensor.spec, tensor.plan, values, types, largest)
-            if integer:
-                _replace(integer, write_integer_weight(emit, stored))
-            if len(integer) < len(uses):
+            integer = self._integer_uses(quantized)
+            for axes, uses in integer.items():
+                turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
+                above = NodeWriter(tensor.node, f"{tensor.name}{turned}")
+                _replace(uses, write_integer_weight(above, stored, axes))
+            for view, path in reversed(list(transposed_views(quantized))):
+                if path and not view.uses():
+                    self._tensors.graph.remove(path[0], safe=True)
+            if quantized.uses():
                 base = f"{tensor.name}.float" if integer else tensor.name
                 tensor.replace(write_float_weight(NodeWriter(tensor.node, base), stored))
         self._tensors.graph.remove(tensor.node, safe=True)
+
+    def _integer_uses(self, quantized: ir.Value) -> dict[tuple[int, ...], list[_Use]]:
+        """Finds the inputs of integer kernels that read a weight, by its axes as they read them.
+
+        The axes of those that do not read it transposed are empty.
+        """
+        found: dict[tuple[int, ...], list[_Use]] = {}
+        for view, path in transposed_views(quantized):
+            axes = permutation(path, len(view.shape or ())) if path else ()
+            uses = [use for use in view.uses() if use.node in self._integer_nodes]
+            if uses:
+                found.setdefault(axes, []).extend(uses)
+        return found
 
     def _write_activation(self, tensor: GatedTensor) -> None:
         """Writes the codes of an activation, and its values for integer and for float kernels."""
@@ -165,7 +186,8 @@ class _Writer:
     def _largest_activation(self, weight: GatedTensor) -> int:
         """Returns the largest UINT8 code that integer kernels multiply a weight with."""
         largest = 0
-        for node, read in weight.node.outputs[0].uses():
+        views = transposed_views(weight.node.outputs[0])
+        for node, read in (use for view, _ in views for use in view.uses()):
             operator = mac_spec(node) if node in self._integer_nodes else None
             for index in operator.operands if operator is not None else ():
                 other = self._tensors.of(node.inputs[index])
@@ -174,7 +196,7 @@ class _Writer:
         return largest
 
 
-def _replace(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
+def _replace(uses: Sequence[_Use], value: ir.Value) -> None:
     """Makes some inputs of nodes read a value."""
     for node, index in uses:
         node.replace_input_with(index, value)

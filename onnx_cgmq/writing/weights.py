@@ -71,15 +71,19 @@ def store_weight(
     return StoredWeight(spec, stored, grid.scale, zero_point)
 
 
-def write_integer_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
+def write_integer_weight(
+    emit: NodeWriter, weight: StoredWeight, axes: tuple[int, ...] = ()
+) -> ir.Value:
     """Writes a weight of at most 8 bits for integer kernels.
 
-    This is a ``Cast`` of packed codes to INT8 (which onnxruntime folds when it loads the file) and
-    a DequantizeLinear.
+    This is a ``Cast`` of packed codes to INT8, a ``Transpose`` of the codes if the kernels read
+    the weight transposed (onnxruntime folds both when it loads the file), and a DequantizeLinear.
 
     Args:
         emit: Writes nodes before the quantizer.
         weight: The codes of the weight.
+        axes: For every axis that the kernels read, the axis of the weight; empty if these are the
+            same.
 
     Returns:
         The float value that nodes read.
@@ -89,15 +93,19 @@ def write_integer_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
         to = ir.DataType.INT8
         codes = emit.node("Cast", [codes], "codes8", to, codes.shape, {"to": int(to)})
     assert codes.dtype is not None
-    axis = {"axis": spec.axis} if weight.step.ndim else {}
+    shape, axis = ir.Shape(spec.shape), spec.axis
+    if axes:
+        shape = ir.Shape([spec.shape[i] for i in axes])
+        codes = emit.node("Transpose", [codes], "codes", codes.dtype, shape, {"perm": axes})
+        axis = None if axis is None else axes.index(axis)
+    attributes = {"axis": axis} if weight.step.ndim else {}
     zero_point = np.full(weight.step.shape, weight.zero_point, codes.dtype.numpy())
     inputs = [
         codes,
         emit.constant("scale", weight.step),
         emit.constant("zero_point", zero_point),
     ]
-    shape = ir.Shape(spec.shape)
-    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
+    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, attributes)
 
 
 def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
