@@ -19,7 +19,7 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
-from onnx_cgmq.graph.uses import only_reader
+from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
 
 def add_carried_quantizers(
@@ -163,15 +163,16 @@ class _IntegerPath:
         It does if, behind movers, it has one already, is an output of the graph, or has no reader.
         """
         while value not in self.quantizers:
-            uses = tuple(value.uses())
+            uses = element_uses(value)
             if value.is_graph_output() or not uses:
                 return True
-            if len(uses) > 1 or not moves_codes_fast(uses[0].node):
+            mover = uses[0][0]
+            if len(uses) > 1 or not moves_codes_fast(mover):
                 return False
-            read = [output for output in uses[0].node.outputs if output.uses()]
+            read = [output for output in mover.outputs if output.uses()]
             if len(read) > 1:
                 return False
-            value = read[0] if read else uses[0].node.outputs[0]
+            value = read[0] if read else mover.outputs[0]
         return True
 
 
@@ -210,8 +211,8 @@ def code_root(value: ir.Value) -> ir.Value:
 
 def _behind_clamps(value: ir.Value) -> ir.Value:
     """Returns the value behind the clamps that read a value, if each is the only reader."""
-    reader = only_reader(value)
+    reader = only_element_reader(value)
     while reader is not None and is_clamp(reader):
         value = reader.outputs[0]
-        reader = only_reader(value)
+        reader = only_element_reader(value)
     return value

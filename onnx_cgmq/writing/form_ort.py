@@ -22,6 +22,7 @@ from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
 from onnx_cgmq.writing.activations import (
     dequantize,
     dequantize_for_float_kernel,
+    read_shape_of,
     uint8_grid,
     write_codes,
     write_float_activation,
@@ -112,6 +113,7 @@ class _Writer:
             self._write_weight(weight)
         for activation in self._tensors.of_role(Role.ACTIVATION):
             self._write_activation(activation)
+        self._tensors.graph.sort()
 
     def _write_bias(
         self, emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
@@ -167,9 +169,10 @@ class _Writer:
         if not has_codes(tensor.spec, plan.grid_width):
             tensor.replace(write_float_activation(emit, plan, tensor.source))
         else:
+            codes = write_codes(emit, plan, tensor.source)
+            read_shape_of(node.outputs[0], codes.value)
             uses = tuple(node.outputs[0].uses())
             floats = [use for use in uses if self._reads_floats(use.node)]
-            codes = write_codes(emit, plan, tensor.source)
             if floats:
                 mixed = len(floats) < len(uses)
                 above = NodeWriter(node, f"{tensor.name}.float" if mixed else tensor.name)

@@ -60,6 +60,17 @@ CASES = {
         ROWS,
         "h = MatMul(x, v3) t = Transpose(v3) g = Transpose<perm=[0,2,1]>(h) y = MatMul(t, g)",
     ),
+    "shape of a product": (
+        ROWS,
+        "q = MatMul(x, w) t = Transpose<perm=[0,2,1]>(x) s = MatMul(q, t) p = Softmax(s) "
+        "c = MatMul(p, x) d = Shape(c) o = MatMul(c, w) y = Reshape(o, d)",
+    ),
+    "sizes on the way": (
+        IMAGE,
+        "c = Conv(x, k) a = Size(c) r = Relu(c) b = Size(r) p = MaxPool<kernel_shape=[2,2]>(r) "
+        "s = Size(p) d = Conv(p, k2) e = Conv(d, k3) l = Add(a, b) n = Add(l, s) f = Cast<to=1>(n) "
+        "y = Mul(e, f)",
+    ),
     "also an output": (ROWS, "y = MatMul(x, w) z = MatMul(y, w)"),
     "scaled": ("float[8, 8] x", "h = Gemm<alpha=0.5>(x, x) y = Gemm(h, w)"),
     "einsum": (ROWS, 'h = Einsum<equation="nab,bc->nac">(x, w) y = MatMul(h, w)'),
@@ -137,6 +148,7 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
             {"MatMul0": "its output 'y' is also an output of the model"},
         ),
         ("tied head", {}),
+        ("shape of a product", {}),
         (
             "transposed as first factor",
             {"MatMul3": f"weight 'v3' is the first factor, {AS_SECOND}"},
