@@ -94,10 +94,11 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
     suffix = "source_codes" if path.movers else "codes"
     above = NodeWriter(path.movers[-1].node, emit.base) if path.movers else emit
     inputs = [path.source, source_scale, zero_point]
-    bare = only_element_reader(path.source) is not None
+    # No node makes an input of the graph, and its shape is there before its codes.
+    alone = only_element_reader(path.source) is not None and not path.source.is_graph_input()
     codes = above.node("QuantizeLinear", inputs, suffix, code_type, path.source.shape)
     floats = [clamp.outputs[0] for clamp in path.clamps]
-    for value in [path.source, *floats] if bare else floats:
+    for value in [path.source, *floats] if alone else floats:
         read_shape_of(value, codes)
     for mover in reversed(path.movers):
         if mover.factor is not None:
