@@ -78,7 +78,8 @@ class _IntegerPath:
         It starts with all nodes that could, and leaves out those that can't or need not, until
         nothing changes: a node that is left out may be what another one depended on.
         """
-        activations, operands = {}, set()
+        activations: dict[ir.Value, ir.Node] = {}
+        operands: set[ir.Value] = set()
         for node, spec in quantizer_nodes(model).values():
             value = node.inputs[0]
             if spec.role is Role.ACTIVATION and spec.granularity is Granularity.TENSOR:

@@ -89,23 +89,25 @@ def write_integer_weight(
         The float value that nodes read.
     """
     codes, spec = weight.codes, weight.spec
-    if codes.dtype in (ir.DataType.INT2, ir.DataType.INT4):
-        to = ir.DataType.INT8
-        codes = emit.node("Cast", [codes], "codes8", to, codes.shape, {"to": int(to)})
-    assert codes.dtype is not None
+    data_type = codes.dtype
+    assert data_type is not None
+    if data_type in (ir.DataType.INT2, ir.DataType.INT4):
+        data_type = ir.DataType.INT8
+        attributes = {"to": int(data_type)}
+        codes = emit.node("Cast", [codes], "codes8", data_type, codes.shape, attributes)
     shape, axis = ir.Shape(spec.shape), spec.axis
     if axes:
         shape = ir.Shape([spec.shape[i] for i in axes])
-        codes = emit.node("Transpose", [codes], "codes", codes.dtype, shape, {"perm": axes})
+        codes = emit.node("Transpose", [codes], "codes", data_type, shape, {"perm": axes})
         axis = None if axis is None else axes.index(axis)
-    attributes = {"axis": axis} if weight.step.ndim else {}
-    zero_point = np.full(weight.step.shape, weight.zero_point, codes.dtype.numpy())
+    along = {"axis": axis} if weight.step.ndim else {}
+    zero_point = np.full(weight.step.shape, weight.zero_point, data_type.numpy())
     inputs = [
         codes,
         emit.constant("scale", weight.step),
         emit.constant("zero_point", zero_point),
     ]
-    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, attributes)
+    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, along)
 
 
 def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:

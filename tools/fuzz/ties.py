@@ -61,7 +61,8 @@ def differ_by_ties(written: ir.Model, batches: Iterable[Batch]) -> bool:
 
 def _showing_codes(proto: onnx.ModelProto, quantizers: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
     """A copy of a model that gives all codes of activations as outputs too."""
-    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
     copy.graph.output.extend(_codes(node) for node in quantizers)
     return copy
 
@@ -71,7 +72,8 @@ def _cut_at_codes(proto: onnx.ModelProto, quantizers: Iterable[onnx.NodeProto]) 
 
     Its outputs are those of the model, taken from the codes that it is given.
     """
-    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
     graph = copy.graph
     kept = [node for node in graph.node if node.op_type != "QuantizeLinear"]
     del graph.node[:]
