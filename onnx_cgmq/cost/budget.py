@@ -106,11 +106,13 @@ class Budget:
         """Checks that the narrowest widths keep all bounds.
 
         Raises:
-            BoundError: They do not. The message names the smallest possible cost, and the nodes or
-                tensors with most of it.
+            BoundError: They do not. The message names the smallest possible cost, the nodes or
+                tensors with most of it, and, if that alone breaks the bound, the cost that not even
+                pruning saves: of nodes in subgraphs, for example.
         """
         costs, widths = self.minimum()
-        refused = []
+        pruned = {name: np.zeros_like(narrowest) for name, narrowest in widths.items()}
+        refused, advice = [], "raise the bound, or allow narrower widths or pruning"
         for item, smallest in zip(self.constraints, costs, strict=True):
             bound = item.bound
             if bound.is_satisfied_by(smallest):
@@ -121,10 +123,13 @@ class Budget:
                 f"{bound.describe(smallest)} ('{share}'), mostly by "
                 f"{item.cost.dominated_by(widths)}"
             )
+            fixed = item.cost.total(pruned)
+            if not bound.is_satisfied_by(fixed):
+                part = "any" if fixed == smallest else bound.describe(fixed)
+                refused[-1] += f", and no widths save {part} of it"
+                advice = "raise the bound"
         if refused:
-            raise BoundError(
-                f"{'; '.join(refused)}; raise the bound, or allow narrower widths or pruning"
-            )
+            raise BoundError(f"{'; '.join(refused)}; {advice}")
 
     def prices(self, costs: Amounts) -> Prices:
         """Computes the weight of one unit of each cost, while gates move.

@@ -136,7 +136,10 @@ class SizeCost:
 
     def dominated_by(self, widths: Widths) -> str:
         """Names the largest tensors."""
-        return listing("tensors", self.storage.tensor_bytes(self.specs, widths))
+        shares = self.storage.tensor_bytes(self.specs, widths)
+        if self.storage.ungated:
+            shares["without a quantizer"] = self.storage.ungated
+        return listing("tensors", shares)
 
     def _weights(self, widths: Widths) -> list[str]:
         """Lists the weights that have widths; the size of biases does not depend on theirs."""

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.gating.movers import Mover, movers_above
 from onnx_cgmq.graph.operators import is_clamp
-from onnx_cgmq.graph.uses import has_one_reader
+from onnx_cgmq.graph.uses import only_element_reader
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,14 @@ class CodePath:
     def above(cls, x: ir.Value) -> CodePath:
         """Finds the path above an activation ``x``.
 
-        Every node on the path has one reader, so nothing else needs its float values.
+        Every node on the path has one reader, so nothing else needs its float values. Nodes that
+        only read a shape (Shape) do not count.
         """
         movers = movers_above(x)
         value = movers[-1].source if movers else x
         clamps = []
         node = value.producer()
-        while node is not None and is_clamp(node) and has_one_reader(value):
+        while node is not None and is_clamp(node) and only_element_reader(value):
             clamps.append(node)
             assert node.inputs[0] is not None
             value = node.inputs[0]

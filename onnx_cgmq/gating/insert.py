@@ -151,8 +151,7 @@ class _Inserter:
             quantized = quantizer[0].outputs[0]
             if path:
                 quantized = self._transpose_quantized(value, path, quantized, node)
-            else:
-                operands.append(quantizer)
+            operands.append(quantizer)
             node.replace_input_with(index, quantized)
         bias = op.bias_value(node)
         if op.bias is None or bias is None or bias.const_value is None:

@@ -16,9 +16,10 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import Granularity, Role
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.graph.layouts import transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
-from onnx_cgmq.graph.uses import only_reader
+from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
 
 def add_carried_quantizers(
@@ -77,13 +78,16 @@ class _IntegerPath:
         It starts with all nodes that could, and leaves out those that can't or need not, until
         nothing changes: a node that is left out may be what another one depended on.
         """
-        activations, operands = {}, set()
+        activations: dict[ir.Value, ir.Node] = {}
+        operands: set[ir.Value] = set()
         for node, spec in quantizer_nodes(model).values():
             value = node.inputs[0]
             if spec.role is Role.ACTIVATION and spec.granularity is Granularity.TENSOR:
                 assert value is not None
                 activations[value] = node
-            if spec.role is Role.WEIGHT or value in activations:
+            if spec.role is Role.WEIGHT:
+                operands.update(view for view, _ in transposed_views(node.outputs[0]))
+            elif value in activations:
                 operands.add(node.outputs[0])
         integer_nodes = frozenset(node for node in model.graph if _could_run_in_integers(node))
         while True:
@@ -160,15 +164,16 @@ class _IntegerPath:
         It does if, behind movers, it has one already, is an output of the graph, or has no reader.
         """
         while value not in self.quantizers:
-            uses = tuple(value.uses())
+            uses = element_uses(value)
             if value.is_graph_output() or not uses:
                 return True
-            if len(uses) > 1 or not moves_codes_fast(uses[0].node):
+            mover = uses[0][0]
+            if len(uses) > 1 or not moves_codes_fast(mover):
                 return False
-            read = [output for output in uses[0].node.outputs if output.uses()]
+            read = [output for output in mover.outputs if output.uses()]
             if len(read) > 1:
                 return False
-            value = read[0] if read else uses[0].node.outputs[0]
+            value = read[0] if read else mover.outputs[0]
         return True
 
 
@@ -207,8 +212,8 @@ def code_root(value: ir.Value) -> ir.Value:
 
 def _behind_clamps(value: ir.Value) -> ir.Value:
     """Returns the value behind the clamps that read a value, if each is the only reader."""
-    reader = only_reader(value)
+    reader = only_element_reader(value)
     while reader is not None and is_clamp(reader):
         value = reader.outputs[0]
-        reader = only_reader(value)
+        reader = only_element_reader(value)
     return value

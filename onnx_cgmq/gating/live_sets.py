@@ -20,7 +20,7 @@ from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
 from onnx_cgmq.gating.placement import values_read
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.operators import is_clamp, moves_codes_fast
-from onnx_cgmq.graph.uses import has_one_reader
+from onnx_cgmq.graph.uses import only_element_reader
 from onnx_cgmq.ort.sizes import Sizes
 
 
@@ -173,7 +173,7 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
     owners: dict[ir.Value, str] = {}
     for name, (node, spec) in quantizer_nodes(gated).items():
         value = node.inputs[0]
-        if spec.role is not Role.ACTIVATION or value is None or not has_one_reader(value):
+        if spec.role is not Role.ACTIVATION or value is None or not only_element_reader(value):
             continue
         owners[value] = owners[node.outputs[0]] = name
         if spec.granularity is Granularity.TENSOR:
@@ -206,7 +206,7 @@ def _moved_up(value: ir.Value) -> Iterator[ir.Value]:
     while node is not None and moves_codes_fast(node):
         source = node.inputs[0]
         outputs = [output for output in node.outputs if output.uses()]
-        if source is None or len(outputs) > 1 or not has_one_reader(source):
+        if source is None or len(outputs) > 1 or not only_element_reader(source):
             return
         yield source
         value, node = source, source.producer()
@@ -218,7 +218,7 @@ def _clamped(value: ir.Value) -> Iterator[ir.Value]:
     node = value.producer()
     while node is not None and is_clamp(node):
         source = node.inputs[0]
-        if source is None or not has_one_reader(source):
+        if source is None or not only_element_reader(source):
             return
         yield source
         node = source.producer()

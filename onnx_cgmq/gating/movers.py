@@ -14,7 +14,7 @@ from onnx_cgmq.graph.affine import affine_of
 from onnx_cgmq.graph.emitter import rank_of
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import moves_codes_fast, selects
-from onnx_cgmq.graph.uses import has_one_reader
+from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ def movers_above(x: ir.Value) -> list[Mover]:
     value = x
     while True:
         node = value.producer()
-        if node is None or not has_one_reader(value) or _has_other_outputs(node, value):
+        if node is None or not only_element_reader(value) or _has_other_outputs(node, value):
             break
         mover = Mover.of(node, value)
         if mover is None:
             break
         path.append(mover)
         value = mover.source
-    while path and selects(path[-1].node) and len(path[-1].source.uses()) > 1:
+    while path and selects(path[-1].node) and len(element_uses(path[-1].source)) > 1:
         path.pop()
     return path
 

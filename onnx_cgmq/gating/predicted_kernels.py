@@ -24,7 +24,7 @@ from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nodes import operator_key, standard_op
 from onnx_cgmq.graph.operators import mac_spec, runs_on_codes
-from onnx_cgmq.graph.uses import has_one_reader
+from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
 
 class Kernel(str, Enum):
@@ -151,11 +151,11 @@ class _Predictor:
             index: Index of the input that is the operand.
             value: The operand.
         """
-        producer = value.producer()
+        path = transposes_above(value)
+        source = path[-1].inputs[0] if path else value
+        producer = source.producer() if source is not None else None
         spec = self._specs.get(producer) if producer is not None else None
-        if spec is None:
-            if transposes_above(value):
-                return f"'{value.name}' is transposed after its quantizer"
+        if spec is None or (path and spec.role is not Role.WEIGHT):
             kind = "weight" if value.const_value is not None else "activation"
             return f"{kind} '{value.name}' is not quantized"
         width = self._widths[spec.tensor]
@@ -189,7 +189,7 @@ class _Predictor:
         """Says why its output keeps a node from running in integers; empty if it doesn't."""
         output = node.outputs[0]
         quantizers = self._quantized_at.get(output, 0)
-        if quantizers and has_one_reader(output):
+        if quantizers and only_element_reader(output):
             return ""
         if not quantizers and not needs_quantized_output(node):
             return ""
@@ -199,8 +199,7 @@ class _Predictor:
 
     def _float_readers(self, value: ir.Value) -> Iterator[str]:
         """Lists the nodes of the written file that read a value as float, except QuantizeLinear."""
-        for use in value.uses():
-            node = use.node
+        for node, _ in element_uses(value):
             if not is_gated_quantizer(node):
                 yield f"{node.op_type} '{node.name}'"
             elif not self._has_codes(self._specs[node]):

@@ -34,6 +34,21 @@ def stored_weight(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
     return source, path
 
 
+def transposed_views(
+    value: ir.Value,
+) -> Iterator[tuple[ir.Value, tuple[ir.Node, ...]]]:
+    """Lists a value and all values that are transposed views of it.
+
+    Yields:
+        Each view with the Transpose nodes between the value and it, nearest to the view first.
+    """
+    yield value, ()
+    for node in dict.fromkeys(use.node for use in value.uses()):
+        if standard_op(node) == "Transpose":
+            for view, path in transposed_views(node.outputs[0]):
+                yield view, (*path, node)
+
+
 def permutation(path: tuple[ir.Node, ...], rank: int) -> tuple[int, ...]:
     """Returns, for every axis of a transposed value, the axis of its source.
 

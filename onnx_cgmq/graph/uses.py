@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
+
+from onnx_cgmq.graph.operators import Dependence, dependence_of
 
 
 def has_one_reader(value: ir.Value) -> bool:
@@ -16,3 +20,23 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     ``None`` means that several nodes or none read it, or that it is an output of the graph.
     """
     return next(iter(value.uses())).node if has_one_reader(value) else None
+
+
+def shape_uses(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
+    """Lists the uses of a value by nodes that read its shape only (Shape, Size)."""
+    return [use for use in value.uses() if dependence_of(use.node) is Dependence.ON_SHAPES]
+
+
+def element_uses(value: ir.Value) -> Sequence[tuple[ir.Node, int]]:
+    """Lists the uses of a value by nodes that read its elements."""
+    return [use for use in value.uses() if dependence_of(use.node) is not Dependence.ON_SHAPES]
+
+
+def only_element_reader(value: ir.Value) -> ir.Node | None:
+    """Returns the only node that reads the elements of a value, at only one of its inputs.
+
+    ``None`` means that several nodes or none read them, or that the value is an output of the
+    graph. Others may read the shape of the value: codes of the same shape do for these as well.
+    """
+    uses = element_uses(value)
+    return uses[0][0] if len(uses) == 1 and not value.is_graph_output() else None

@@ -11,6 +11,8 @@ from onnx_ir.passes import common
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.input_shapes import dimension_name
+from onnx_cgmq.graph.layouts import permutation, transposes_above
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 from onnx_cgmq.ort.sizes import Sizes
@@ -32,7 +34,45 @@ def normalize(model: ir.Model) -> dict[ir.Value, ir.Shape]:
     if model.functions:
         common.InlinePass(lambda function: function.domain not in QUANT_DOMAINS)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    for node in list(model.graph.all_nodes()):
+        if standard_op(node) == "DequantizeLinear":
+            _transpose_floats(node)
     return _infer_anew(model)
+
+
+def _transpose_floats(dequantize: ir.Node) -> None:
+    """Makes ``Transpose -> DequantizeLinear`` of stored codes transpose the floats, in place.
+
+    So a weight is read in the layout in which it is stored, as where its floats are transposed.
+    """
+    codes, scale = dequantize.inputs[:2]
+    path = transposes_above(codes) if codes is not None else ()
+    stored = path[-1].inputs[0] if path else None
+    rank = _rank_of_codes(stored) if stored is not None else None
+    output = dequantize.outputs[0]
+    if rank is None or scale is None or scale.const_value is None or output.is_graph_output():
+        return
+    axes = permutation(path, rank)
+    axis = int_attribute(dequantize, "axis", 1)
+    if len(scale.const_value.shape) > 1 or not -rank <= axis < rank:
+        return  # blocks of codes
+    transpose = ir.node("Transpose", [output], {"perm": axes})
+    value = transpose.outputs[0]
+    value.name = f"{output.name}.transposed"
+    output.replace_all_uses_with(value)
+    transpose.replace_input_with(0, output)
+    dequantize.replace_input_with(0, stored)
+    dequantize.attributes["axis"] = ir.AttrInt64("axis", axes[axis])
+    assert dequantize.graph is not None
+    dequantize.graph.insert_after(dequantize, transpose)
+
+
+def _rank_of_codes(value: ir.Value) -> int | None:
+    """The rank of an initializer, perhaps behind a Cast; ``None`` of any other value."""
+    node = value.producer()
+    if node is not None and standard_op(node) == "Cast" and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return None if value.const_value is None else len(value.const_value.shape)
 
 
 def _infer_anew(model: ir.Model) -> dict[ir.Value, ir.Shape]:

@@ -6,6 +6,7 @@ A claim of the embedded plan that these contradict is not believed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -26,6 +27,7 @@ from onnx_cgmq.inspection.patterns import find_grid
 from onnx_cgmq.inspection.patterns.grid import Grid, IntArray, is_stored, scalar
 
 _SUFFIXES: Final = (".quantized", ".values", ".float", "_DequantizeLinear_Output", "_quantized")
+_TRANSPOSED: Final = re.compile(r"\.transposed(_\d+)+$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ def tensor_name(value: ir.Value) -> str:
     name = value.name or ""
     for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
-    return name
+    return _TRANSPOSED.sub("", name)
 
 
 def stored_tensor(value: ir.Value) -> ir.TensorProtocol | None:

@@ -14,6 +14,7 @@ from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.movers import read_codes
 from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.uses import only_element_reader, shape_uses
 from onnx_cgmq.writing.node_writer import NodeWriter
 
 UNSIGNED_OFFSET: Final = 128
@@ -65,6 +66,11 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
     * Clamps become limits of the codes. The values are the same, because rounding to a grid is
       monotone, and no clamp is left that could prevent a fusion.
     * Factors of movers become part of the scale that QuantizeLinear divides by.
+    * Nodes that only read the shape of a value on the path read the shape of its codes. If they
+      read the float value, onnxruntime would not fuse the node that makes it.
+
+    The nodes of the graph must be sorted afterwards, because a node that reads a shape may come
+    before the QuantizeLinear.
 
     Args:
         emit: Writes nodes before the quantizer.
@@ -88,9 +94,15 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
     suffix = "source_codes" if path.movers else "codes"
     above = NodeWriter(path.movers[-1].node, emit.base) if path.movers else emit
     inputs = [path.source, source_scale, zero_point]
+    # No node makes an input of the graph, and its shape is there before its codes.
+    alone = only_element_reader(path.source) is not None and not path.source.is_graph_input()
     codes = above.node("QuantizeLinear", inputs, suffix, code_type, path.source.shape)
+    floats = [clamp.outputs[0] for clamp in path.clamps]
+    for value in [path.source, *floats] if alone else floats:
+        read_shape_of(value, codes)
     for mover in reversed(path.movers):
         if mover.factor is not None:
+            read_shape_of(mover.output, codes)
             continue
         read_codes(mover.node, codes, zero_point)
         codes = mover.output
@@ -102,6 +114,12 @@ def write_codes(emit: NodeWriter, plan: TensorPlan, x: ir.Value) -> ActivationCo
         ]
         codes = emit.node("Clip", [codes, *limits], "clipped", code_type, x.shape)
     return ActivationCodes(codes, scale, zero_point)
+
+
+def read_shape_of(value: ir.Value, codes: ir.Value) -> None:
+    """Makes the nodes that only read the shape of a value read codes of the same shape."""
+    for node, index in shape_uses(value):
+        node.replace_input_with(index, codes)
 
 
 def dequantize(emit: NodeWriter, codes: ActivationCodes) -> ir.Value:

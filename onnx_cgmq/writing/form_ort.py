@@ -12,15 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
+from onnx_cgmq.graph.layouts import permutation, transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
 from onnx_cgmq.writing.activations import (
     dequantize,
     dequantize_for_float_kernel,
+    read_shape_of,
     uint8_grid,
     write_codes,
     write_float_activation,
@@ -34,11 +36,15 @@ from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
 from onnx_cgmq.writing.sink_dequantize import sink_dequantization
 from onnx_cgmq.writing.weights import (
+    store_weight,
     write_bias,
     write_float_bias,
     write_float_weight,
     write_integer_weight,
 )
+
+_Use = tuple[ir.Node, int]
+"""A node, and the index of one of its inputs."""
 
 
 def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
@@ -107,6 +113,7 @@ class _Writer:
             self._write_weight(weight)
         for activation in self._tensors.of_role(Role.ACTIVATION):
             self._write_activation(activation)
+        self._tensors.graph.sort()
 
     def _write_bias(
         self, emit: NodeWriter, plan: TensorPlan, values: FloatArray, step: FloatArray | None
@@ -118,23 +125,42 @@ class _Writer:
         return write_float_bias(emit, plan, values, step)
 
     def _write_weight(self, tensor: GatedTensor) -> None:
-        """Writes a weight once for its integer kernels, and once for its float kernels."""
-        spec, plan, types = tensor.spec, tensor.plan, self._tensors.types
-        uses = tuple(tensor.node.outputs[0].uses())
-        integer = [use for use in uses if use.node in self._integer_nodes]
-        if integer:
-            emit, largest = NodeWriter(tensor.node, tensor.name), self._largest[tensor.node]
+        """Writes a weight: its codes once, and how integer and float kernels read them.
+
+        A weight with any float element becomes a float initializer.
+        """
+        emit, quantized = NodeWriter(tensor.node, tensor.name), tensor.node.outputs[0]
+        if tensor.plan.grid_width == FLOAT_BITS:
+            tensor.replace(tensor.float_value(emit))
+        else:
+            types, largest = self._tensors.types, self._largest[tensor.node]
             with tensor.values() as values:
-                written = write_integer_weight(emit, spec, plan, values, types, largest)
-            _replace(integer, written)
-        if len(integer) < len(uses):
-            if plan.is_float and plan.values is None:
-                tensor.replace(tensor.source)
-            else:
-                emit = NodeWriter(tensor.node, f"{tensor.name}.float" if integer else tensor.name)
-                with tensor.values() as values:
-                    tensor.replace(write_float_weight(emit, spec, plan, values, types))
+                stored = store_weight(emit, tensor.spec, tensor.plan, values, types, largest)
+            integer = self._integer_uses(quantized)
+            for axes, uses in integer.items():
+                turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
+                above = NodeWriter(tensor.node, f"{tensor.name}{turned}")
+                _replace(uses, write_integer_weight(above, stored, axes))
+            for view, path in reversed(list(transposed_views(quantized))):
+                if path and not view.uses():
+                    self._tensors.graph.remove(path[0], safe=True)
+            if quantized.uses():
+                base = f"{tensor.name}.float" if integer else tensor.name
+                tensor.replace(write_float_weight(NodeWriter(tensor.node, base), stored))
         self._tensors.graph.remove(tensor.node, safe=True)
+
+    def _integer_uses(self, quantized: ir.Value) -> dict[tuple[int, ...], list[_Use]]:
+        """Finds the inputs of integer kernels that read a weight, by its axes as they read them.
+
+        The axes of those that do not read it transposed are empty.
+        """
+        found: dict[tuple[int, ...], list[_Use]] = {}
+        for view, path in transposed_views(quantized):
+            axes = permutation(path, len(view.shape or ())) if path else ()
+            uses = [use for use in view.uses() if use.node in self._integer_nodes]
+            if uses:
+                found.setdefault(axes, []).extend(uses)
+        return found
 
     def _write_activation(self, tensor: GatedTensor) -> None:
         """Writes the codes of an activation, and its values for integer and for float kernels."""
@@ -143,9 +169,10 @@ class _Writer:
         if not has_codes(tensor.spec, plan.grid_width):
             tensor.replace(write_float_activation(emit, plan, tensor.source))
         else:
+            codes = write_codes(emit, plan, tensor.source)
+            read_shape_of(node.outputs[0], codes.value)
             uses = tuple(node.outputs[0].uses())
             floats = [use for use in uses if self._reads_floats(use.node)]
-            codes = write_codes(emit, plan, tensor.source)
             if floats:
                 mixed = len(floats) < len(uses)
                 above = NodeWriter(node, f"{tensor.name}.float" if mixed else tensor.name)
@@ -162,7 +189,8 @@ class _Writer:
     def _largest_activation(self, weight: GatedTensor) -> int:
         """Returns the largest UINT8 code that integer kernels multiply a weight with."""
         largest = 0
-        for node, read in weight.node.outputs[0].uses():
+        views = transposed_views(weight.node.outputs[0])
+        for node, read in (use for view, _ in views for use in view.uses()):
             operator = mac_spec(node) if node in self._integer_nodes else None
             for index in operator.operands if operator is not None else ():
                 other = self._tensors.of(node.inputs[index])
@@ -171,7 +199,7 @@ class _Writer:
         return largest
 
 
-def _replace(uses: Sequence[tuple[ir.Node, int]], value: ir.Value) -> None:
+def _replace(uses: Sequence[_Use], value: ir.Value) -> None:
     """Makes some inputs of nodes read a value."""
     for node, index in uses:
         node.replace_input_with(index, value)

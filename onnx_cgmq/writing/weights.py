@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.graph.integer_types import pack
 from onnx_cgmq.writing.activations import UNSIGNED_OFFSET
 from onnx_cgmq.writing.codes import (
     FloatArray,
-    GridCodes,
     accumulator_codes,
     grid_codes,
     may_saturate,
@@ -22,97 +22,116 @@ from onnx_cgmq.writing.node_writer import NodeWriter
 from onnx_cgmq.writing.storage import WeightTypes
 
 
-def write_integer_weight(
+@dataclass(frozen=True)
+class StoredWeight:
+    """A weight as integer codes in the file, which all its readers share.
+
+    Attributes:
+        spec: The quantizer of the weight.
+        codes: The initializer.
+        step: Step of the codes, float32: ``()``, or ``[C]`` with a step for each channel.
+        zero_point: The code that stands for 0.
+    """
+
+    spec: QuantizerSpec
+    codes: ir.Value
+    step: FloatArray
+    zero_point: int
+
+
+def store_weight(
     emit: NodeWriter,
     spec: QuantizerSpec,
     plan: TensorPlan,
     values: FloatArray,
     types: WeightTypes,
     largest_activation: int,
-) -> ir.Value:
-    """Writes a weight of at most 8 bits for integer kernels, at its true size.
+) -> StoredWeight:
+    """Writes the codes of a weight, packed at its true size.
 
-    This is a packed INT2, INT4 or INT8 initializer, a ``Cast`` to INT8 (which onnxruntime folds
-    when it loads the file) and a DequantizeLinear.
-
-    8-bit codes that could saturate the kernels of x86 processors without VNNI are written as UINT8
-    with the zero point 128. The values are the same, exact on every processor, and onnxruntime
-    fuses the same integer kernels. With UINT8, Conv takes 1.4 times as long there, and Gemm as long
-    as before.
+    8-bit codes that could saturate the integer kernels of x86 processors without VNNI are written
+    as UINT8 with the zero point 128. The values are the same, exact on every processor, and
+    onnxruntime fuses the same integer kernels. With UINT8, Conv takes 1.4 times as long there, and
+    Gemm as long as before.
 
     Args:
         emit: Writes nodes before the quantizer.
         spec: The quantizer of the weight.
-        plan: Its plan.
+        plan: Its plan, in which no element is float.
         values: Its learned float values, float32, in its shape.
         types: The types in which it may be stored.
-        largest_activation: The largest UINT8 code that the weight is multiplied with.
-
-    Returns:
-        The float value that nodes read.
+        largest_activation: The largest UINT8 code that an integer kernel multiplies the weight
+            with; 0 if only float kernels read it.
     """
     grid = grid_codes(spec, plan, values)
-    axis = {"axis": spec.axis} if grid.scale.ndim else {}
-    read = _integer_codes(emit, grid, types, largest_activation)
-    assert read.dtype is not None
-    zero_point = UNSIGNED_OFFSET if read.dtype is ir.DataType.UINT8 else 0
-    inputs = [
-        read,
-        emit.constant("scale", grid.scale),
-        emit.constant("zero_point", np.full(grid.scale.shape, zero_point, read.dtype.numpy())),
-    ]
-    shape = ir.Shape(spec.shape)
-    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, axis)
-
-
-def write_float_weight(
-    emit: NodeWriter, spec: QuantizerSpec, plan: TensorPlan, values: FloatArray, types: WeightTypes
-) -> ir.Value:
-    """Writes a weight for float kernels, at its true size.
-
-    A weight of at most 16 bits becomes its codes, a ``Cast`` to FLOAT and a ``Mul`` by the step,
-    which onnxruntime folds into a float initializer when it loads the file. A DequantizeLinear
-    would run at every inference. And it would let onnxruntime fuse MatMul into MatMulNBits, which
-    by default rounds a float activation to 8 bits.
-
-    A weight with any float element becomes a float initializer.
-
-    Args:
-        emit: Writes nodes before the quantizer.
-        spec: The quantizer of the weight.
-        plan: Its plan.
-        values: Its learned float values, float32, in its shape.
-        types: The types in which it may be stored.
-
-    Returns:
-        The float value that nodes read.
-    """
-    if plan.grid_width == FLOAT_BITS:
-        return emit.constant("values", quantized_values(plan, values))
-    grid = grid_codes(spec, plan, values)
-    packed = pack(grid.codes, types.narrowest(grid.width), f"{emit.base}.codes")
-    stored = emit.constant("codes", packed)
-    shape, to = ir.Shape(spec.shape), ir.DataType.FLOAT
-    codes = emit.node("Cast", [stored], "float_codes", to, shape, {"to": int(to)})
-    step = emit.constant("scale", grid.scale.reshape(spec.range_item_shape))
-    return emit.node("Mul", [codes, step], "quantized", to, shape)
-
-
-def _integer_codes(
-    emit: NodeWriter, grid: GridCodes, types: WeightTypes, largest_activation: int
-) -> ir.Value:
-    """Writes codes so that DequantizeLinear reads them as INT8, or as UINT8 if INT8 may saturate.
-
-    The arguments are those of :func:`write_integer_weight`; ``grid`` has the codes.
-    """
-    codes, data_type = grid.codes, types.narrowest(grid.width)
+    codes, data_type, zero_point = grid.codes, types.narrowest(grid.width), 0
     if may_saturate(codes, largest_activation):
-        codes, data_type = codes + UNSIGNED_OFFSET, ir.DataType.UINT8
+        codes, data_type, zero_point = codes + UNSIGNED_OFFSET, ir.DataType.UINT8, UNSIGNED_OFFSET
     stored = emit.constant("codes", pack(codes, data_type, f"{emit.base}.codes"))
-    if data_type not in (ir.DataType.INT2, ir.DataType.INT4):
-        return stored
-    to = ir.DataType.INT8
-    return emit.node("Cast", [stored], "codes8", to, stored.shape, {"to": int(to)})
+    return StoredWeight(spec, stored, grid.scale, zero_point)
+
+
+def write_integer_weight(
+    emit: NodeWriter, weight: StoredWeight, axes: tuple[int, ...] = ()
+) -> ir.Value:
+    """Writes a weight of at most 8 bits for integer kernels.
+
+    This is a ``Cast`` of packed codes to INT8, a ``Transpose`` of the codes if the kernels read
+    the weight transposed (onnxruntime folds both when it loads the file), and a DequantizeLinear.
+
+    Args:
+        emit: Writes nodes before the quantizer.
+        weight: The codes of the weight.
+        axes: For every axis that the kernels read, the axis of the weight; empty if these are the
+            same.
+
+    Returns:
+        The float value that nodes read.
+    """
+    codes, spec = weight.codes, weight.spec
+    data_type = codes.dtype
+    assert data_type is not None
+    if data_type in (ir.DataType.INT2, ir.DataType.INT4):
+        data_type = ir.DataType.INT8
+        attributes = {"to": int(data_type)}
+        codes = emit.node("Cast", [codes], "codes8", data_type, codes.shape, attributes)
+    shape, axis = ir.Shape(spec.shape), spec.axis
+    if axes:
+        shape = ir.Shape([spec.shape[i] for i in axes])
+        codes = emit.node("Transpose", [codes], "codes", data_type, shape, {"perm": axes})
+        axis = None if axis is None else axes.index(axis)
+    along = {"axis": axis} if weight.step.ndim else {}
+    zero_point = np.full(weight.step.shape, weight.zero_point, data_type.numpy())
+    inputs = [
+        codes,
+        emit.constant("scale", weight.step),
+        emit.constant("zero_point", zero_point),
+    ]
+    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, along)
+
+
+def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
+    """Writes a weight of at most 16 bits for float kernels.
+
+    This is a ``Cast`` of the codes to FLOAT, a ``Sub`` of the zero point if that is not 0, and a
+    ``Mul`` by the step, which onnxruntime folds into a float initializer when it loads the file. A
+    DequantizeLinear would run at every inference. And it would let onnxruntime fuse MatMul into
+    MatMulNBits, which by default rounds a float activation to 8 bits.
+
+    Args:
+        emit: Writes nodes before the quantizer.
+        weight: The codes of the weight.
+
+    Returns:
+        The float value that nodes read.
+    """
+    shape, to = ir.Shape(weight.spec.shape), ir.DataType.FLOAT
+    value = emit.node("Cast", [weight.codes], "float_codes", to, shape, {"to": int(to)})
+    if weight.zero_point:
+        offset = emit.constant("offset", np.float32(weight.zero_point))
+        value = emit.node("Sub", [value, offset], "centered", to, shape)
+    step = emit.constant("scale", weight.step.reshape(weight.spec.range_item_shape))
+    return emit.node("Mul", [value, step], "quantized", to, shape)
 
 
 def write_bias(

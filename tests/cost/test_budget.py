@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from onnx_cgmq.cost.model import CostModel
+from onnx_cgmq.errors import BoundError
+from onnx_cgmq.gating.insert import insert_gates
 from tests.support.costs import gated
 
 
@@ -70,3 +73,35 @@ def test_a_wider_gate_must_fit_all_bounds(model) -> None:
         "w2": True,  # 18 bytes more
     }
     assert set(growth) == set(fits)
+
+
+def test_a_refusal_says_what_no_widths_save() -> None:
+    """The nodes of a subgraph, and the constants that they read, stay float."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 21]>
+        g (float[n, 2] x, bool c) => (float[n, 2] y) {
+            h = MatMul(x, w)
+            y = If(c) <
+                then_branch = yes() => (float[n, 2] a) { [inner] a = MatMul(h, v) },
+                else_branch = no() => (float[n, 2] b) { b = Identity(h) }
+            >
+        }"""
+    )
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.ones((2, 2), np.float32), name) for name in ("w", "v")
+    )
+    costs = CostModel.of(insert_gates(model))
+    with pytest.raises(BoundError) as refused:
+        costs.budget("25%, size:40%").check_feasible()
+    assert str(refused.value) == (
+        "bound '25%' is below what is possible: the smallest is 4,112 bit operations ('50.2%'), "
+        "mostly by the nodes inner (100%: h x v), MatMul_h (0%: x x w), and no widths save 4,096 "
+        "bit operations of it; bound 'size:40%' is below what is possible: the smallest is "
+        "17 bytes of weights ('size:53.2%'), mostly by the tensors without a quantizer (94%), w "
+        "(6%), and no widths save any of it; raise the bound"
+    )
+
+
+def test_a_refusal_advises_narrower_widths_where_they_would_do(model) -> None:
+    with pytest.raises(BoundError, match="raise the bound, or allow narrower widths or pruning"):
+        model.budget("0.3%").check_feasible()

@@ -44,6 +44,33 @@ CASES = {
         "q = MatMul(x, w) s = Mul(q, third) t = Transpose<perm=[0,2,1]>(x) h = MatMul(s, t) "
         "y = MatMul(h, v2)",
     ),
+    "tied head": (
+        "int64[n, 6] ids",
+        "e = Gather(w, ids) h = MatMul(e, v3) t = Transpose<perm=[1,0]>(w) y = MatMul(h, t)",
+    ),
+    "tied Gemm": (
+        "float[n, 8] x",
+        "h = MatMul(x, w) r = Relu(h) t = Transpose(w) y = Gemm(r, t, ones)",
+    ),
+    "tied Conv": (
+        IMAGE,
+        "c = Conv(x, k) t = Transpose<perm=[1,0,2,3]>(k) d = Conv(c, t) y = Conv(d, k3)",
+    ),
+    "transposed as first factor": (
+        ROWS,
+        "h = MatMul(x, v3) t = Transpose(v3) g = Transpose<perm=[0,2,1]>(h) y = MatMul(t, g)",
+    ),
+    "shape of a product": (
+        ROWS,
+        "q = MatMul(x, w) t = Transpose<perm=[0,2,1]>(x) s = MatMul(q, t) p = Softmax(s) "
+        "c = MatMul(p, x) d = Shape(c) o = MatMul(c, w) y = Reshape(o, d)",
+    ),
+    "sizes on the way": (
+        IMAGE,
+        "c = Conv(x, k) a = Size(c) r = Relu(c) b = Size(r) p = MaxPool<kernel_shape=[2,2]>(r) "
+        "s = Size(p) d = Conv(p, k2) e = Conv(d, k3) l = Add(a, b) n = Add(l, s) f = Cast<to=1>(n) "
+        "y = Mul(e, f)",
+    ),
     "also an output": (ROWS, "y = MatMul(x, w) z = MatMul(y, w)"),
     "scaled": ("float[8, 8] x", "h = Gemm<alpha=0.5>(x, x) y = Gemm(h, w)"),
     "einsum": (ROWS, 'h = Einsum<equation="nab,bc->nac">(x, w) y = MatMul(h, w)'),
@@ -62,6 +89,7 @@ def model_of(case: str) -> onnx.ModelProto:
         "w": (8, 8),
         "u": (1, 8, 8),
         "v": (6, 6),
+        "v3": (8, 8),
         "v2": (6, 6),
         "ones": (8,),
     }
@@ -118,6 +146,12 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
         (
             "also an output",
             {"MatMul0": "its output 'y' is also an output of the model"},
+        ),
+        ("tied head", {}),
+        ("shape of a product", {}),
+        (
+            "transposed as first factor",
+            {"MatMul3": f"weight 'v3' is the first factor, {AS_SECOND}"},
         ),
         (
             "scaled",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.graph.layouts import permutation, stored_weight
+from onnx_cgmq.graph.layouts import permutation, stored_weight, transposed_views
 
 
 def chain(*perms):
@@ -23,6 +23,13 @@ def test_permutation_names_the_axis_of_the_source() -> None:
         assert found is weight
         axes = permutation(path, 3)
         np.testing.assert_array_equal(weight.const_value.numpy().transpose(axes), expected)
+
+
+def test_views_of_a_weight_are_found_from_above_as_from_below() -> None:
+    weight, value, _ = chain([1, 2, 0], [0, 2, 1])
+    views = dict(transposed_views(weight))
+    assert list(views) == [weight, value.producer().inputs[0], value]
+    assert all(stored_weight(view) == (weight, path) for view, path in views.items())
 
 
 def test_stored_weight_of_a_computed_value_is_the_value_itself() -> None:

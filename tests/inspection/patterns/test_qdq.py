@@ -152,3 +152,20 @@ def test_a_clip_in_a_wider_type_narrows() -> None:
     ends = {"low": np.int32(0), "high": np.int32(31)}
     constants = {"w": np.ones((4, 3), np.float32), "u": np.uint8(0), **ends}
     assert inspect(foreign_model(nodes, {**SCALE, **constants})).bops == 12 * 5 * 32
+
+
+@pytest.mark.parametrize("axis", [1, -1, None])
+def test_transposed_codes_are_a_weight_that_is_read_transposed(axis) -> None:
+    """A step for each output channel: of the transposed codes the columns, of the stored rows."""
+    steps = np.float32(0.1) if axis is None else np.arange(1, 4, dtype=np.float32)
+    attributes = {} if axis is None else {"axis": axis}
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["wt"], perm=[1, 0]),
+        helper.make_node("DequantizeLinear", ["wt", "steps"], ["wq"], **attributes),
+        helper.make_node("MatMul", ["x", "wq"], ["y"]),
+    ]
+    report = inspect(foreign_model(nodes, {"steps": steps, "w": W8.T}))
+    assert report.tensors["w"].counts == {8: 12}
+    assert report.tensors["w"].shape == (3, 4)
+    assert (report.macs, report.bops, report.weight_bytes) == (12, 12 * 8 * 32, 12)
+    assert not report.notes
