@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,18 @@ class Guide:
         self._moves_to_deadline = max(1, int(_DEADLINE_SHARE * steps / self._interval))
         for name, quantizer in mirror.quantizers.items():
             quantizer.observer = self._statistics[name]
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Collects statistics in the backward passes inside, also after :meth:`release`."""
+        before = {quantizer: quantizer.observer for quantizer in self.mirror.quantizers.values()}
+        try:
+            for name, quantizer in self.mirror.quantizers.items():
+                quantizer.observer = self._statistics[name]
+            yield
+        finally:
+            for quantizer, observer in before.items():
+                quantizer.observer = observer
 
     # -- state ----------------------------------------------------------------------------------
 

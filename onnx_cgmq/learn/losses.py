@@ -23,7 +23,7 @@ LossFunction = Callable[[Outputs, Answers, Outputs], Tensor]
 mapping of these by output name, with the labels as ``label`` if there are any.
 """
 
-_TEMPERATURE = 4.0
+TEMPERATURE = 4.0
 """The temperature of the softmax in the Kullback-Leibler divergence (Hinton et al., arXiv
 1503.02531). Its value is our choice."""
 
@@ -59,7 +59,7 @@ class ClassOutput:
     def logits(self, outputs: Outputs) -> Tensor:
         """Returns scores whose softmax is the probability of each class."""
         scores = outputs[self.name]
-        return _log(scores) if self.is_probability else scores
+        return log_of(scores) if self.is_probability else scores
 
 
 def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
@@ -75,7 +75,7 @@ def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
     for name, value in outputs.items():
         is_matrix = value.is_floating_point() and value.dim() == 2
         if is_matrix and len(value) == rows and value.shape[1] > 1:
-            return ClassOutput(name, _are_probabilities(value))
+            return ClassOutput(name, are_probabilities(value))
     return None
 
 
@@ -99,8 +99,8 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
         target = teacher[name]
         if classes is not None and name == classes.name:
             total = total + _divergence(classes.logits(outputs), classes.logits(teacher))
-        elif target.dim() > 2 and _are_probabilities(target):
-            total = total + _divergence(_log(value), _log(target))
+        elif target.dim() > 2 and are_probabilities(target):
+            total = total + _divergence(log_of(value), log_of(target))
         else:
             value, target = _defined(value, target)
             total = total + _relative_error(value, target)
@@ -130,13 +130,13 @@ def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     if not known.all():  # such a class has no part in either distribution
         logits = torch.where(known, logits, _NO_CLASS)
         teacher = torch.where(known, teacher, _NO_CLASS)
-    log_p = F.log_softmax(logits / _TEMPERATURE, dim=-1)
-    log_q = F.log_softmax(teacher / _TEMPERATURE, dim=-1)
+    log_p = F.log_softmax(logits / TEMPERATURE, dim=-1)
+    log_q = F.log_softmax(teacher / TEMPERATURE, dim=-1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-    return divergence.sum(dim=-1).mean() * _TEMPERATURE**2
+    return divergence.sum(dim=-1).mean() * TEMPERATURE**2
 
 
-def _are_probabilities(value: Tensor) -> bool:
+def are_probabilities(value: Tensor) -> bool:
     """Says whether a float tensor holds probabilities along its last axis, at least two of them.
 
     Rows with NaN, as of a softmax in which everything is masked, don't count.
@@ -153,7 +153,8 @@ def _are_probabilities(value: Tensor) -> bool:
     )
 
 
-def _log(probabilities: Tensor) -> Tensor:
+def log_of(probabilities: Tensor) -> Tensor:
+    """Returns logarithms of probabilities, which are finite."""
     return torch.log(probabilities.clamp_min(_SMALLEST_PROBABILITY))
 
 
