@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.data.checks import LABEL
-from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.errors import ConfigError, DataError
 from onnx_cgmq.learn.batches import Answers
-
-Outputs = Mapping[str, Tensor]
-LossFunction = Callable[[Outputs, Answers, Outputs], Tensor]
-"""``loss(outputs, labels, teacher_outputs)`` returns a scalar tensor.
-
-``labels`` are int64 ``[N]`` for N samples, or ``None``. If the data has target values, they are a
-mapping of these by output name, with the labels as ``label`` if there are any.
-"""
+from onnx_cgmq.learn.loss_function import LossFunction, Outputs, OwnLoss, is_own
 
 _TEMPERATURE = 4.0
 """The temperature of the softmax in the Kullback-Leibler divergence (Hinton et al., arXiv
@@ -206,7 +199,7 @@ def _relative_error(value: Tensor, target: Tensor) -> Tensor:
 
 
 def make_loss(
-    setting: str,
+    setting: str | Callable[..., Any],
     classes: ClassOutput | None,
     has_labels: bool,
     targets: Collection[str] = (),
@@ -215,7 +208,7 @@ def make_loss(
     """Makes the loss that a setting names.
 
     Args:
-        setting: ``auto``, ``labels``, ``teacher`` or ``package.module:function``.
+        setting: ``auto``, ``labels``, ``teacher``, ``package.module:function`` or a callable.
         classes: The output with class scores, if there is one.
         has_labels: Whether the data has labels.
         targets: Names of the outputs for which the data has target values.
@@ -230,12 +223,12 @@ def make_loss(
             no gradient to a weight.
         ConfigError: The setting is unknown, or the user's function can't be imported.
     """
-    if is_object_path(setting):
-        return import_object(setting, ConfigError)
+    if is_own(setting):
+        return OwnLoss.of(setting)
     if setting not in ("auto", "labels", "teacher"):
         raise ConfigError(
             f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or "
-            "'package.module:function'"
+            "'package.module:function' (in Python also the function itself)"
         )
     if setting == "labels" and not (targets or (has_labels and classes is not None)):
         raise DataError(

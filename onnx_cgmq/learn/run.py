@@ -14,7 +14,6 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Limit, Notice, Started
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
-from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import tensors_of
@@ -25,6 +24,7 @@ from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
+from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
 from onnx_cgmq.learn.malloc import keep_freed_memory
@@ -134,11 +134,11 @@ def learn(
         teacher,
         tensors(first.inputs),
         _weights(guide.mirror),
-        all_outputs=is_object_path(config.loss),
+        all_outputs=is_own(config.loss),
     )
     taught = Teacher(teacher, len(train), compared.names)
     classes = class_output(taught.outputs(first), len(first.indices))
-    if not is_object_path(config.loss):
+    if not is_own(config.loss):
         _check_defined(taught, train, config.batch_size, float_model)
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)
