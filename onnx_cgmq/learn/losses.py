@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.errors import ConfigError, DataError
 from onnx_cgmq.learn.batches import Answers
+from onnx_cgmq.learn.class_targets import NO_CLASS
 from onnx_cgmq.learn.loss_function import LossFunction, Outputs, OwnLoss, is_own
 
 _TEMPERATURE = 4.0
@@ -33,7 +34,7 @@ sample may have no variance at all. Our choice."""
 _NO_VARIANCE = 1e-12
 """The smallest variance if all values are zero."""
 
-_NO_CLASS = -1e9
+_NO_SCORE = -1e9
 """A score whose probability is zero, though it is finite."""
 
 
@@ -121,8 +122,8 @@ def _defined(value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     known = torch.isfinite(teacher)
     if not known.all():  # such a class has no part in either distribution
-        logits = torch.where(known, logits, _NO_CLASS)
-        teacher = torch.where(known, teacher, _NO_CLASS)
+        logits = torch.where(known, logits, _NO_SCORE)
+        teacher = torch.where(known, teacher, _NO_SCORE)
     log_p = F.log_softmax(logits / _TEMPERATURE, dim=-1)
     log_q = F.log_softmax(teacher / _TEMPERATURE, dim=-1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
@@ -165,7 +166,8 @@ def target_loss(value: Tensor, target: Tensor, teacher: Tensor | None = None) ->
     Raises:
         DataError: The shapes don't fit.
     """
-    if not target.is_floating_point() and value.dim() == target.dim() + 1:
+    is_classes = not target.is_floating_point() and value.dim() == target.dim() + 1
+    if is_classes and (len(value), *value.shape[2:]) == target.shape:
         return _cross_entropy(value, target, value if teacher is None else teacher)
     if value.numel() != target.numel() or len(value) != len(target):
         raise DataError(
@@ -181,11 +183,13 @@ def target_loss(value: Tensor, target: Tensor, teacher: Tensor | None = None) ->
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy where the teacher has a finite score for the wanted class, and no NaN."""
-    if torch.isfinite(teacher).all() or teacher.shape != logits.shape:
+    """Cross-entropy where there is a class, and the teacher has a score for it and no NaN."""
+    known = classes != NO_CLASS
+    if teacher.shape == logits.shape and not torch.isfinite(teacher).all():
+        score = teacher.gather(1, classes.clamp_min(0).unsqueeze(1)).squeeze(1)
+        known &= torch.isfinite(score) & ~teacher.isnan().any(dim=1)
+    if known.all():
         return F.cross_entropy(logits, classes)
-    score = teacher.gather(1, classes.unsqueeze(1)).squeeze(1)
-    known = torch.isfinite(score) & ~teacher.isnan().any(dim=1)
     rows = logits.movedim(1, -1)[known]
     return F.cross_entropy(rows, classes[known]) if len(rows) else rows.sum()
 

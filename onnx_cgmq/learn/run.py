@@ -20,6 +20,7 @@ from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.checkpoint import Checkpoint
+from onnx_cgmq.learn.class_targets import check_class_targets
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
@@ -139,6 +140,9 @@ def learn(
     taught = Teacher(teacher, len(train), compared.names)
     classes = class_output(taught.outputs(first), len(first.indices))
     if not is_own(config.loss):
+        for samples in (train, held_out):
+            scores = None if classes is None else classes.name
+            check_class_targets(samples, taught.outputs(first), scores)
         _check_defined(taught, train, config.batch_size, float_model)
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)
