@@ -26,6 +26,7 @@ from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, sa
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
@@ -140,6 +141,7 @@ def quantize(
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
+    check_lookups(float_model, samples)
     config = _with_shapes_of_data(samples, float_model, config)
     if open_ranks(float_model):
         set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
@@ -226,7 +228,9 @@ def _split(
     """Returns training samples and held-out samples."""
     if validation is None:
         return samples.split(config.validation_share, config.seed)
-    return samples, open_data(validation, model)
+    held_out = open_data(validation, model)
+    check_lookups(model, held_out)
+    return samples, held_out
 
 
 def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> Config:

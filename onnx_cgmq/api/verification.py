@@ -33,6 +33,7 @@ from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.operators import Dependence, dependence_of
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import Outputs, open_session, open_written, run_batch, without_padding
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
@@ -164,6 +165,7 @@ def verify(
         costs.check(limit)
     graph = load_model(deployed)
     samples = open_data(data, graph)
+    check_lookups(load_model(reference) if _is_model(reference) else graph, samples)
     session = open_written(deployed)
     repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
     plain = open_session(deployed, optimize=False) if repeats and _is_optimized(graph) else None

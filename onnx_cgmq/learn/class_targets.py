@@ -52,5 +52,5 @@ def _check(indexes: npt.NDArray[np.int64], output: Tensor, what: str, samples: I
         inside = f" (at index {list(place[1:])})" if place[1:] else ""
         raise DataError(
             f"{what}: {indexes[place]} in sample {samples[place[0]]}{inside} is not a class "
-            f"index of the model (0 to {classes - 1}, or {NO_CLASS} for target values that don't count)"
+            f"index of the model (0 to {classes - 1}; {NO_CLASS} in target values doesn't count)"
         )

@@ -117,6 +117,7 @@ def test_a_module_that_fails_is_an_error_of_the_kind_asked_for(
         import_object("bad_module:make", ConfigError)
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_of_an_archive_goes_unseen(model, tmp_path) -> None:
     """Checksums cover arrays; names and sizes are checked against each other and the model."""
     path = tmp_path / "d.npz"

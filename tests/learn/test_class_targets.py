@@ -41,6 +41,7 @@ def data(**changes: int) -> dict[str, np.ndarray]:
     return {"x": rng.normal(size=(COUNT, 2, 4, 4)).astype(np.float32), "y": y}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [3, -1, 255])
 def test_a_class_that_the_output_does_not_have_is_named(wrong: int) -> None:
     told = rf"target values 'y': {wrong} in sample 17 \(at index \[2, 3\]\) is not .*0 to 2"
@@ -86,6 +87,7 @@ def test_what_does_not_count_is_left_out_of_the_loss() -> None:
     assert target_loss(value, torch.full_like(target, -100)) == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_targets_that_do_not_count_is_complete() -> None:
     assert quantize(segmentation(), data(pixel=-100), "10%", epochs=1).complete
 

@@ -16,6 +16,9 @@ from onnx_cgmq.settings.config import Config
 from tests.support.toys import mlp, toy_data
 
 
+pytestmark = pytest.mark.slow
+
+
 class Squared(nn.Module):
     def forward(self, outputs: dict[str, Tensor], labels: Tensor, teacher: dict[str, Tensor]):
         return (outputs["y"] - teacher["y"]).square().mean()
