@@ -15,7 +15,6 @@ from onnx_cgmq.learn.loss_function import OwnLoss, backward
 from onnx_cgmq.settings.config import Config
 from tests.support.toys import mlp, toy_data
 
-
 pytestmark = pytest.mark.slow
 
 
