@@ -132,6 +132,7 @@ def quantize(
         OutputError: The output can't be written.
         VerificationError: The written model breaks the bound; no file is left behind then.
     """
+    _check_one_process()
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     config = config or Config.create(**settings)
@@ -154,19 +155,21 @@ def quantize(
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch
+    from onnx_cgmq.mirror.torch_state import plain_torch
 
-    learned = learn(
-        float_model,
-        gated,
-        bound,
-        Data(train, held_out),
-        config,
-        emit,
-        checkpoint=files.checkpoint,
-        resume=resume,
-    )
-    plan = learned.plan()
-    written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
+    with plain_torch(config.seed):
+        learned = learn(
+            float_model,
+            gated,
+            bound,
+            Data(train, held_out),
+            config,
+            emit,
+            checkpoint=files.checkpoint,
+            resume=resume,
+        )
+        plan = learned.plan()
+        written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
     for note in kernel_differences(written.kernels, report):
         emit(Notice(note))
@@ -178,6 +181,21 @@ def quantize(
             learned.checkpoint.remove()
     emit(Finished(complete=outcome.complete, reason=outcome.reason))
     return result
+
+
+def _check_one_process() -> None:
+    """Refuses to run as one of several processes that would all write the same files.
+
+    Raises:
+        ConfigError: The environment says that this is one of several.
+    """
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
+    if rank is not None and count.isdecimal() and int(count) > 1:
+        raise ConfigError(
+            f"this is process {rank} of {count} (RANK and WORLD_SIZE, as torchrun sets them), but "
+            "a run in several processes is not supported yet; start one process without torchrun, "
+            "or unset these variables"
+        )
 
 
 def _write_in_agreement(

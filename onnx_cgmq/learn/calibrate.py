@@ -12,11 +12,13 @@ from onnx_cgmq.data.source import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.torch_state import plain_torch
 
 _MOST_VALUES = 1 << 18
 """About how many values of an activation its ranges are fitted to. Our choice, for memory."""
 
 
+@plain_torch()
 def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size: int = 128) -> None:
     """Fits the ranges of all quantizers, with one batch of the data in memory at a time.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Limit, Notice, Started
@@ -28,7 +27,7 @@ from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
 from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
-from onnx_cgmq.learn.malloc import keep_freed_memory
+from onnx_cgmq.learn.malloc import freed_memory_kept
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
@@ -71,6 +70,7 @@ class Learned:
         return self.guide.plan()
 
 
+@freed_memory_kept()
 def learn(
     float_model: ir.Model,
     gated: ir.Model,
@@ -109,8 +109,6 @@ def learn(
         ConfigError: The loss is unknown, or the checkpoint is damaged or belongs to another run.
         OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
-    keep_freed_memory()
-    torch.manual_seed(config.seed)
     train, held_out = data.train, data.held_out
     guide = Guide(
         Mirror(gated),
