@@ -57,7 +57,7 @@ def state() -> tuple[Any, ...]:
         torch.get_num_threads(),
         torch.get_num_interop_threads(),
         torch.default_generator.get_state().cpu().numpy().tobytes(),
-        str(np.random.get_state()),  # noqa: NPY002
+        str(np.random.get_state()),
         random.getstate(),
         np.geterr(),
     )
