@@ -36,7 +36,7 @@ class UnsupportedOperatorError(ModelError):
 
 
 class DataError(CgmqError):
-    """The data can't be read or does not fit the model."""
+    """The data can't be read or does not fit the model, or the user's code for it fails."""
 
     exit_code = 4
 
@@ -60,7 +60,7 @@ class VerificationError(CgmqError):
 
 
 class ConfigError(CgmqError):
-    """A setting is unknown, out of range, or contradicts another."""
+    """A setting is unknown, out of range, contradicts another, or is a loss that fails."""
 
     exit_code = 2
 

@@ -22,6 +22,7 @@ from onnx_cgmq.data.specs import input_specs
 from onnx_cgmq.errors import ConfigError, DataError
 from onnx_cgmq.graph.files.load import file_size, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
+from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.memory import peak_bytes
 from onnx_cgmq.ort.session import open_session, run_batch
 from onnx_cgmq.ort.sizes import Sizes
@@ -172,6 +173,7 @@ def bench(
     if samples is None:
         inputs = _random_inputs(first, shapes or {}, batch)
     else:
+        check_lookups(first, samples)
         inputs = next(samples.batches(batch)).inputs
     sessions = [open_session(path, threads=threads) for path in paths]
     times = _rounds(sessions, inputs, rounds, round_seconds)

@@ -128,7 +128,7 @@ def data_files(data: Any) -> list[Path]:
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
         return []
     path = Path(data)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # false too where no file can have the name
         return [path]
     return [file for pattern in _PATTERNS_OF_DATA for file in path.glob(pattern)]
 
@@ -150,6 +150,8 @@ def _same(one: Path, other: Path) -> bool:
     """Says whether two paths are of one file: by links too, and before the file is there."""
     try:
         return os.path.samefile(one, other)
+    except ValueError:  # no file can have the name
+        return False
     except OSError:  # one of them is not there yet
         real, other_real = Path(os.path.realpath(one)), Path(os.path.realpath(other))
     if real == other_real:

@@ -26,6 +26,7 @@ from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, sa
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
@@ -131,6 +132,7 @@ def quantize(
         OutputError: The output can't be written.
         VerificationError: The written model breaks the bound; no file is left behind then.
     """
+    _check_one_process()
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     config = config or Config.create(**settings)
@@ -140,6 +142,7 @@ def quantize(
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
+    check_lookups(float_model, samples)
     config = _with_shapes_of_data(samples, float_model, config)
     if open_ranks(float_model):
         set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
@@ -152,19 +155,21 @@ def quantize(
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch
+    from onnx_cgmq.mirror.torch_state import plain_torch
 
-    learned = learn(
-        float_model,
-        gated,
-        bound,
-        Data(train, held_out),
-        config,
-        emit,
-        checkpoint=files.checkpoint,
-        resume=resume,
-    )
-    plan = learned.plan()
-    written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
+    with plain_torch(config.seed):
+        learned = learn(
+            float_model,
+            gated,
+            bound,
+            Data(train, held_out),
+            config,
+            emit,
+            checkpoint=files.checkpoint,
+            resume=resume,
+        )
+        plan = learned.plan()
+        written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
     for note in kernel_differences(written.kernels, report):
         emit(Notice(note))
@@ -176,6 +181,21 @@ def quantize(
             learned.checkpoint.remove()
     emit(Finished(complete=outcome.complete, reason=outcome.reason))
     return result
+
+
+def _check_one_process() -> None:
+    """Refuses to run as one of several processes that would all write the same files.
+
+    Raises:
+        ConfigError: The environment says that this is one of several.
+    """
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
+    if rank is not None and count.isdecimal() and int(count) > 1:
+        raise ConfigError(
+            f"this is process {rank} of {count} (RANK and WORLD_SIZE, as torchrun sets them), but "
+            "a run in several processes is not supported yet; start one process without torchrun, "
+            "or unset these variables"
+        )
 
 
 def _write_in_agreement(
@@ -226,7 +246,9 @@ def _split(
     """Returns training samples and held-out samples."""
     if validation is None:
         return samples.split(config.validation_share, config.seed)
-    return samples, open_data(validation, model)
+    held_out = open_data(validation, model)
+    check_lookups(model, held_out)
+    return samples, held_out
 
 
 def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> Config:

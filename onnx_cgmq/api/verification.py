@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
@@ -33,6 +34,7 @@ from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.operators import Dependence, dependence_of
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import Outputs, open_session, open_written, run_batch, without_padding
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
@@ -164,16 +166,18 @@ def verify(
         costs.check(limit)
     graph = load_model(deployed)
     samples = open_data(data, graph)
+    check_lookups(load_model(reference) if _is_model(reference) else graph, samples)
     session = open_written(deployed)
     repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
     plain = open_session(deployed, optimize=False) if repeats and _is_optimized(graph) else None
     run_reference = _runner(reference)
     agreement, unoptimized = Agreement(), Agreement()
-    for batch in samples.batches(_BATCH_SIZE):
-        outputs = run_batch(session, batch)
-        agreement.add(outputs, run_reference(batch), batch)
-        if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:
-            unoptimized.add(outputs, run_batch(plain, batch), batch)
+    with nullcontext() if _is_model(reference) else _plain_torch():
+        for batch in samples.batches(_BATCH_SIZE):
+            outputs = run_batch(session, batch)
+            agreement.add(outputs, run_reference(batch), batch)
+            if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:
+                unoptimized.add(outputs, run_batch(plain, batch), batch)
     check = Check(
         samples=len(samples),
         class_agreement=agreement.share(agreement.agreeing),
@@ -232,6 +236,12 @@ def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
         return lambda batch: run_batch(session, batch)
     mirror: Mirror = reference  # type: ignore[assignment]
     return lambda batch: _run_mirror(mirror, batch)
+
+
+def _plain_torch() -> AbstractContextManager[None]:
+    from onnx_cgmq.mirror.torch_state import plain_torch  # loads torch
+
+    return plain_torch()
 
 
 def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:

@@ -7,6 +7,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Runs the command line of this process, and exits with the code that docs/cli.md lists."""
+    import io
     import os
     import sys
 
@@ -16,6 +17,10 @@ def main() -> None:
     # folder comes last, so that files in it never hide an installed package.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    # Names in a model may have characters that the encoding of the output lacks.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with signals_stop():
         try:
             from onnx_cgmq.cli.app import app

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import typer
 
 from onnx_cgmq.cli.signals import EXIT_CODES, INTERRUPTED, asked_to_stop
 from onnx_cgmq.contract.stopped import Stopped
-from onnx_cgmq.errors import CgmqError
+from onnx_cgmq.errors import CgmqError, OutputError
 
 UNEXPECTED = 70
 """Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""
@@ -52,6 +54,9 @@ def reported(*, as_json: bool, debug: bool, checkpoint: Path | None = None) -> I
             traceback.print_exc()
         if asked := asked_to_stop():
             raise _stopped(type(error).__name__, asked, checkpoint, as_json) from error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = f"can't write what is to be shown: {error.strerror}; free some space"
+            raise _exit(OutputError.__name__, message, OutputError.exit_code, as_json) from error
         message = f"unexpected {type(error).__name__}: {error}"
         if not debug:
             message += " (a bug in onnx-cgmq; please report it with the output of --debug)"
@@ -75,7 +80,7 @@ def _decisions_shown() -> Iterator[None]:
 
 def _stopped(kind: str, reason: str, checkpoint: Path | None, as_json: bool) -> typer.Exit:
     message = f"{reason} before there was a model to write; "
-    if checkpoint is not None and checkpoint.is_file():
+    if checkpoint is not None and os.path.isfile(checkpoint):
         message += f"the same command with --resume goes on from {checkpoint}"
     else:
         message += "nothing was written"
@@ -84,8 +89,13 @@ def _stopped(kind: str, reason: str, checkpoint: Path | None, as_json: bool) -> 
 
 def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:
     typer.echo(f"error: {message}", err=True)
-    if as_json:
-        document = {"error": {"type": kind, "message": message, "exit_code": code}}
-        typer.echo(json.dumps(document, indent=2))
-    sys.stdout.flush()
+    try:
+        if as_json:
+            document = {"error": {"type": kind, "message": message, "exit_code": code}}
+            typer.echo(json.dumps(document, indent=2))
+        if sys.stdout is not None:  # it may have been closed before the program began
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # a closed pipe is for typer
+            raise
     return typer.Exit(code)

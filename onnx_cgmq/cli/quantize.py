@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -218,7 +219,7 @@ def _check_settings_stay(
     from onnx_cgmq.api.output import OutputFiles
 
     given = [Path(file) for file in (config_file, target) if file is not None]
-    settings = {"the file of settings": [file for file in given if file.is_file()]}
+    settings = {"the file of settings": [file for file in given if os.path.isfile(file)]}
     OutputFiles.of_run(output, log).check_apart(settings)
 
 

@@ -60,6 +60,7 @@ class FileStore:
         self._load = load
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
+        self._as_read: dict[int, tuple[tuple[str, tuple[int, ...]], ...]] = {}
         counts: list[int] = []
         sizes: list[int] = []
         labels: list[npt.NDArray[np.int64]] = []
@@ -127,6 +128,12 @@ class FileStore:
             self._cache.move_to_end(number)
             return self._cache[number]
         loaded = self._load(self._paths[number])
+        form = tuple((name, array.shape) for name, array in loaded.inputs.items())
+        if self._as_read.setdefault(number, form) != form:
+            raise DataError(
+                f"{self._paths[number]}: the arrays have other shapes than when the run began; "
+                "leave the data as it is during a run"
+            )
         self._cache[number] = loaded
         while len(self._cache) > 1 and self._cached_bytes() > self._cache_bytes:
             self._cache.popitem(last=False)

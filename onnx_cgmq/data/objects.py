@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
+from onnx_cgmq.data.user_code import user_code
 from onnx_cgmq.errors import CgmqError, DataError
 
 
@@ -14,16 +15,20 @@ def import_object(text: str, error_type: type[CgmqError] = DataError) -> Callabl
     """Imports the callable that ``package.module:name`` names.
 
     Raises:
-        CgmqError: Of ``error_type``: the module can't be imported, or has no such callable.
+        CgmqError: Of ``error_type``: the module can't be imported, fails when it is, or has no such
+            callable.
     """
     module_name, _, attribute = text.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-    except ImportError as error:
+        with user_code(f"{text}: the import of {module_name!r}", error_type):
+            found: Any = importlib.import_module(module_name)
+    except CgmqError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
         raise error_type(
-            f"{text}: can't import {module_name!r} ({error}); give package.module:name of a "
-            "module on the Python path"
-        ) from error
+            f"{text}: can't import {module_name!r} ({error.__cause__}); give package.module:name "
+            "of a module on the Python path"
+        ) from error.__cause__
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise error_type(f"{text}: the module {module_name!r} has no {attribute!r}")

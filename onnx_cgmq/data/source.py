@@ -17,6 +17,7 @@ from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
 from onnx_cgmq.data.specs import InputSpec, class_count, fixed_batch, input_specs, output_names
+from onnx_cgmq.data.user_code import user_code
 from onnx_cgmq.errors import DataError
 
 __all__ = ["Batch", "Samples", "open_data"]
@@ -80,6 +81,7 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     names = wanted.names
     where = f"data ({type(data).__name__})"
     lift = partial(one_sample, specs=wanted.specs)
+    name = _name(data)
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
         data = import_object(data)
     if isinstance(data, (str, os.PathLike)):
@@ -91,7 +93,9 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     elif isinstance(data, Iterable):
         items = readers.read_items(data, names, where, lift)
     elif callable(data) and not from_factory:
-        return _open(data(), wanted, from_factory=True)
+        with user_code(f"the data factory {name}", DataError):
+            made = data()
+        return _open(made, wanted, from_factory=True)
     else:
         raise DataError(
             f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of "
@@ -106,11 +110,16 @@ def _open(data: Any, wanted: _Wanted, *, from_factory: bool) -> Store:
     return ArrayStore(checked[0].inputs, checked[0].labels)
 
 
+def _name(data: Any) -> str:
+    """What messages call a factory: its path if it is given by one, else its own name."""
+    return data if isinstance(data, str) else getattr(data, "__qualname__", type(data).__name__)
+
+
 def _open_path(path: Path, wanted: _Wanted) -> Store:
     def load(read: Callable[[Path, list[str]], readers.Item], file: Path) -> Loaded:
         return _check(read(file, wanted.names), wanted, str(file))
 
-    if not path.is_dir():
+    if not os.path.isdir(path):  # false too where no file can have the name
         loaded = load(readers.read_npz, path)
         return ArrayStore(loaded.inputs, loaded.labels)
     archives = sorted(path.glob("*.npz"), key=readers.natural)

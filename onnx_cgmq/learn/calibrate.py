@@ -11,8 +11,10 @@ from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.observed import Observer
+from onnx_cgmq.mirror.torch_state import plain_torch
 
 
+@plain_torch()
 def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size: int = 128) -> None:
     """Fits the ranges of all quantizers, with one batch of the data in memory at a time.
 

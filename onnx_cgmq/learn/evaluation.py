@@ -10,7 +10,8 @@ from torch import Tensor
 
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.learn.batches import answers, tensors
-from onnx_cgmq.learn.losses import ClassOutput, LossFunction
+from onnx_cgmq.learn.loss_function import LossFunction
+from onnx_cgmq.learn.losses import ClassOutput
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 

@@ -14,6 +14,8 @@ import onnx_ir as ir
 from onnx_cgmq import __version__
 from onnx_cgmq.data.samples import Indices, Samples, Store
 from onnx_cgmq.graph.files.external import reading
+from onnx_cgmq.learn.function_digest import function_digest
+from onnx_cgmq.learn.loss_function import OwnLoss, is_own
 from onnx_cgmq.settings.config import Config
 
 Fingerprint = dict[str, str]
@@ -39,7 +41,8 @@ def fingerprint(
         held_out: The held-out samples, likewise.
         model: The float model.
     """
-    settings = config.model_dump(mode="json", exclude={"time_limit"})
+    settings = config.model_dump(mode="json", exclude={"time_limit", "loss"})
+    own = OwnLoss.of(config.loss).function if is_own(config.loss) else None
     parts = {
         "version of onnx-cgmq": __version__,
         "bound": bound,
@@ -48,6 +51,7 @@ def fingerprint(
         **_store(train.store, train.outputs),
         "choice of training samples": _of_arrays([train.indices]),
         **{name: json.dumps(value, sort_keys=True) for name, value in settings.items()},
+        "loss": str(config.loss) if own is None else function_digest(own),
     }
     if held_out.store is not train.store:
         given = _store(held_out.store, held_out.outputs)

@@ -27,6 +27,7 @@ from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import narrow_to_codes
+from onnx_cgmq.mirror.torch_state import plain_torch
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.config import Direction
 
@@ -70,6 +71,7 @@ class Guide:
         budget: The bounds, with the costs that they limit.
     """
 
+    @plain_torch()
     def __init__(
         self,
         mirror: Mirror,
@@ -167,6 +169,7 @@ class Guide:
 
     # -- moves ----------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def step(self) -> None:
         """Moves the gates; call it after ``loss.backward()``."""
@@ -193,10 +196,12 @@ class Guide:
             move = speed * gate_direction(rank, satisfied)
             self._set_gate(quantizer, quantizer.gate - move)
 
+    @plain_torch()
     def enforce(self) -> None:
         """Narrows the least important gates until all bounds are kept."""
         self.set_widths(narrow_until(self.budget, self._ladders, self.widths, self._score))
 
+    @plain_torch()
     def settle(self, integer_kernels: bool = True) -> None:
         """Fixes the widths within the bounds, and gives what is left of these to gates.
 
@@ -217,12 +222,14 @@ class Guide:
         self.set_widths(widths)
         self.release()
 
+    @plain_torch()
     def set_widths(self, widths: Widths) -> None:
         """Sets the widths of all gates; ranges of weights with new widths are fitted again."""
         for name, quantizer in self.mirror.quantizers.items():
             if not np.array_equal(quantizer.widths, widths[name]):
                 self._set_gate(quantizer, quantizer.gate_for(widths[name]))
 
+    @plain_torch()
     def plan(self) -> BitPlan:
         """Narrows the mirror until it keeps the bounds, and returns its plan with the cost.
 

@@ -12,14 +12,13 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
 from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
-from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.losses import LossFunction
+from onnx_cgmq.learn.loss_function import LossFunction, backward, is_own
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
 from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
@@ -223,7 +222,7 @@ class Learner:
         self._optimizer.clear()
         outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
         loss = self.loss(outputs, answers(batch, len(batch.indices)), self.teacher.outputs(batch))
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward(loss, self.loss)
         rate = self._pace * schedule(self._step, self._guided, self.total_steps)
         learned = self._optimizer.step(rate)
         if learned and not self._settled:
@@ -256,7 +255,7 @@ class Learner:
         """Says once what the loss leaves out, when the teacher has seen the samples."""
         text = self.teacher.undefined_text
         if text and not self._told:
-            left_out = "" if is_object_path(self.config.loss) else "; the loss leaves them out"
+            left_out = "" if is_own(self.config.loss) else "; the loss leaves them out"
             self.emit(
                 Notice(f"the float model itself gives values that are not finite: {text}{left_out}")
             )

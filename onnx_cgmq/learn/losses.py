@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.data.checks import LABEL
-from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.errors import ConfigError, DataError
 from onnx_cgmq.learn.batches import Answers
-
-Outputs = Mapping[str, Tensor]
-LossFunction = Callable[[Outputs, Answers, Outputs], Tensor]
-"""``loss(outputs, labels, teacher_outputs)`` returns a scalar tensor.
-
-``labels`` are int64 ``[N]`` for N samples, or ``None``. If the data has target values, they are a
-mapping of these by output name, with the labels as ``label`` if there are any.
-"""
+from onnx_cgmq.learn.class_targets import NO_CLASS
+from onnx_cgmq.learn.loss_function import LossFunction, Outputs, OwnLoss, is_own
 
 TEMPERATURE = 4.0
 """The temperature of the softmax in the Kullback-Leibler divergence (Hinton et al., arXiv
@@ -40,7 +34,7 @@ sample may have no variance at all. Our choice."""
 _NO_VARIANCE = 1e-12
 """The smallest variance if all values are zero."""
 
-_NO_CLASS = -1e9
+_NO_SCORE = -1e9
 """A score whose probability is zero, though it is finite."""
 
 
@@ -128,8 +122,8 @@ def _defined(value: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     known = torch.isfinite(teacher)
     if not known.all():  # such a class has no part in either distribution
-        logits = torch.where(known, logits, _NO_CLASS)
-        teacher = torch.where(known, teacher, _NO_CLASS)
+        logits = torch.where(known, logits, _NO_SCORE)
+        teacher = torch.where(known, teacher, _NO_SCORE)
     log_p = F.log_softmax(logits / TEMPERATURE, dim=-1)
     log_q = F.log_softmax(teacher / TEMPERATURE, dim=-1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
@@ -173,7 +167,8 @@ def target_loss(value: Tensor, target: Tensor, teacher: Tensor | None = None) ->
     Raises:
         DataError: The shapes don't fit.
     """
-    if not target.is_floating_point() and value.dim() == target.dim() + 1:
+    is_classes = not target.is_floating_point() and value.dim() == target.dim() + 1
+    if is_classes and (len(value), *value.shape[2:]) == target.shape:
         return _cross_entropy(value, target, value if teacher is None else teacher)
     if value.numel() != target.numel() or len(value) != len(target):
         raise DataError(
@@ -189,11 +184,13 @@ def target_loss(value: Tensor, target: Tensor, teacher: Tensor | None = None) ->
 
 
 def _cross_entropy(logits: Tensor, classes: Tensor, teacher: Tensor) -> Tensor:
-    """Cross-entropy where the teacher has a finite score for the wanted class, and no NaN."""
-    if torch.isfinite(teacher).all() or teacher.shape != logits.shape:
+    """Cross-entropy where there is a class, and the teacher has a score for it and no NaN."""
+    known = classes != NO_CLASS
+    if teacher.shape == logits.shape and not torch.isfinite(teacher).all():
+        score = teacher.gather(1, classes.clamp_min(0).unsqueeze(1)).squeeze(1)
+        known &= torch.isfinite(score) & ~teacher.isnan().any(dim=1)
+    if known.all():
         return F.cross_entropy(logits, classes)
-    score = teacher.gather(1, classes.unsqueeze(1)).squeeze(1)
-    known = torch.isfinite(score) & ~teacher.isnan().any(dim=1)
     rows = logits.movedim(1, -1)[known]
     return F.cross_entropy(rows, classes[known]) if len(rows) else rows.sum()
 
@@ -207,7 +204,7 @@ def _relative_error(value: Tensor, target: Tensor) -> Tensor:
 
 
 def make_loss(
-    setting: str,
+    setting: str | Callable[..., Any],
     classes: ClassOutput | None,
     has_labels: bool,
     targets: Collection[str] = (),
@@ -216,7 +213,7 @@ def make_loss(
     """Makes the loss that a setting names.
 
     Args:
-        setting: ``auto``, ``labels``, ``teacher`` or ``package.module:function``.
+        setting: ``auto``, ``labels``, ``teacher``, ``package.module:function`` or a callable.
         classes: The output with class scores, if there is one.
         has_labels: Whether the data has labels.
         targets: Names of the outputs for which the data has target values.
@@ -231,12 +228,12 @@ def make_loss(
             no gradient to a weight.
         ConfigError: The setting is unknown, or the user's function can't be imported.
     """
-    if is_object_path(setting):
-        return import_object(setting, ConfigError)
+    if is_own(setting):
+        return OwnLoss.of(setting)
     if setting not in ("auto", "labels", "teacher"):
         raise ConfigError(
             f"loss {setting!r} is unknown; use 'auto', 'labels', 'teacher' or "
-            "'package.module:function'"
+            "'package.module:function' (in Python also the function itself)"
         )
     if setting == "labels" and not (targets or (has_labels and classes is not None)):
         raise DataError(

@@ -3,28 +3,56 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
+_MMAP_THRESHOLD: Final = -3
+_TRIM_THRESHOLD: Final = -1
+_TOP_PAD: Final = -2
+
+_KEEPING: Final = {_MMAP_THRESHOLD: 2**31 - 1, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 1 << 26}
+_DEFAULTS: Final = dict.fromkeys(_KEEPING, 128 << 10)
+"""The values that glibc begins with. It can't be asked for those that hold."""
+
+_SET_BY_THE_USER: Final = ("GLIBC_TUNABLES", "MALLOC_")
+"""How the names of environment variables begin that set the allocator."""
 
 
-def keep_freed_memory() -> bool:
-    """Asks glibc not to give large freed buffers back to the operating system.
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Asks glibc in the block not to give large freed buffers back to the operating system.
 
     Each training step frees and allocates the same few large buffers. By default glibc unmaps them,
-    and the page faults of their next use take a large part of a step's time.
+    and the page faults of their next use take a large part of a step's time. At the end all that
+    is free is given back, and glibc gets its defaults again.
 
-    Returns:
-        Whether glibc accepted the settings; ``False`` where the allocator is another one.
+    Nothing happens with another allocator, or if environment variables set this one.
     """
-    if not sys.platform.startswith("linux"):
-        return False
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    mallopt: Callable[[int, int], int] = libc.mallopt
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    largest = 2**31 - 1
-    settings = ((_M_MMAP_THRESHOLD, largest), (_M_TRIM_THRESHOLD, largest), (_M_TOP_PAD, 1 << 26))
-    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+        for parameter, value in _KEEPING.items():
+            mallopt(parameter, value)
+        yield
+    finally:
+        for parameter, value in _DEFAULTS.items():
+            mallopt(parameter, value)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    if any(name.startswith(_SET_BY_THE_USER) for name in os.environ):
+        return None
+    try:
+        libc = ctypes.CDLL(None)
+    except OSError:
+        return None
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

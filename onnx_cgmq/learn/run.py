@@ -8,26 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Limit, Notice, Started
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
-from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.checkpoint import Checkpoint
+from onnx_cgmq.learn.class_targets import check_class_targets
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
+from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
-from onnx_cgmq.learn.malloc import keep_freed_memory
+from onnx_cgmq.learn.malloc import freed_memory_kept
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
@@ -70,6 +70,7 @@ class Learned:
         return self.guide.plan()
 
 
+@freed_memory_kept()
 def learn(
     float_model: ir.Model,
     gated: ir.Model,
@@ -108,8 +109,6 @@ def learn(
         ConfigError: The loss is unknown, or the checkpoint is damaged or belongs to another run.
         OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
-    keep_freed_memory()
-    torch.manual_seed(config.seed)
     train, held_out = data.train, data.held_out
     guide = Guide(
         Mirror(gated),
@@ -134,11 +133,14 @@ def learn(
         teacher,
         tensors(first.inputs),
         _weights(guide.mirror),
-        all_outputs=is_object_path(config.loss),
+        all_outputs=is_own(config.loss),
     )
     taught = Teacher(teacher, len(train), compared.names)
     classes = class_output(taught.outputs(first), len(first.indices))
-    if not is_object_path(config.loss):
+    if not is_own(config.loss):
+        for samples in (train, held_out):
+            scores = None if classes is None else classes.name
+            check_class_targets(samples, taught.outputs(first), scores)
         _check_defined(taught, train, config.batch_size, float_model)
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)

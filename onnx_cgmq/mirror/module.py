@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from typing import Any
 
 import onnx_ir as ir
@@ -21,6 +22,7 @@ from onnx_cgmq.mirror.core.parts import Part, run_part, split
 from onnx_cgmq.mirror.core.program import Program, Step, run_steps
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
+from onnx_cgmq.mirror.torch_state import plain_numbers, plain_torch
 
 
 class Mirror(nn.Module):
@@ -51,6 +53,10 @@ class Mirror(nn.Module):
                 these.
         """
         super().__init__()
+        self._build(model)
+
+    @plain_torch()
+    def _build(self, model: ModelLike) -> None:
         self.model: ir.Model = load_model(model)
         constants = constants_of(self.model)
         self.quantizers: dict[str, GatedQuantizer] = {}
@@ -118,7 +124,8 @@ class Mirror(nn.Module):
             DataError: If an input is missing or unknown.
             ModelError: If an operator fails on its inputs; the message names the node.
         """
-        slots = self._execute(inputs, None)
+        with self._plain_numbers():
+            slots = self._execute(inputs, None)
         return {name: slots[slot] for name, slot in self._program.outputs.items()}
 
     def run(
@@ -141,12 +148,14 @@ class Mirror(nn.Module):
         if unknown:
             raise ModelError(f"the graph computes no value named {', '.join(map(repr, unknown))}")
         kept = {self._program.slot_of[name] for name in values}
-        slots = self._execute(inputs, kept)
         found = {}
-        for name in values:
-            slot = self._program.slot_of[name]
-            dtype = self._program.host_types.get(slot)
-            found[name] = slots[slot] if dtype is None else torch.tensor(slots[slot], dtype=dtype)
+        with self._plain_numbers():
+            slots = self._execute(inputs, kept)
+            for name in values:
+                slot = self._program.slot_of[name]
+                dtype = self._program.host_types.get(slot)
+                value = slots[slot]
+                found[name] = value if dtype is None else torch.tensor(value, dtype=dtype)
         return found
 
     @contextmanager
@@ -188,10 +197,18 @@ class Mirror(nn.Module):
         Raises:
             ModelError: An operator fails.
         """
-        slots = self._slots()
-        for slot in part.entries:
-            slots[slot] = entries[slot]
-        return run_part(part, slots)
+        with self._plain_numbers():
+            slots = self._slots()
+            for slot in part.entries:
+                slots[slot] = entries[slot]
+            return run_part(part, slots)
+
+    def _plain_numbers(self) -> AbstractContextManager[None]:
+        if torch.compiler.is_compiling():  # it is the caller's to compile in a plain state
+            return nullcontext()
+        for quantizer in self.quantizers.values():
+            quantizer.follow_gate()
+        return plain_numbers(next((p.device for p in self.parameters()), torch.device("cpu")))
 
     @property
     def _steps(self) -> tuple[Step, ...]:
@@ -229,6 +246,7 @@ class Mirror(nn.Module):
             )
         return inputs
 
+    @plain_torch()
     def plan(self) -> BitPlan:
         """Reads the width, range and grid of every gated tensor from its quantizer.
 
@@ -240,6 +258,8 @@ class Mirror(nn.Module):
             biases that differ from the model's.
         """
         parameters = self.value_parameters
+        for quantizer in self.quantizers.values():
+            quantizer.follow_gate()
         learned = {
             name: learned_values(parameters[name], self._program.constants[name].tensor)
             for name in self.quantizers
@@ -252,6 +272,7 @@ class Mirror(nn.Module):
             }
         )
 
+    @plain_torch()
     def to_model(self) -> ir.Model:
         """Copies the model, with the learned weights, ranges and gates as its initializers.
 
@@ -269,6 +290,21 @@ class Mirror(nn.Module):
             lambda name: state[name].detach().numpy().copy() if name in state else None,
         )
         return model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Mirror:
+        """Copies the mirror with its state, such as for ``torch.optim.swa_utils.AveragedModel``.
+
+        A :class:`~onnx_cgmq.learn.guide.Guide` of the mirror does not follow the copy.
+        """
+        copied = type(self)(self.model)
+        memo[id(self)] = copied
+        for mine, made in zip(self.modules(), copied.modules(), strict=True):
+            made.training = mine.training
+            for name, buffer in mine.named_buffers(recurse=False):
+                setattr(made, name, deepcopy(buffer, memo))
+            for name, parameter in mine.named_parameters(recurse=False):
+                setattr(made, name, deepcopy(parameter, memo))
+        return copied
 
     def extra_repr(self) -> str:
         """Text for ``print``, on one line."""

@@ -185,7 +185,7 @@ def _advice(model: ModelLike) -> str:
 def _source(model: ModelLike) -> tuple[str | bytes, str]:
     """Returns the path or the content of a model, and what messages call the model."""
     if isinstance(model, (str, os.PathLike)):
-        if not Path(model).is_file():
+        if not os.path.isfile(model):
             raise ModelError(f"{os.fspath(model)}: no such file; check the path of the ONNX file")
         return os.fspath(model), os.fspath(model)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Annotated, Any, TypedDict
 
@@ -80,7 +80,7 @@ class Config(BaseModel):
         validation_share: Share of the data that is held out to choose the best state.
         loss: ``auto`` (the float model as teacher, and labels and target values if the data has
             any), ``labels`` (labels and target values only), ``teacher`` (the float model only), or
-            ``package.module:function``.
+            one of your own: ``package.module:function``, or a callable.
         seed: Seed of every random choice.
         time_limit: Seconds after which training stops with the best state that keeps the bound;
             ``None`` sets no limit.
@@ -112,7 +112,7 @@ class Config(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     range_learning_rate: float = Field(default=3e-3, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    loss: str = "auto"
+    loss: str | Callable[..., Any] = "auto"
     seed: int = Field(default=0, ge=0)
     time_limit: float | None = Field(default=None, gt=0)
 
@@ -235,6 +235,6 @@ class Settings(TypedDict, total=False):
     learning_rate: float | None
     range_learning_rate: float
     validation_share: float
-    loss: str
+    loss: str | Callable[..., Any]
     seed: int
     time_limit: float | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -11,78 +12,118 @@ from types import SimpleNamespace
 import pytest
 
 from onnx_cgmq.learn import malloc
-from onnx_cgmq.learn.malloc import keep_freed_memory
+from onnx_cgmq.learn.malloc import freed_memory_kept
 
 SIZE = 64 * 2**20
-FREES_A_BLOCK = f"""
-import ctypes, resource, runpy, sys
+FREES_BLOCKS = f"""
+import contextlib, ctypes, resource, runpy, sys
 
-keep_freed_memory = runpy.run_path({malloc.__file__!r})["keep_freed_memory"]
-if sys.argv[1] == "keep":
-    assert keep_freed_memory()
+kept = runpy.run_path({malloc.__file__!r})["freed_memory_kept"]
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
-block = libc.malloc({SIZE})
-ctypes.memset(block, 1, {SIZE})  # now it has pages
-libc.free(block)
-pages = int(open("/proc/self/statm").read().split()[1])
-print(pages * resource.getpagesize())
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+def free_a_block():
+    block = libc.malloc({SIZE})
+    ctypes.memset(block, 1, {SIZE})  # now it has pages
+    libc.free(block)
+
+before = resident()
+with kept():
+    free_a_block()
+    inside = resident()
+after = resident()
+free_a_block()
+print(inside - before, after - before, resident() - before)
 """
 
 
-def _resident_bytes(setting: str) -> int:
-    """Memory of an interpreter after it has freed a block of :data:`SIZE` bytes."""
-    command = [sys.executable, "-c", FREES_A_BLOCK, setting]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def _growth(**environment: str) -> list[int]:
+    """Memory after a block was freed, within the setting, after it, and once more afterwards."""
+    command = [sys.executable, "-c", FREES_BLOCKS]
+    found = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+    return [int(number) for number in found.stdout.split()]
 
 
 @pytest.mark.skipif(
     not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc",
     reason="the settings are those of glibc",
 )
-def test_a_freed_block_stays_in_the_process() -> None:
-    assert _resident_bytes("keep") - _resident_bytes("default") > 0.9 * SIZE
+def test_a_freed_block_stays_in_the_process_until_the_end() -> None:
+    inside, after, later = _growth()
+    assert inside > 0.9 * SIZE
+    assert max(after, later) < 0.1 * SIZE
+    assert max(_growth(MALLOC_ARENA_MAX="2")) < 0.1 * SIZE  # the user's settings stay
+
+
+class Libc:
+    """A C library that keeps the calls made to it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, ...]] = []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.calls.append((parameter, value))
+        return 1
+
+    def malloc_trim(self, pad: int) -> int:
+        self.calls.append((pad,))
+        return 1
 
 
 @pytest.fixture
-def calls(monkeypatch) -> list[tuple[int, int]]:
-    made: list[tuple[int, int]] = []
-
-    def mallopt(parameter: int, value: int) -> int:
-        made.append((parameter, value))
-        return 1
-
+def libc(monkeypatch) -> Libc:
+    library = Libc()
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
-    return made
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    return library
 
 
-def test_keep_freed_memory_sets_thresholds_of_glibc(calls) -> None:
-    assert keep_freed_memory()
-    assert (-3, 2**31 - 1) in calls
-    assert all(0 < value < 2**31 for _, value in calls)
+def test_thresholds_are_set_and_set_back_after_an_error_too(libc: Libc) -> None:
+    within: list[tuple[int, ...]] = []
+
+    @freed_memory_kept()
+    def fails() -> None:
+        within.extend(libc.calls)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert within[0] == (-3, 2**31 - 1)
+    assert all(0 < value < 2**31 for _, value in within)
+    changed = [parameter for parameter, _ in within]
+    assert libc.calls[len(within) :] == [*((p, 128 << 10) for p in changed), (0,)]
 
 
-def test_keep_freed_memory_is_false_if_a_setting_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *_: 0))
-    assert not keep_freed_memory()
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_an_allocator_that_the_user_sets_is_left_alone(libc: Libc, monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "1")
+    with freed_memory_kept():
+        pass
+    assert not libc.calls
 
 
-def test_keep_freed_memory_does_nothing_on_other_systems(calls, monkeypatch) -> None:
+def test_nothing_happens_on_other_systems(libc: Libc, monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not keep_freed_memory()
-    assert not calls
+    with freed_memory_kept():
+        pass
+    assert not libc.calls
 
 
-def test_keep_freed_memory_does_nothing_with_other_allocators(monkeypatch) -> None:
+def test_nothing_happens_with_other_allocators(monkeypatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
-    assert not keep_freed_memory()
 
     def fail(_: object) -> None:
         raise OSError("no libc")
 
-    monkeypatch.setattr(ctypes, "CDLL", fail)
-    assert not keep_freed_memory()
+    for library in (lambda _: SimpleNamespace(), fail):
+        monkeypatch.setattr(ctypes, "CDLL", library)
+        entered = False
+        with freed_memory_kept():
+            entered = True
+        assert entered

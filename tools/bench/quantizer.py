@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.learn.directions import wanted_statistics
-from onnx_cgmq.learn.malloc import keep_freed_memory
+from onnx_cgmq.learn.malloc import freed_memory_kept
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.settings.config import Direction
@@ -161,12 +161,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="Markdown file; printed only, without")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    rows = [
-        compare(granularity, width, options.elements, options.rounds)
-        for granularity in (Granularity.TENSOR, Granularity.ELEMENT)
-        for width in (2, 4, 8)
-    ]
+    with freed_memory_kept():
+        rows = [
+            compare(granularity, width, options.elements, options.rounds)
+            for granularity in (Granularity.TENSOR, Granularity.ELEMENT)
+            for width in (2, 4, 8)
+        ]
     text = report(rows, options)
     print(text)
     if options.output is not None:

@@ -51,14 +51,15 @@ def load_model(model: ModelLike) -> ir.Model:
         detach(loaded)
         return loaded
     path = Path(model)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ModelError(f"{path} is a folder; give the ONNX file in it")
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"{path} does not exist; check the path of the ONNX file") from error
-    except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(f"{path} can't be read: {reason}") from error
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
@@ -174,7 +175,7 @@ def _check_external(label: str, folder: Path, name: str, tensor: ir.ExternalTens
             f"{where} points outside the model's folder ('{tensor.location}'); "
             "move the data file beside the model and export again"
         )
-    if not data.is_file():
+    if not os.path.isfile(data):  # false too where no file can have the name
         raise ModelError(
             f"{where} is missing: no file '{tensor.location}' in {folder}; copy it there"
             + (", or give the path of the model's file" if label == "the ModelProto" else "")

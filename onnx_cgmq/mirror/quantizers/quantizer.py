@@ -125,8 +125,14 @@ class GatedQuantizer(nn.Module):
             table[width] = ladder.gate_of(width)
         return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
 
+    def follow_gate(self) -> None:
+        """Notices that something else than :meth:`set_gate` moved the gate, such as a copy."""
+        if (id(self.gate), self.gate._version) != self._gate_seen:
+            self._refresh()
+
     def _refresh(self) -> None:
         """Computes what ``forward`` needs from the gate, whenever the gate may have moved."""
+        self._gate_seen = (id(self.gate), self.gate._version)
         ladder = self.spec.ladder
         count = len(ladder.nonzero)
         levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
