@@ -27,6 +27,7 @@ from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.ort.ranks import open_ranks, set_ranks
+from onnx_cgmq.ort.session import Runnable
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
@@ -166,8 +167,9 @@ def quantize(
     plan = learned.plan()
     written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
-    for note in kernel_differences(written.kernels, report):
-        emit(Notice(note))
+    for note in (*kernel_differences(written.kernels, report), Runnable.of(written.model).note):
+        if note:
+            emit(Notice(note))
     outcome = learned.outcome
     result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
     if output is not None:
