@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_cgmq.data.checks import LABEL
+from onnx_cgmq.data.hints import CLASS_NAMES
 from onnx_cgmq.errors import DataError
 
 Item = tuple[dict[str, npt.NDArray[Any]], "npt.NDArray[Any] | None"]
@@ -42,7 +43,12 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
         raise DataError(f"{path}: no such file; check the path") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
         # For any other file numpy's message advises to unpickle it, which is not safe.
-        reason = error if zipfile.is_zipfile(path) else "no zip archive, or truncated"
+        reason = str(error) if zipfile.is_zipfile(path) else "no zip archive, or truncated"
+        if "allow_pickle" in reason:
+            reason = (
+                "one of them holds Python objects; save arrays of numbers, and samples of different "
+                "shapes in files of their own, in one folder"
+            )
         raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
     raise DataError(
         f"{path}: the file has a single array without a name; "
@@ -127,7 +133,7 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
         DataError: ``data`` has none of these forms.
     """
     if isinstance(data, Mapping):
-        arrays = {str(name): as_array(value, where) for name, value in data.items()}
+        arrays = {str(k): as_array(value, f"{where}: {k!r}") for k, value in data.items()}
         return take_labels(arrays, input_names)
     if isinstance(data, (tuple, list)) and len(data) in (1, 2):
         inputs, labels = as_item(data[0], input_names, where)
@@ -138,7 +144,7 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
                 f"{where}: labels are given twice, as {LABEL!r} and beside the inputs; give them "
                 "once"
             )
-        return inputs, as_array(data[1], where)
+        return inputs, as_array(data[1], f"{where}: the labels")
     if isinstance(data, (tuple, list)) or not hasattr(data, "__array__"):
         raise DataError(
             f"{where}: a {type(data).__name__}"
@@ -165,7 +171,8 @@ def as_array(value: Any, where: str) -> npt.NDArray[Any]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: not an array of numbers ({error})") from error
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise DataError(f"{where}: an array of {array.dtype}, not of numbers")
+        hint = f"; for labels, {CLASS_NAMES}" if array.dtype.kind in "US" else ""
+        raise DataError(f"{where}: an array of {array.dtype}, not of numbers{hint}")
     return array
 
 
