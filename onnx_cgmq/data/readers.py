@@ -46,8 +46,8 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
         reason = str(error) if zipfile.is_zipfile(path) else "no zip archive, or truncated"
         if "allow_pickle" in reason:
             reason = (
-                "one of them holds Python objects; save arrays of numbers, and samples of different "
-                "shapes in files of their own, in one folder"
+                "one of them holds Python objects; save arrays of numbers, and samples of "
+                "different shapes in files of their own, in one folder"
             )
         raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
     raise DataError(

@@ -37,8 +37,8 @@ NATIVE_NOTE: Final = (
 """What users of a file of the form ``native`` must know about onnxruntime."""
 
 _QONNX_NOTE: Final = (
-    "the form 'qonnx' is for FPGA flows: stock onnxruntime has no Quant nodes; verify and bench run "
-    "them as the standard operators by which they are defined, with graph optimizations off"
+    "the form 'qonnx' is for FPGA flows: stock onnxruntime has no Quant nodes; verify and bench "
+    "run them as the standard operators by which they are defined, with graph optimizations off"
 )
 
 

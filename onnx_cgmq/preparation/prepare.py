@@ -15,7 +15,7 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN, METADATA_PREFIX, PREPAR
 from onnx_cgmq.errors import ConfigError, ModelError, one_line
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import called, standard_op
 from onnx_cgmq.graph.operators import MAC_OP_TYPES, is_quantized_operator, mac_spec
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.branches import (
@@ -222,12 +222,11 @@ def _refuse_quantized(model: ir.Model) -> None:
         for node in graph:
             if node.domain == GATED_DOMAIN:
                 raise ModelError(
-                    f"the model has gates already (node '{node.name}'); start from the float model"
+                    f"the model has gates already ({called(node)}); start from the float model"
                 )
             if is_quantized_operator(node):
                 raise ModelError(
-                    f"the model is already quantized (node '{node.name}', {node.op_type}); start "
-                    "from the float model"
+                    f"the model is already quantized ({called(node)}); start from the float model"
                 )
 
 

@@ -35,5 +35,5 @@ def test_peak_bytes_of_a_broken_file_is_an_error(tmp_path) -> None:
     with pytest.raises(ModelError, match="can't be run in a process of its own"):
         peak_bytes(tmp_path / "m.onnx", {})  # without its input
     (tmp_path / "m.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a valid ONNX file|not an ONNX"):
+    with pytest.raises(ModelError, match=r"m\.onnx is not"):
         peak_bytes(tmp_path / "m.onnx", {})
