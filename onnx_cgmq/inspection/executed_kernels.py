@@ -89,7 +89,7 @@ def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
     reasons = [*_operand_reasons(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
         reasons.append(no_kernel_reason(node))
-    reasons += _output_reasons(node)
+    reasons += [*_output_reasons(node), *_fusion_reasons(node, runs)]
     reasons += _bias_reasons(node, spec)
     return next(iter(reasons), f"onnxruntime runs {runs}, and nothing in the file shows why")
 
@@ -138,6 +138,13 @@ def _output_reasons(node: ir.Node) -> Iterator[str]:
     elif floats and (also or needs_quantized_output(node)):
         # The output has a short name in a compact file, which says nothing to users.
         yield f"its output is {also}read as float by {called(floats[0])}"
+
+
+def _fusion_reasons(node: ir.Node, runs: str) -> Iterator[str]:
+    """Says so if onnxruntime fused a MatMul with the Add behind it, which has a float kernel."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    if standard_op(node) == "MatMul" and runs == "Gemm" and len(readers) == 1:
+        yield f"onnxruntime fuses it with {called(readers[0])} into a float Gemm"
 
 
 def _bias_reasons(node: ir.Node, spec: OpSpec) -> Iterator[str]:
