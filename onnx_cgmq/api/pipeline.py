@@ -26,9 +26,9 @@ from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, sa
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
-from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.ort.session import Runnable
 from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.preparation.unknown_ranks import find_ranks
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
 
@@ -142,8 +142,7 @@ def quantize(
     files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
     config = _with_shapes_of_data(samples, float_model, config)
-    if open_ranks(float_model):
-        set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
+    find_ranks(float_model, (batch.inputs for batch in islice(samples.batches(1), 2)))
     gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
     history: list[dict[str, Any]] = []
