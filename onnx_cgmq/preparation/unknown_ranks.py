@@ -13,7 +13,7 @@ from onnx_cgmq.preparation.fold_affine import fold_affine
 def find_ranks(model: ir.Model, samples: Iterable[Arrays] = ()) -> None:
     """Gives operands of unknown rank their shape, in place, and folds what could not be before.
 
-    A bias that is an Add of its own becomes part of a MatMul only if that is known to have two axes.
+    A bias that is an Add of its own becomes part of a MatMul only where that has two axes.
 
     Args:
         model: A prepared model.
