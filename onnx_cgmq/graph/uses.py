@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 
 
@@ -16,3 +18,17 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     ``None`` means that several nodes or none read it, or that it is an output of the graph.
     """
     return next(iter(value.uses())).node if has_one_reader(value) else None
+
+
+def values_read(node: ir.Node) -> Iterator[ir.Value]:
+    """Yields the inputs of a node, and all values that its subgraphs read or return.
+
+    Values that a subgraph computes itself are among these.
+    """
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            yield from body.outputs
+            for inner in body:
+                yield from values_read(inner)
