@@ -32,6 +32,7 @@ from onnx_cgmq.preparation.means import pool_means
 from onnx_cgmq.preparation.opset import convert
 from onnx_cgmq.preparation.precision import change_float_type
 from onnx_cgmq.preparation.reshapes import fix_reshapes
+from onnx_cgmq.preparation.scalars import make_scalars
 from onnx_cgmq.preparation.upgrade import upgrade
 from onnx_cgmq.preparation.views import merge_views
 
@@ -129,8 +130,9 @@ def _simplify(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
-    # The converter of opsets needs to know ranks.
+    # The converter of opsets needs to know ranks, and they need scalars where these must be.
     infer_shapes(model)
+    make_scalars(model)
     convert(model)
     change_float_type(model)
     # Replacing fused operators needs ranks too, and new ranks may allow to replace more of them.
