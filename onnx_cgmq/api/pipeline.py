@@ -18,6 +18,8 @@ from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, No
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
 from onnx_cgmq.contract.run_paths import plan_path
+from onnx_cgmq.cost.float_partners import float_partner_notes
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError
@@ -29,6 +31,7 @@ from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.ort.session import Runnable
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.preparation.unknown_ranks import find_ranks
+from onnx_cgmq.settings import load_target
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
 
@@ -148,7 +151,11 @@ def quantize(
     history: list[dict[str, Any]] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT
-    for note in cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels):
+    costs = CostModel.of(gated, load_target(config.target).cost)
+    for note in (
+        *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
+        *float_partner_notes(costs, bound),
+    ):
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch

@@ -25,8 +25,7 @@ CASES = {
         [INTEGER(4), INTEGER(14), INTEGER(16000), REAL(0), REAL(8000)],
     ),
     "dft": (
-        "u = Unsqueeze (h, last)  f = DFT <axis = 1> (u, a) "
-        "y = ReduceSum <keepdims = 0> (f, last)",
+        "u = Unsqueeze (h, last)  f = DFT <axis = 1> (u, a) y = ReduceSum <keepdims = 0> (f, last)",
         [INTEGER(8)],
     ),
     "loop": (
