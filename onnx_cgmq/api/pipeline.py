@@ -24,6 +24,7 @@ from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError
 from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.uneven_weights import uneven_weights
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
@@ -155,6 +156,7 @@ def quantize(
     for note in (
         *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
         *float_partner_notes(costs, bound),
+        *uneven_weights(gated),
     ):
         emit(Notice(note))
 
