@@ -51,14 +51,13 @@ def type_hint(array: npt.NDArray[Any], want: np.dtype[Any]) -> str:
             "with x != 0 or x > 0.5"
         )
     if want.kind in "iu" and not (array == np.rint(array)).all():
-        cut = f"astype({want.name!r}) would cut its values off: they are from {low:g} to {high:g}"
+        cut = f"a conversion would cut its values off, which are from {low:g} to {high:g}"
         if low >= 0 and high <= 1 and np.iinfo(want).max >= _PIXELS:
             return (
-                f"{cut}, and the input takes whole numbers. If these are pixels divided by "
-                f"{_PIXELS}, give them as they were: numpy.rint(x * {_PIXELS}).astype"
-                f"({want.name!r})"
+                f"{cut}: the input takes whole numbers. If these are pixels divided by {_PIXELS}, "
+                f"give them as they were, numpy.{want.name}(numpy.rint(x * {_PIXELS}))"
             )
-        return f"{cut}, and the input takes whole numbers; give them as they were before scaling"
+        return f"{cut}: the input takes whole numbers; give them as they were before scaling"
     images = array.dtype == np.uint8 or (array.ndim > 2 and low >= 0 and high <= _PIXELS)
     if array.dtype.kind in "iu" and images and high > 1:
         return (

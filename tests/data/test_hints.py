@@ -28,9 +28,9 @@ FRACTIONS = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 4)
 
 def test_pixels_that_were_divided_become_pixels_again() -> None:
     text = refusal({"x": FRACTIONS}, "uint8")
-    assert "numpy.rint(x * 255).astype('uint8')" in text
-    assert "would cut its values off: they are from 0 to 1" in text
-    pixels = np.rint(FRACTIONS * 255).astype("uint8")
+    assert "give them as they were, numpy.uint8(numpy.rint(x * 255))" in text
+    assert "a conversion would cut its values off, which are from 0 to 1" in text
+    pixels = np.uint8(np.rint(FRACTIONS * 255))
     assert open_data({"x": pixels}, model("uint8")).batch(np.array([1])).inputs["x"].max() == 255
 
 
