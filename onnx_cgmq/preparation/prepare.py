@@ -165,6 +165,7 @@ def _simplify(model: ir.Model) -> None:
     )(model)
     _name_nodes(model)
     common.NameFixPass()(model)
+    _tell_apart(model)
     infer_shapes(model)
 
 
@@ -211,6 +212,18 @@ def _name_nodes(model: ir.Model) -> None:
         for node in graph:
             if not node.name:
                 node.name = f"{node.op_type}_{node.outputs[0].name}"
+
+
+def _tell_apart(model: ir.Model) -> None:
+    """Gives nodes in subgraphs names that no other node has: kernels and costs go by names."""
+    taken = {node.name for node in model.graph}
+    for node in model.graph.all_nodes():
+        if node.graph is model.graph:
+            continue
+        name, count = node.name, 1
+        while node.name in taken:
+            node.name, count = f"{name}_{count}", count + 1
+        taken.add(node.name)
 
 
 def _refuse_quantized(model: ir.Model) -> None:

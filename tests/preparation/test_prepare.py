@@ -358,3 +358,19 @@ def test_batch_norm_in_training_mode_is_not_folded():
     ]
     model = make(nodes, [floats("x", 2, 3)], [floats("y", 2, 4)], [tensor("w", 3, 4), *stats])
     assert ops(prepare(model)) == ["Gemm", "BatchNormalization"]
+
+
+def test_nodes_of_subgraphs_have_names_of_their_own():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 15]> g (float[n, 2] x, bool c) => (float[n, 2] y)
+        <float[2, 2] w = {1, 2, 3, 4}> {
+            [node] h = MatMul (x, w)
+            [choice] y = If (c) <
+                then_branch = t () => (float[n, 2] a) { [node] a = MatMul (h, w) },
+                else_branch = e () => (float[n, 2] b) { [node] b = Tanh (h) }
+            > }"""
+    )
+    prepared = prepare(model)
+    names = [node.name for node in prepared.graph.all_nodes()]
+    assert len(set(names)) == len(names) == 4
+    assert [node.name for node in prepared.graph] == ["node", "choice"]

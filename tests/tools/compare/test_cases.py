@@ -86,12 +86,14 @@ def test_scripts_that_exit_with_1_are_wrong(tmp_path) -> None:
     folder.mkdir()
     right, wrong = folder / "01-right.py", folder / "02-wrong.py"
     right.write_text("print('fine')")
-    wrong.write_text("print('two names changed'); raise SystemExit(1)")
+    wrong.write_text(
+        "import os; print(f'two names changed in {os.getcwd()}/m.onnx'); raise SystemExit(1)"
+    )
     verdicts = [examine(right), examine(wrong)]
-    assert [verdict.wrong for verdict in verdicts] == ["", "two names changed\n"]
+    assert [verdict.wrong for verdict in verdicts] == ["", "two names changed in m.onnx\n"]
     table = write_table(verdicts)
     assert "1 of 2 scripts" in table
-    assert "| reliability/02-wrong | WRONG | two names changed |" in table
+    assert "| reliability/02-wrong | WRONG | two names changed in m.onnx |" in table
 
 
 def test_rows_are_short() -> None:
