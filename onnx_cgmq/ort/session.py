@@ -221,6 +221,8 @@ def _advice(model: ModelLike) -> str:
         return ""
     if form in (None, Form.ORT):
         return ""
+    if form is Form.NATIVE:
+        return f"; {NATIVE_NOTE}"
     return f"; it is in the form {form.value!r} for other flows: write it in the form 'ort' instead"
 
 
