@@ -42,7 +42,7 @@ class Agreement:
     _moments: dict[str, tuple[float, float, int]] = field(default_factory=dict)
 
     def add(self, deployed: Outputs, reference: Outputs, batch: Batch) -> None:
-        """Adds the outputs of both models for a batch.
+        """Adds the outputs of both models for a batch; those of strings are not compared.
 
         Args:
             deployed: Outputs of the deployed model by name.
@@ -52,6 +52,7 @@ class Agreement:
         Raises:
             ModelError: The models have different outputs, or outputs of different shapes.
         """
+        deployed, reference = _numbers(deployed), _numbers(reference)
         if deployed.keys() != reference.keys():
             raise ModelError(
                 f"the models have different outputs: {sorted(deployed)} and {sorted(reference)}; "
@@ -147,6 +148,11 @@ class Agreement:
             labels = batch.labels[: batch.size]
             self.correct += int((deployed == labels).sum())
             self.reference_correct += int((reference == labels).sum())
+
+
+def _numbers(outputs: Outputs) -> Outputs:
+    """Leaves out outputs of strings, such as names of classes. The mirror does not have them."""
+    return {name: array for name, array in outputs.items() if array.dtype.kind not in "OSU"}
 
 
 def _class_output(outputs: Outputs, rows: int) -> str | None:

@@ -24,7 +24,7 @@ from onnx_cgmq.graph.files.load import file_size, load_model
 from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.memory import peak_bytes
-from onnx_cgmq.ort.session import open_session, run_batch
+from onnx_cgmq.ort.session import Runnable, open_written, run_batch
 from onnx_cgmq.ort.sizes import Sizes
 from onnx_cgmq.ort.versions import Runtime
 
@@ -85,6 +85,7 @@ class Benchmark:
         batch: Number of samples in a call.
         rounds: Number of interleaved rounds.
         random_inputs: Whether inputs were drawn at random, because there was no data.
+        notes: Sentences on models that stock onnxruntime does not run as they were run here.
     """
 
     timings: tuple[Timing, ...]
@@ -93,6 +94,7 @@ class Benchmark:
     batch: int
     rounds: int
     random_inputs: bool
+    notes: tuple[str, ...] = ()
 
     def to_json(self, indent: int | None = 2) -> str:
         """Returns JSON text; with ``indent=None`` it is on one line."""
@@ -142,6 +144,9 @@ def bench(
     Every round times each model in turn, and each round begins with another model. So a machine
     that slows down or speeds up affects all of them alike.
 
+    Models run with all of onnxruntime's optimizations, or without any if their form is ``native``
+    or ``qonnx``.
+
     Args:
         models: Paths of ONNX files with the same inputs. The others are compared with the first.
         data: Samples in any form that :func:`onnx_cgmq.quantize` takes. Without data, inputs are
@@ -175,7 +180,7 @@ def bench(
     else:
         check_lookups(first, samples)
         inputs = next(samples.batches(batch)).inputs
-    sessions = [open_session(path, threads=threads) for path in paths]
+    sessions = [open_written(path, threads=threads) for path in paths]
     times = _rounds(sessions, inputs, rounds, round_seconds)
     agreements = [None if samples is None else _compare(sessions, samples, s) for s in sessions]
     timings = []
@@ -203,6 +208,7 @@ def bench(
         batch,
         rounds,
         random_inputs=samples is None,
+        notes=tuple(f"{path}: {note}" for path in paths if (note := Runnable.of(path).note)),
     )
 
 

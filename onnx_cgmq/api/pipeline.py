@@ -18,17 +18,22 @@ from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, No
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, PlanCost
 from onnx_cgmq.contract.run_paths import plan_path
+from onnx_cgmq.cost.float_partners import float_partner_notes
+from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError
 from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.uneven_weights import uneven_weights
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
 from onnx_cgmq.ort.lookups import check_lookups
-from onnx_cgmq.ort.ranks import open_ranks, set_ranks
+from onnx_cgmq.ort.session import Runnable
 from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.preparation.unknown_ranks import find_ranks
+from onnx_cgmq.settings import load_target
 from onnx_cgmq.settings.config import Config, Settings
 from onnx_cgmq.writing.write_back import Written, write
 
@@ -144,14 +149,18 @@ def quantize(
     samples = open_data(data, float_model)
     check_lookups(float_model, samples)
     config = _with_shapes_of_data(samples, float_model, config)
-    if open_ranks(float_model):
-        set_ranks(float_model, [batch.inputs for batch in islice(samples.batches(1), 2)])
+    find_ranks(float_model, (batch.inputs for batch in islice(samples.batches(1), 2)))
     gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
     history: list[dict[str, Any]] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT
-    for note in cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels):
+    costs = CostModel.of(gated, load_target(config.target).cost)
+    for note in (
+        *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
+        *float_partner_notes(costs, bound),
+        *uneven_weights(gated),
+    ):
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch
@@ -171,8 +180,9 @@ def quantize(
         plan = learned.plan()
         written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
-    for note in kernel_differences(written.kernels, report):
-        emit(Notice(note))
+    for note in (*kernel_differences(written.kernels, report), Runnable.of(written.model).note):
+        if note:
+            emit(Notice(note))
     outcome = learned.outcome
     result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
     if output is not None:

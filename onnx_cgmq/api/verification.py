@@ -16,7 +16,6 @@ import onnx_ir as ir
 
 from onnx_cgmq.api.agreement import Agreement
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
-from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
 from onnx_cgmq.cost.bound import (
     Amount,
@@ -32,10 +31,16 @@ from onnx_cgmq.data import Batch, open_data
 from onnx_cgmq.errors import AgreementError, VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.operators import Dependence, dependence_of
-from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.ort.lookups import check_lookups
-from onnx_cgmq.ort.session import Outputs, open_session, open_written, run_batch, without_padding
+from onnx_cgmq.ort.session import (
+    Outputs,
+    Runnable,
+    open_session,
+    open_written,
+    run_batch,
+    without_padding,
+)
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -78,7 +83,8 @@ class Check:
         table_cost: What the multiply-accumulates cost by the target's cost table, if it has one.
         table_unit: The unit of the cost table.
         notes: Sentences on what the cost may leave out, as in
-            :class:`~onnx_cgmq.inspection.Report`.
+            :class:`~onnx_cgmq.inspection.Report`; and one on the form of the deployed model, if
+            stock onnxruntime does not run it as it was run here.
         mirror_db: How far the outputs of the mirror stand above their differences to those of the
             deployed model, in dB, for a sample in the middle; infinite if these are equal, ``None``
             if the reference is no mirror, or if chance decides.
@@ -167,9 +173,10 @@ def verify(
     graph = load_model(deployed)
     samples = open_data(data, graph)
     check_lookups(load_model(reference) if _is_model(reference) else graph, samples)
+    runnable = Runnable.of(deployed)
     session = open_written(deployed)
     repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
-    plain = open_session(deployed, optimize=False) if repeats and _is_optimized(graph) else None
+    plain = open_session(deployed, optimize=False) if repeats and runnable.optimize else None
     run_reference = _runner(reference)
     agreement, unoptimized = Agreement(), Agreement()
     with nullcontext() if _is_model(reference) else _plain_torch():
@@ -195,7 +202,7 @@ def verify(
         peak_activation_bytes=report.peak_activation_bytes,
         table_cost=None if table is None else float(price_of(report.pairs, table)),
         table_unit=None if table is None else table.unit,
-        notes=report.notes,
+        notes=(*report.notes, *filter(None, [runnable.note])),
         mirror_db=agreement.decibels if repeats and not _is_model(reference) else None,
         optimization_db=None if plain is None else unoptimized.decibels,
     )
@@ -221,12 +228,6 @@ def _disagreement(check: Check) -> str:
 
 def _is_model(reference: Mirror | ModelLike) -> TypeGuard[ModelLike]:
     return isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model))
-
-
-def _is_optimized(model: ir.Model) -> bool:
-    """Whether onnxruntime's optimizations are on when a model of this form is used."""
-    quant = any(is_quant(node) for node in model.graph.all_nodes())
-    return not quant and written_form(model) is not Form.NATIVE
 
 
 def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:

@@ -54,3 +54,5 @@ def bench_command(
             f"onnxruntime {result.onnxruntime}, {result.threads} thread(s), batch {result.batch}, "
             f"medians of {result.rounds} interleaved rounds, {inputs}"
         )
+        for note in result.notes:
+            typer.echo(f"note: {note}")

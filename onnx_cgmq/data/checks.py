@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_cgmq.data.hints import label_hint, names_hint, type_hint
 from onnx_cgmq.data.specs import InputSpec, shape_text
 from onnx_cgmq.errors import DataError
 
@@ -47,12 +48,12 @@ def check_inputs(
     wanted = [spec.name for spec in specs]
     missing = sorted(set(wanted) - set(arrays))
     if missing or not set(arrays) <= {*wanted, *outputs}:
-        extra = sorted(set(arrays) - set(wanted))
+        extra = sorted(set(arrays) - {*wanted, *outputs})
         problems = [f"missing {missing}"] if missing else []
         problems += [f"not an input of the model {extra}"] if extra else []
         raise DataError(
             f"{where}: {'; '.join(problems)}. Found {sorted(arrays)}, wanted {wanted} "
-            f"and optionally {LABEL!r}; rename the arrays to the names of the inputs"
+            f"and optionally {LABEL!r}; {names_hint(missing, extra, LABEL)}"
         )
     arrays = one_for_all(arrays, specs)
     checked = {spec.name: _check_array(arrays[spec.name], spec, where) for spec in specs}
@@ -113,8 +114,7 @@ def check_labels(
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(
             f"{where}: labels must be integer class indexes of shape [samples], but are "
-            f"{labels.dtype} {shape_text(labels.shape)}; one-hot labels become indexes with "
-            "numpy.argmax(labels, axis=1)"
+            f"{labels.dtype} {shape_text(labels.shape)}; {label_hint(labels)}"
         )
     if len(labels) != count:
         raise DataError(
@@ -206,10 +206,4 @@ def _convert(array: npt.NDArray[Any], spec: InputSpec, label: str) -> npt.NDArra
         raise DataError(
             f"{label}: values from {array.min()} to {array.max()} do not fit the model's {want}"
         )
-    hint = f"convert it with astype({want.name!r})"
-    if have == np.uint8 and want_float:
-        hint = (
-            "these look like raw pixels: scale them as in the model's training, for example "
-            f"(x / 255).astype({want.name!r})"
-        )
-    raise DataError(f"{label}: type {have}, wanted {want}; {hint}")
+    raise DataError(f"{label}: type {have}, wanted {want}; {type_hint(array, want)}")

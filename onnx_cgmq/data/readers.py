@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from onnx_cgmq.data.checks import LABEL
+from onnx_cgmq.data.hints import CLASS_NAMES
 from onnx_cgmq.data.user_code import user_items
 from onnx_cgmq.errors import DataError
 
@@ -44,7 +45,14 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except Exception as error:  # of the kind that the damage makes it
-        raise DataError(f"{path}: not a readable .npz file of plain arrays ({error})") from error
+        # For any other file numpy's message advises to unpickle it, which is not safe.
+        reason = str(error) if zipfile.is_zipfile(path) else "no zip archive, or truncated"
+        if "allow_pickle" in reason:
+            reason = (
+                "one of them holds Python objects; save arrays of numbers, and samples of "
+                "different shapes in files of their own, in one folder"
+            )
+        raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
     raise DataError(
         f"{path}: the file has a single array without a name; "
         f"save it with numpy.savez(file, **{{{input_names[0]!r}: array}})"
@@ -141,7 +149,7 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
         DataError: ``data`` has none of these forms.
     """
     if isinstance(data, Mapping):
-        arrays = {str(name): as_array(value, where) for name, value in data.items()}
+        arrays = {str(k): as_array(value, f"{where}: {k!r}") for k, value in data.items()}
         return take_labels(arrays, input_names)
     if isinstance(data, (tuple, list)) and len(data) in (1, 2):
         inputs, labels = as_item(data[0], input_names, where)
@@ -152,7 +160,7 @@ def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
                 f"{where}: labels are given twice, as {LABEL!r} and beside the inputs; give them "
                 "once"
             )
-        return inputs, as_array(data[1], where)
+        return inputs, as_array(data[1], f"{where}: the labels")
     if isinstance(data, (tuple, list)) or not hasattr(data, "__array__"):
         raise DataError(
             f"{where}: a {type(data).__name__}"
@@ -179,7 +187,8 @@ def as_array(value: Any, where: str) -> npt.NDArray[Any]:
     except Exception as error:  # of any kind: arrays of users have code of their own
         raise DataError(f"{where}: not an array of numbers ({error})") from error
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise DataError(f"{where}: an array of {array.dtype}, not of numbers")
+        hint = f"; for labels, {CLASS_NAMES}" if array.dtype.kind in "US" else ""
+        raise DataError(f"{where}: an array of {array.dtype}, not of numbers{hint}")
     return array
 
 

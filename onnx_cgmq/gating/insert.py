@@ -53,8 +53,8 @@ from onnx_cgmq.graph.layouts import stored_weight
 from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.nonnegative import nonnegative_values
 from onnx_cgmq.graph.operators import MAC_OP_TYPES, mac_spec
-from onnx_cgmq.ort.ranks import set_ranks
 from onnx_cgmq.preparation.prepare import check_runtime, is_prepared, prepare_in_place
+from onnx_cgmq.preparation.unknown_ranks import find_ranks
 from onnx_cgmq.settings.config import Config, Settings
 
 _SMALLEST_RANGE: Final = 1e-6
@@ -107,7 +107,7 @@ def insert_gates(
     if any(is_gated_quantizer(node) for node in gated.graph):
         raise ModelError("the model has gates already; insert them into the float model")
     set_input_shapes(gated, config.shapes)
-    set_ranks(gated)
+    find_ranks(gated)
     nodes = quantized_nodes(gated.graph)
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:

@@ -22,7 +22,7 @@ from onnx_cgmq.gating.integer_path import code_root, needs_quantized_output
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.mac_operators import OpSpec
-from onnx_cgmq.graph.nodes import operator_key, standard_op
+from onnx_cgmq.graph.nodes import called, operator_key, standard_op
 from onnx_cgmq.graph.operators import mac_spec, runs_on_codes
 from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
@@ -193,17 +193,18 @@ class _Predictor:
             return ""
         if not quantizers and not needs_quantized_output(node):
             return ""
-        reader = next(self._float_readers(output), "")
-        read = f"read as float by {reader}" if reader else "an output of the model"
-        return f"its output '{output.name}' is {'also ' if quantizers else ''}{read}"
+        also, reader = "also " if quantizers else "", next(self._float_readers(output), "")
+        if reader:
+            return f"its output is {also}read as float by {reader}"
+        return f"its output is {also}an output of the model, '{output.name}'"
 
     def _float_readers(self, value: ir.Value) -> Iterator[str]:
         """Lists the nodes of the written file that read a value as float, except QuantizeLinear."""
         for node, _ in element_uses(value):
             if not is_gated_quantizer(node):
-                yield f"{node.op_type} '{node.name}'"
+                yield called(node)
             elif not self._has_codes(self._specs[node]):
-                yield from (f"{u.node.op_type} '{u.node.name}'" for u in node.outputs[0].uses())
+                yield from (called(reader.node) for reader in node.outputs[0].uses())
 
 
 def _could_run_on_codes(node: ir.Node) -> bool:

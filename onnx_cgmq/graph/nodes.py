@@ -30,6 +30,12 @@ def node_key(node: ir.Node) -> str:
     return next((str(value.name) for value in node.outputs if value.name), "")
 
 
+def called(node: ir.Node) -> str:
+    """Names a node in a message: ``Relu 'act'``, or ``Relu of output 'y'`` if it has no name."""
+    name = f"'{node.name}'" if node.name else f"of output '{node_key(node)}'"
+    return f"{node.op_type} {name}"
+
+
 def int_attribute(node: ir.Node, name: str, default: int) -> int:
     """Returns the value of an integer attribute.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
@@ -40,3 +40,17 @@ def only_element_reader(value: ir.Value) -> ir.Node | None:
     """
     uses = element_uses(value)
     return uses[0][0] if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def values_read(node: ir.Node) -> Iterator[ir.Value]:
+    """Yields the inputs of a node, and all values that its subgraphs read or return.
+
+    Values that a subgraph computes itself are among these.
+    """
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type is ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            yield from body.outputs
+            for inner in body:
+                yield from values_read(inner)

@@ -15,7 +15,7 @@ from onnx_cgmq.gating.integer_path import needs_quantized_output
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_kernel_reason
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.mac_operators import OpSpec
-from onnx_cgmq.graph.nodes import node_key, standard_op
+from onnx_cgmq.graph.nodes import called, node_key, standard_op
 from onnx_cgmq.graph.operators import computes_on_codes, mac_spec
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection.operands import Operands
@@ -89,7 +89,7 @@ def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
     reasons = [*_operand_reasons(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
         reasons.append(no_kernel_reason(node))
-    reasons += _output_reasons(node)
+    reasons += [*_output_reasons(node), *_fusion_reasons(node, runs)]
     reasons += _bias_reasons(node, spec)
     return next(iter(reasons), f"onnxruntime runs {runs}, and nothing in the file shows why")
 
@@ -134,10 +134,17 @@ def _output_reasons(node: ir.Node) -> Iterator[str]:
     floats = [reader for reader in readers if not is_quantize(reader)]
     also = "also " if len(floats) < len(readers) else ""
     if output.is_graph_output() and (also or needs_quantized_output(node)):
-        yield f"its output '{output.name}' is {also}an output of the model"
+        yield f"its output is {also}an output of the model, '{output.name}'"
     elif floats and (also or needs_quantized_output(node)):
-        reader = f"{floats[0].op_type} '{floats[0].name}'"
-        yield f"its output '{output.name}' is {also}read as float by {reader}"
+        # The output has a short name in a compact file, which says nothing to users.
+        yield f"its output is {also}read as float by {called(floats[0])}"
+
+
+def _fusion_reasons(node: ir.Node, runs: str) -> Iterator[str]:
+    """Says so if onnxruntime fused a MatMul with the Add behind it, which has a float kernel."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    if standard_op(node) == "MatMul" and runs == "Gemm" and len(readers) == 1:
+        yield f"onnxruntime fuses it with {called(readers[0])} into a float Gemm"
 
 
 def _bias_reasons(node: ir.Node, spec: OpSpec) -> Iterator[str]:

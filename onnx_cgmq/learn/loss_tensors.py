@@ -7,7 +7,7 @@ are chosen from: boxes before they are picked, scores before they are ranked.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.operators import Dependence, dependence_of
+from onnx_cgmq.graph.uses import values_read
 from onnx_cgmq.mirror.module import Mirror
 
 _NodesWithReads = Sequence[tuple[ir.Node, tuple[ir.Value, ...]]]
@@ -69,7 +70,7 @@ def loss_tensors(
         ModelError: No tensor that an output depends on has a gradient to a weight.
     """
     graph = mirror.model.graph
-    nodes = [(node, tuple(_reads(node))) for node in graph]
+    nodes = [(node, tuple(values_read(node))) for node in graph]
     comparable, with_gradient = _trace(graph, nodes, _observe(mirror, inputs), frozenset(weights))
     needed = _needed(graph.outputs, nodes)
     sources = [value for value in graph.outputs if value in comparable]
@@ -98,25 +99,11 @@ def loss_tensors(
             f"no gradient comes back from the outputs ({', '.join(mirror.output_names)}) to any "
             "weight that is to be quantized; remove what follows the last layer from the model"
         )
-    compared = (*(graph.outputs if all_outputs else sources), *last)
+    compared = mirror.output_names if all_outputs else tuple(str(v.name) for v in sources)
     return LossTensors(
-        names=tuple(str(value.name) for value in compared),
+        names=(*compared, *(str(value.name) for value in last)),
         without_gradient=tuple(f"{node.op_type} '{node.name}'" for node in cutting) if last else (),
     )
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Yields the inputs of a node, and all values that its subgraphs read or return.
-
-    Values that a subgraph computes itself are among these; they change nothing.
-    """
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type is ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            yield from body.outputs
-            for inner in body:
-                yield from _reads(inner)
 
 
 def _observe(mirror: Mirror, inputs: Mapping[str, Tensor]) -> dict[str, tuple[bool, bool]]:

@@ -79,7 +79,9 @@ def projection(
         else:
             known = torch.isfinite(value.detach())
             value = torch.where(known, value, 0.0)
-            scale = value.detach().square().sum() / len(value) if value.dim() else value.detach() ** 2
+            scale = (
+                value.detach().square().sum() / len(value) if value.dim() else value.detach() ** 2
+            )
             noise = torch.randn(value.shape, generator=generator)
             total = total + (value * noise).sum() * (2 / scale.clamp_min(_LEAST_SCALE)).sqrt()
     return total

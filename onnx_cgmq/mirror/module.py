@@ -36,7 +36,7 @@ class Mirror(nn.Module):
     Attributes:
         model: The model that is mirrored.
         input_names: Names of the graph inputs.
-        output_names: Names of the graph outputs.
+        output_names: Names of the graph outputs. Those of strings are left out if there are others.
         quantizers: The quantizers by the name of the tensor that they quantize, in graph order.
     """
 

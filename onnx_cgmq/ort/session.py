@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,19 @@ if TYPE_CHECKING:
     Session: TypeAlias = ort.InferenceSession
 
 Outputs = dict[str, npt.NDArray[Any]]
+
+
+NATIVE_NOTE: Final = (
+    "the form 'native' is for compilers that take its types: stock onnxruntime needs its graph "
+    "optimizations off for it (SessionOptions.graph_optimization_level = ORT_DISABLE_ALL), as "
+    "verify and bench have them; with optimizations on it may refuse the file, or be slow"
+)
+"""What users of a file of the form ``native`` must know about onnxruntime."""
+
+_QONNX_NOTE: Final = (
+    "the form 'qonnx' is for FPGA flows: stock onnxruntime has no Quant nodes; verify and bench "
+    "run them as the standard operators by which they are defined, with graph optimizations off"
+)
 
 
 class LogLevel(IntEnum):
@@ -93,25 +107,53 @@ def open_session(model: ModelLike, *, threads: int | None = None, optimize: bool
         ) from error
 
 
-def open_written(model: ModelLike) -> Session:
+def open_written(model: ModelLike, *, threads: int | None = None) -> Session:
     """Opens a session for a written model of any form, or for any other model.
+
+    Args:
+        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        threads: See :func:`open_session`.
+
+    Raises:
+        ModelError: The model can't be read, or onnxruntime can't load it.
+    """
+    runnable = Runnable.of(model)
+    return open_session(runnable.model, threads=threads, optimize=runnable.optimize)
+
+
+@dataclass(frozen=True)
+class Runnable:
+    """A model of any form as onnxruntime can run it.
 
     The forms ``native`` and ``qonnx`` run without graph optimizations: onnxruntime has no integer
     kernels for the types of ``native``, and ``Quant`` nodes of ``qonnx`` run as the standard
     operators by which they are defined.
 
-    Args:
-        model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``.
-
-    Raises:
-        ModelError: The model can't be read, or onnxruntime can't load it.
+    Attributes:
+        model: The model; another one than that given if it has ``Quant`` nodes.
+        optimize: Whether onnxruntime's optimizations are on.
+        note: What users of the model must do in onnxruntime; empty for models of other forms.
     """
-    graph = load_model(model)
-    if any(is_quant(node) for node in graph.graph.all_nodes()):
-        defined = graph.clone()
-        define_quant(defined)
-        return open_session(defined, optimize=False)
-    return open_session(model, optimize=written_form(graph) is not Form.NATIVE)
+
+    model: ModelLike
+    optimize: bool = True
+    note: str = ""
+
+    @classmethod
+    def of(cls, model: ModelLike) -> Runnable:
+        """Finds out how a model runs.
+
+        Raises:
+            ModelError: The model can't be read.
+        """
+        graph = load_model(model)
+        if any(is_quant(node) for node in graph.graph.all_nodes()):
+            defined = graph.clone()
+            define_quant(defined)
+            return cls(defined, optimize=False, note=_QONNX_NOTE)
+        if written_form(graph) is Form.NATIVE:
+            return cls(model, optimize=False, note=NATIVE_NOTE)
+        return cls(model)
 
 
 def run_batch(session: Session, batch: Batch) -> Outputs:
@@ -179,6 +221,8 @@ def _advice(model: ModelLike) -> str:
         return ""
     if form in (None, Form.ORT):
         return ""
+    if form is Form.NATIVE:
+        return f"; {NATIVE_NOTE}"
     return f"; it is in the form {form.value!r} for other flows: write it in the form 'ort' instead"
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from onnx_cgmq.contract.decisions import Verdict, decide
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import node_key, standard_op
 
 _HIDDEN_DOMAIN: Final = "onnx_cgmq.hidden"
 
@@ -77,7 +77,7 @@ def _inline(node: ir.Node) -> bool:
     taken, other = "then_branch", "else_branch"
     if not condition.numpy().item():
         taken, other = other, taken
-    decide(node.name, Verdict.REWRITTEN, f"it always takes its {taken}")
+    decide(node.name or node_key(node), Verdict.REWRITTEN, f"it always takes its {taken}")
     # Otherwise the nodes of the other branch would still count as readers of weights.
     for dead in node.attributes[other].as_graph().all_nodes():
         for index in range(len(dead.inputs)):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.einsum import einsum_labels, einsum_terms
 from onnx_cgmq.graph.files.limits import most_constants
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import called, standard_op
 
 _NEVER_LARGER: Final = (
     "Cast",
@@ -73,10 +73,9 @@ class ConstantRoom:
         self._made += sum(filter(None, sizes))
         if self._made > self._most:
             raise ModelError(
-                f"node {node.name or node.outputs[0].name!r} ({node.op_type}): with its result, "
-                f"the constants that the model computes take {self._made:,} bytes; at most "
-                f"{self._most:,} are made of a model of this size: store large constants in the "
-                "model, or make them inputs"
+                f"{called(node)}: with its result, the constants that the model computes take "
+                f"{self._made:,} bytes; at most {self._most:,} are made of a model of this size: "
+                "store large constants in the model, or make them inputs"
             )
         return True
 

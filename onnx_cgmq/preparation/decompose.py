@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.emitter import Emitter, optional, rank_of, replace, used_outputs
-from onnx_cgmq.graph.nodes import float_attribute, int_attribute
+from onnx_cgmq.graph.nodes import float_attribute, int_attribute, node_key
 from onnx_cgmq.preparation.decompose_attention import attention, multi_head_attention
 
 DOMAIN: Final = "com.microsoft"
@@ -34,18 +34,18 @@ def decompose(model: ir.Model) -> bool:
     Returns:
         Whether anything was replaced.
     """
-    found = False
+    found, opset = False, model.opset_imports[""]
     for graph in model.graphs():
         for node in list(graph):
             rule = _RULES.get((node.domain, node.op_type))
             if rule is None:
                 continue
-            results = rule(Emitter(node, model.opset_imports[""]), node)
+            name, results = node.name or node_key(node), rule(Emitter(node, opset), node)
             if results is None:
                 why = f"no standard operators do exactly what this variant of {node.op_type} does"
-                decide(node.name, Verdict.LEFT, why)
+                decide(name, Verdict.LEFT, why)
             else:
-                decide(node.name, Verdict.REWRITTEN, "standard operators can be quantized")
+                decide(name, Verdict.REWRITTEN, "standard operators can be quantized")
                 replace(node, results)
                 found = True
     return found

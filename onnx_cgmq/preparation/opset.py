@@ -9,7 +9,7 @@ from onnxscript.version_converter import ConvertVersionPass
 
 from onnx_cgmq.contract.identifiers import RUNTIME_KEY
 from onnx_cgmq.errors import ModelError, one_line
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import called, standard_op
 from onnx_cgmq.ort.capabilities import (
     OLDEST_OPSET,
     has_kernel,
@@ -114,6 +114,6 @@ def _refuse_unknown_groups(model: ir.Model, opset: int) -> None:
         ]
         if not all(isinstance(size, int) for size in channels):
             raise ModelError(
-                f"node '{node.name}' (GroupNormalization, opset {opset}): its number of channels "
-                "is unknown; export the model with opset 21 or newer"
+                f"{called(node)} (opset {opset}): its number of channels is unknown; export the "
+                "model with opset 21 or newer"
             )

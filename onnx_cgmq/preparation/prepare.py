@@ -15,7 +15,7 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN, METADATA_PREFIX, PREPAR
 from onnx_cgmq.errors import ConfigError, ModelError, one_line
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import called, standard_op
 from onnx_cgmq.graph.operators import MAC_OP_TYPES, is_quantized_operator, mac_spec
 from onnx_cgmq.ort.versions import Runtime
 from onnx_cgmq.preparation.branches import (
@@ -32,6 +32,7 @@ from onnx_cgmq.preparation.means import pool_means
 from onnx_cgmq.preparation.opset import convert
 from onnx_cgmq.preparation.precision import change_float_type
 from onnx_cgmq.preparation.reshapes import fix_reshapes
+from onnx_cgmq.preparation.scalars import make_scalars
 from onnx_cgmq.preparation.upgrade import upgrade
 from onnx_cgmq.preparation.views import merge_views
 
@@ -129,8 +130,9 @@ def _simplify(model: ir.Model) -> None:
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.RemoveUnusedNodesPass(),
     )(model)
-    # The converter of opsets needs to know ranks.
+    # The converter of opsets needs to know ranks, and they need scalars where these must be.
     infer_shapes(model)
+    make_scalars(model)
     convert(model)
     change_float_type(model)
     # Replacing fused operators needs ranks too, and new ranks may allow to replace more of them.
@@ -163,6 +165,7 @@ def _simplify(model: ir.Model) -> None:
     )(model)
     _name_nodes(model)
     common.NameFixPass()(model)
+    _tell_apart(model)
     infer_shapes(model)
 
 
@@ -211,6 +214,18 @@ def _name_nodes(model: ir.Model) -> None:
                 node.name = f"{node.op_type}_{node.outputs[0].name}"
 
 
+def _tell_apart(model: ir.Model) -> None:
+    """Gives nodes in subgraphs names that no other node has: kernels and costs go by names."""
+    taken = {node.name for node in model.graph}
+    for node in model.graph.all_nodes():
+        if node.graph is model.graph:
+            continue
+        name, count = node.name, 1
+        while node.name in taken:
+            node.name, count = f"{name}_{count}", count + 1
+        taken.add(node.name)
+
+
 def _refuse_quantized(model: ir.Model) -> None:
     for key in model.metadata_props:
         if key.startswith(METADATA_PREFIX) and key not in (PREPARED_KEY, RUNTIME_KEY):
@@ -222,12 +237,11 @@ def _refuse_quantized(model: ir.Model) -> None:
         for node in graph:
             if node.domain == GATED_DOMAIN:
                 raise ModelError(
-                    f"the model has gates already (node '{node.name}'); start from the float model"
+                    f"the model has gates already ({called(node)}); start from the float model"
                 )
             if is_quantized_operator(node):
                 raise ModelError(
-                    f"the model is already quantized (node '{node.name}', {node.op_type}); start "
-                    "from the float model"
+                    f"the model is already quantized ({called(node)}); start from the float model"
                 )
 
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.infer import infer_shapes
-from onnx_cgmq.graph.nodes import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 
 UPGRADED_TO: Final = 18
 """The opset to which models are upgraded."""
@@ -107,8 +107,8 @@ def _insert_before(
 
 def _refused(node: ir.Node, reason: str) -> ModelError:
     return ModelError(
-        f"node '{node.name}' ({node.op_type}) can't be upgraded to opset {UPGRADED_TO}: {reason}; "
-        f"export the model with opset {UPGRADED_TO} or newer"
+        f"{called(node)} can't be upgraded to opset {UPGRADED_TO}: {reason}; export the model with "
+        f"opset {UPGRADED_TO} or newer"
     )
 
 

@@ -34,6 +34,7 @@ from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
 from onnx_cgmq.writing.node_writer import NodeWriter
 from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
+from onnx_cgmq.writing.separate_sums import separate_sums
 from onnx_cgmq.writing.sink_dequantize import sink_dequantization
 from onnx_cgmq.writing.weights import (
     store_weight,
@@ -66,6 +67,7 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
     separate_biases(tensors.graph)
+    separate_sums(tensors.graph, {node for node in integer if standard_op(node) == "MatMul"})
     separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
     return by_name
 

@@ -7,11 +7,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from onnx_cgmq.api import benchmark
 from onnx_cgmq.api.benchmark import bench
 from onnx_cgmq.errors import ConfigError, DataError, ModelError
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.ort import session
+from onnx_cgmq.preparation.prepare import prepare
+from onnx_cgmq.writing.write_back import write_back
+from tests.support.plans import make_plan, set_initializer
 from tests.support.toys import mlp, toy_data
 
 FAST = {"rounds": 2, "round_seconds": 1e-6}
@@ -28,6 +35,14 @@ def files(tmp_path) -> list:
     model.graph.node.append(onnx.helper.make_node("Neg", ["inner"], [inner], name="neg"))
     onnx.save(model, tmp_path / "b.onnx")
     return [tmp_path / "a.onnx", tmp_path / "b.onnx"]
+
+
+def _written(form: str) -> onnx.ModelProto:
+    """The model of the first file, quantized to 4 bits, in a form for other flows."""
+    gated = insert_gates(prepare(mlp()), form=form)
+    for node, spec in quantizer_nodes(gated).values():
+        set_initializer(node.inputs[-1], np.full(spec.gate_shape, spec.ladder.gate_of(4)))
+    return ir.to_proto(write_back(gated, make_plan(gated), form=form))
 
 
 def test_bench_compares_models_with_the_first_one(files) -> None:
@@ -53,6 +68,26 @@ def test_every_model_is_timed_in_every_round_and_takes_each_place(monkeypatch) -
     monkeypatch.setattr(benchmark, "_seconds", seconds)
     benchmark._rounds(sessions, {}, 3, 0.1)
     assert timed[-9:] == [*"abc", *"bca", *"cab"]
+
+
+@pytest.mark.parametrize("form", ["native", "qonnx"])
+def test_bench_runs_forms_for_other_flows_without_optimizations(files, form, monkeypatch) -> None:
+    onnx.save(_written(form), files[1])
+    opened = []
+    original = session.new_session
+
+    def new_session(source, **options):
+        opened.append(options["optimize"])
+        return original(source, **options)
+
+    monkeypatch.setattr(session, "new_session", new_session)
+    result = bench(files, toy_data(mlp()), **FAST)
+    assert (opened[0], opened[-1]) == (True, False)
+    assert result.timings[1].peak_bytes != 0  # the process that measures loaded it too
+    (note,) = result.notes
+    assert note.startswith(f"{files[1]}: the form '{form}'")
+    assert "optimizations off" in note
+    assert bench(files[:1], **FAST).notes == ()
 
 
 def test_bench_without_data_has_random_inputs_and_compares_nothing(files) -> None:

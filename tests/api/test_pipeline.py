@@ -470,13 +470,15 @@ def test_a_notice_says_where_the_loss_is_taken() -> None:
 
 @pytest.mark.parametrize("form", ["native", "qonnx"])
 def test_other_forms_keep_the_bound_and_are_verified(form, tmp_path) -> None:
-    output = tmp_path / "out.onnx"
-    result = _run("3%", output, epochs=2, form=form)
+    output, told = tmp_path / "out.onnx", []
+    result = _run("3%", output, epochs=2, form=form, progress=told.append)
     assert written_form(result.model).value == form
     assert result.report.bops == result.cost.bops
     assert result.check.within_bound
     assert result.check.max_abs_difference < 1e-5
     assert result.check.bops == onnx_cgmq.inspect(output).bops
+    notices = [event.message for event in told if isinstance(event, Notice)]
+    assert [text for text in notices if f"the form '{form}'" in text] == [result.check.notes[-1]]
 
 
 def test_a_target_chooses_the_form() -> None:

@@ -185,7 +185,7 @@ def with_value(value):
         ({"x": rows(2)[:, :2]}, r"shape \[2, 2\] does not fit \[samples, 3\]: axis 1 is 2, wanted"),
         ({"x": rows(2)[0]}, "1 axes, wanted 2"),
         ({"x": np.float32(1)}, "a single number"),
-        ({"x": rows(2).astype(np.uint8)}, "type uint8, wanted float32; these look like raw pixels"),
+        ({"x": (9 * rows(2)).astype("uint8")}, "type uint8, wanted float32; these look like raw"),
         ({"x": rows(2).astype(np.int64)}, r"type int64, wanted float32; convert it with astype"),
         ({"x": with_value(np.nan)}, r"input 'x': NaN in sample 2 \(at index \[1\]\)"),
         ({"x": with_value(-np.inf)}, "infinity in sample 2"),

@@ -138,14 +138,14 @@ def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dic
     ("case", "reasons"),
     [
         ("rows", {}),
-        ("chain", {"Conv2": "its output 'y' is an output of the model"}),
+        ("chain", {"Conv2": "its output is an output of the model, 'y'"}),
         (
             "weight first",
             {"MatMul0": f"weight 'v' is the first factor, {AS_SECOND}"},
         ),
         (
             "also an output",
-            {"MatMul0": "its output 'y' is also an output of the model"},
+            {"MatMul0": "its output is also an output of the model, 'y'"},
         ),
         ("tied head", {}),
         ("shape of a product", {}),

@@ -112,7 +112,13 @@ def test_a_float_model_has_float_kernels() -> None:
             "v = DequantizeLinear(w8, s, zw) [m] h = MatMul(a, v) k = QuantizeLinear(h, s, z) "
             "l = DequantizeLinear(k, s, z) [add] y = Add(h, l)",
             Kernel.FLOAT,
-            "its output 'h' is also read as float by Add 'add'",
+            "its output is also read as float by Add 'add'",
+        ),
+        (
+            "v = DequantizeLinear(w8, s, zw) [m] h = MatMul(a, v) k = QuantizeLinear(h, s, z) "
+            "l = DequantizeLinear(k, s, z) y = Add(h, l)",
+            Kernel.FLOAT,
+            "its output is also read as float by Add of output 'y'",
         ),
     ],
 )

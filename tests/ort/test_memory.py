@@ -30,6 +30,10 @@ def test_peak_bytes_include_the_weights(tmp_path) -> None:
     not sys.platform.startswith("linux"), reason="only Linux reports the peak of a process"
 )
 def test_peak_bytes_of_a_broken_file_is_an_error(tmp_path) -> None:
-    (tmp_path / "m.onnx").write_bytes(b"no model")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="matmul")
+    onnx.save(make_model([node], {"w": np.ones((8, 3))}, [8]), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="can't be run in a process of its own"):
+        peak_bytes(tmp_path / "m.onnx", {})  # without its input
+    (tmp_path / "m.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=r"m\.onnx is not"):
         peak_bytes(tmp_path / "m.onnx", {})

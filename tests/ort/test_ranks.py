@@ -13,6 +13,7 @@ from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.ranks import open_ranks, set_ranks
+from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 
 X = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
@@ -62,6 +63,21 @@ def test_a_scaler_keeps_the_shape_of_its_input() -> None:
     gated = insert_gates(parse(SCALED))
     assert {op.node: op.macs for op in mac_ops(gated)} == {"first": 16, "last": 16}
     assert not cost_notes(gated)
+
+
+def test_a_bias_behind_an_operator_of_another_domain_becomes_part_of_its_product() -> None:
+    body = SCALED.replace("h = MatMul (s, w)", "p = MatMul (s, w)  h = Add (p, bias)")
+    model = parse(body)
+    bias = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "bias")
+    model.graph.initializer.append(bias)
+    gated = insert_gates(model, widths=(32,))
+    assert [node.op_type for node in gated.graph if node.name in ("first", "last")] == [
+        "Gemm",
+        "MatMul",
+    ]
+    sessions = (open_session(given, threads=1) for given in (model, gated))
+    expected, found = (session.run(None, {"x": X})[0] for session in sessions)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [[], [{"x": X[:1]}], [{"x": X[:1]}, {"x": X[1:2]}]])

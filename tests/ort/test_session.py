@@ -86,9 +86,16 @@ def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
     assert ir.to_proto(written).SerializeToString(deterministic=True) == before
 
 
-def test_the_error_on_a_form_for_other_flows_names_the_form():
+@pytest.mark.parametrize(
+    ("form", "advice"),
+    [
+        ("qonnx", r"in the form 'qonnx'.*write it in the form 'ort'"),
+        ("native", "form 'native' .* needs its graph optimizations off"),
+    ],
+)
+def test_the_error_on_a_form_for_other_flows_says_what_to_do(form, advice):
     gated = insert_gates(mlp())
-    plan = make_plan(gated, {name: np.array(8) for name in quantizer_nodes(gated)})
-    written = write_back(gated, plan, form="qonnx")
-    with pytest.raises(ModelError, match=r"in the form 'qonnx'.*write it in the form 'ort'"):
+    plan = make_plan(gated, {name: np.array(2) for name in quantizer_nodes(gated)})
+    written = write_back(gated, plan, form=form)
+    with pytest.raises(ModelError, match=advice):
         open_session(written)

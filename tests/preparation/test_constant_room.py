@@ -59,7 +59,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_explodes_is_refused(name, monkeypatch) -> None:
     monkeypatch.setattr(limits, "_CONSTANTS", 128 << 20)  # less for the test to fill
-    with pytest.raises(ModelError, match=r"node '\w+' .* store large constants in the model"):
+    with pytest.raises(ModelError, match=r"'\w+': .* store large constants in the model"):
         prepare(model(BOMBS[name]))
 
 

@@ -311,7 +311,10 @@ def test_a_quantized_model_is_refused(op):
     scale = numpy_helper.from_array(np.array(0.1, np.float32), "s")
     outputs = [helper.make_tensor_value_info("q", TensorProto.UINT8, [2])]
     weights = [scale] if op == "QuantizeLinear" else []
-    with pytest.raises(ModelError, match=rf"already quantized \(node 'quant', {op}\).*float model"):
+    with pytest.raises(ModelError, match=rf"already quantized \({op} 'quant'\).*float model"):
+        prepare(make(nodes, [floats("x", 2)], outputs, weights))
+    nodes[0].name = ""  # as most exporters of quantized models leave it
+    with pytest.raises(ModelError, match=rf"already quantized \({op} of output 'q'\)"):
         prepare(make(nodes, [floats("x", 2)], outputs, weights))
 
 
@@ -355,3 +358,19 @@ def test_batch_norm_in_training_mode_is_not_folded():
     ]
     model = make(nodes, [floats("x", 2, 3)], [floats("y", 2, 4)], [tensor("w", 3, 4), *stats])
     assert ops(prepare(model)) == ["Gemm", "BatchNormalization"]
+
+
+def test_nodes_of_subgraphs_have_names_of_their_own():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 15]> g (float[n, 2] x, bool c) => (float[n, 2] y)
+        <float[2, 2] w = {1, 2, 3, 4}> {
+            [node] h = MatMul (x, w)
+            [choice] y = If (c) <
+                then_branch = t () => (float[n, 2] a) { [node] a = MatMul (h, w) },
+                else_branch = e () => (float[n, 2] b) { [node] b = Tanh (h) }
+            > }"""
+    )
+    prepared = prepare(model)
+    names = [node.name for node in prepared.graph.all_nodes()]
+    assert len(set(names)) == len(names) == 4
+    assert [node.name for node in prepared.graph] == ["node", "choice"]

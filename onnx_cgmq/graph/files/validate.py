@@ -67,7 +67,7 @@ def validate(model: ir.Model, label: str) -> None:
         for node in graph:
             for attribute in node.attributes.values():
                 if attribute.type is ir.AttributeType.TENSOR and not attribute.is_ref():
-                    where = f"{label}: attribute '{attribute.name}' of node '{node.name}'"
+                    where = f"{label}: attribute '{attribute.name}' of {node.op_type} '{node.name}'"
                     _check_data(attribute.value, where)
 
 

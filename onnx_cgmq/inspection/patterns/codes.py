@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.constants import constant_value
-from onnx_cgmq.graph.nodes import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 from onnx_cgmq.graph.operators import moves_codes
 from onnx_cgmq.inspection.patterns.grid import Grid, is_stored, range_bits, scalar
 
@@ -86,10 +86,7 @@ def cast_type(node: ir.Node) -> ir.DataType:
     try:
         return ir.DataType(to)
     except ValueError:
-        raise ModelError(
-            f"node {node.name or node.outputs[0].name!r} (Cast): there is no type {to}; export the "
-            "model again"
-        ) from None
+        raise ModelError(f"{called(node)}: there is no type {to}; export the model again") from None
 
 
 def is_quantize(node: ir.Node) -> bool:

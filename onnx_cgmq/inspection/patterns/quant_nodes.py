@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
 from onnx_cgmq.graph.constants import constant_value
-from onnx_cgmq.graph.nodes import int_attribute, standard_op
+from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection.patterns.grid import (
     Grid,
@@ -69,7 +69,7 @@ def _grid(node: ir.Node, width: np.ndarray | None) -> Grid:
     source = node.inputs[0]
     constant = is_stored(source)
     if width is None or not np.all(width > 0):
-        note = f"the bit width of node {node.name!r} ({node.op_type}) is not a constant above 0"
+        note = f"the bit width of {called(node)} is not a constant above 0"
         return Grid(scalar(FLOAT_BITS), source, constant, ir.DataType.FLOAT, note=note)
     widths = np.minimum(np.ceil(width), FLOAT_BITS).astype(np.int64)
     if widths.size == 1 or np.all(widths == widths.reshape(-1)[0]):

@@ -21,6 +21,7 @@ from onnx_cgmq.mirror.compile.select import (
     choose_operator,
     domain_of,
 )
+from onnx_cgmq.mirror.compile.strings import nodes_without_strings, outputs_without_strings
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, is_supported, to_torch
 from onnx_cgmq.mirror.core.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.core.registry import Context, Operator
@@ -71,9 +72,9 @@ class _Compiler:
             for value in graph.inputs
             if value not in self._constants
         }
-        self._nodes(graph, scope)
+        self._nodes(nodes_without_strings(graph), scope)
         self._problems.raise_if_any()
-        outputs = {str(value.name): scope.slot(value) for value in graph.outputs}
+        outputs = {str(value.name): scope.slot(value) for value in outputs_without_strings(graph)}
         constants = self._held(frame)
         slot_of = {name: held.slot for name, held in constants.items() if name}
         host_types = {}

@@ -128,7 +128,7 @@ def test_a_width_that_is_not_constant_counts_as_float_with_a_note() -> None:
     report = inspect(foreign_model(nodes, {"w": W, **ONES, **bits(b4=4)}))
     assert report.bops == 12 * 1024
     assert report.notes == (
-        "x: the bit width of node 'q' (Quant) is not a constant above 0; it counts as 32 bits",
+        "x: the bit width of Quant 'q' is not a constant above 0; it counts as 32 bits",
     )
 
 
