@@ -7,7 +7,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from onnx_cgmq.contract.events import EpochDone, Event, Finished, Notice, Started, StepDone
+from onnx_cgmq.contract.events import (
+    EpochDone,
+    Event,
+    Finished,
+    Notice,
+    StageDone,
+    StageProgress,
+    Started,
+    StepDone,
+)
 
 
 class ProgressConsole(Console):
@@ -60,6 +69,10 @@ class ProgressDisplay:
             self._show_step(event)
         elif isinstance(event, EpochDone):
             self._show_epoch(event)
+        elif isinstance(event, StageProgress):
+            self._show_progress(event)
+        elif isinstance(event, StageDone):
+            self._show_stage(event)
         elif isinstance(event, Started):
             self._show_start(event)
         elif isinstance(event, Notice):
@@ -70,7 +83,7 @@ class ProgressDisplay:
     def _show_start(self, event: Started) -> None:
         self.started = event
         self._epochs = event.epochs
-        self._progress.update(self._task, total=event.total_steps)
+        self._progress.update(self._task, total=event.total_steps or None)
         accuracy = (
             "no class labels"
             if event.float_accuracy is None
@@ -78,7 +91,18 @@ class ProgressDisplay:
         )
         for item in event.bounds:
             self._print(f"bound {item.bound} = {item.limit:,} {item.unit}")
-        self._print(f"{accuracy}; {event.epochs} epochs")
+        self._print(f"{accuracy}; {event.epochs} epochs" if event.epochs else accuracy)
+
+    def _show_progress(self, event: StageProgress) -> None:
+        self._progress.update(
+            self._task, completed=event.done, total=event.total, description=event.stage
+        )
+
+    def _show_stage(self, event: StageDone) -> None:
+        self._print(
+            f"{event.stage:14} held out {event.validation_loss:.4f}"
+            f"{_accuracy(event.validation_accuracy)}  {event.seconds:.1f} s"
+        )
 
     def _show_step(self, event: StepDone) -> None:
         state = f"loss {event.loss:.4f}  cost {event.cost_ratio:7.1%} of bound{self._bits}"
@@ -91,11 +115,7 @@ class ProgressDisplay:
             f"  bits {event.mean_bits_weights:.2f} weights, "
             f"{event.mean_bits_activations:.2f} activations"
         )
-        accuracy = (
-            ""
-            if event.validation_accuracy is None
-            else f"  accuracy {event.validation_accuracy:.2%}"
-        )
+        accuracy = _accuracy(event.validation_accuracy)
         ratios = ", ".join(
             f"{cost / (limit or 1):.1%}"
             for cost, limit in zip(event.costs, event.limits, strict=True)
@@ -109,3 +129,7 @@ class ProgressDisplay:
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _accuracy(share: float | None) -> str:
+    return "" if share is None else f"  accuracy {share:.2%}"

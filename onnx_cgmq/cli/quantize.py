@@ -36,7 +36,7 @@ from onnx_cgmq.cli.settings import (
 from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
-from onnx_cgmq.settings.config import Config, Direction
+from onnx_cgmq.settings.config import Config, Direction, Effort
 
 
 def _help(text: str, setting: str) -> str:
@@ -122,8 +122,20 @@ def quantize_command(
             "tensors at 16 or 32 bits to 8 (default: as the target says).",
         ),
     ] = None,
+    effort: Annotated[
+        Effort | None,
+        typer.Option(
+            "--effort",
+            help=_help("fast: no training; normal: minutes; best: up to half an hour.", "effort"),
+        ),
+    ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help=_help("Passes over the data.", "epochs"))
+        int | None,
+        typer.Option(
+            "--epochs",
+            help="Train for so many passes over the data, and move gates meanwhile (default: by "
+            "effort and data).",
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -184,6 +196,7 @@ def quantize_command(
         "input_width": input_width,
         "direction": direction,
         "integer_kernels": integer_kernels,
+        "effort": effort,
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -210,6 +223,10 @@ _ADVICE: Final = {
     "for values in the model that overflow",
 }
 """What to do about a run that ended early, by its reason."""
+
+
+def _after(done: float, epochs: int | None) -> str:
+    return "" if epochs is None else f" after {done} of {epochs} epochs"
 
 
 def _check_settings_stay(
@@ -266,7 +283,7 @@ def _run(
     if not result.complete:
         advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
         typer.echo(
-            f"{result.outcome.reason} after {result.outcome.epochs} of {config.epochs} epochs: "
+            f"{result.outcome.reason}{_after(result.outcome.epochs, config.epochs)}: "
             f"{output} is the best model so far that keeps the bound; {advice}",
             err=True,
         )

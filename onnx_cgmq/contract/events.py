@@ -67,6 +67,42 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class StageProgress(Event):
+    """A part of a stage before training end to end is done.
+
+    Attributes:
+        stage: ``allocate`` (losses are measured) or ``reconstruct``.
+        done: Number of tensors or parts of the network done.
+        total: Number of all of them.
+    """
+
+    kind: ClassVar[str] = "progress"
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class StageDone(Event):
+    """A stage before training end to end ended, and the model was run on held-out data.
+
+    Attributes:
+        stage: ``calibrated`` (ranges are fitted and widths chosen) or ``reconstructed``.
+        validation_loss: Loss on held-out data.
+        validation_accuracy: Accuracy on held-out data, or ``None`` without labels.
+        seconds: Wall time of the stage.
+    """
+
+    kind: ClassVar[str] = "stage"
+
+    stage: str
+    validation_loss: float
+    validation_accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StepDone(Event):
     """A training step was made.
 

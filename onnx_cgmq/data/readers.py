@@ -46,7 +46,7 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
         raise DataError(f"{path}: no such file; check the path") from error
     except Exception as error:  # of the kind that the damage makes it
         # For any other file numpy's message advises to unpickle it, which is not safe.
-        reason = str(error) if zipfile.is_zipfile(path) else "no zip archive, or truncated"
+        reason = str(error) if _is_archive(path) else "no zip archive, or truncated"
         if "allow_pickle" in reason:
             reason = (
                 "one of them holds Python objects; save arrays of numbers, and samples of "
@@ -57,6 +57,13 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
         f"{path}: the file has a single array without a name; "
         f"save it with numpy.savez(file, **{{{input_names[0]!r}: array}})"
     )
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except Exception:  # of the kind that the damage makes it
+        return False
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from onnx_cgmq.learn.directions import (
     standardise,
     wanted_statistics,
 )
+from onnx_cgmq.learn.integer_widths import at_most_8, for_one_integer_tensor
+from onnx_cgmq.learn.measured_losses import MeasuredLosses
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
@@ -69,6 +70,8 @@ class Guide:
         mirror: The guided mirror.
         cost_model: Counts the cost of an assignment of widths.
         budget: The bounds, with the costs that they limit.
+        measured: Losses that were measured, which take the place of the expected ones for tensors
+            with one gate; empty if none were.
     """
 
     @plain_torch()
@@ -113,6 +116,7 @@ class Guide:
         }
         self._interval = interval or max(1, min(_LONGEST_INTERVAL, steps // _FEWEST_MOVES))
         self._speed = _LADDER_LENGTH * self._interval / (_REACH_SHARE * steps)
+        self.measured: MeasuredLosses = {}
         self._costs: Amounts = ()
         self._costed_revisions: tuple[int, ...] = ()  # the widths that have these costs
         self._calls = 0
@@ -120,18 +124,6 @@ class Guide:
         self._moves_to_deadline = max(1, int(_DEADLINE_SHARE * steps / self._interval))
         for name, quantizer in mirror.quantizers.items():
             quantizer.observer = self._statistics[name]
-
-    @contextmanager
-    def observing(self) -> Iterator[None]:
-        """Collects statistics in the backward passes inside, also after :meth:`release`."""
-        before = {quantizer: quantizer.observer for quantizer in self.mirror.quantizers.values()}
-        try:
-            for name, quantizer in self.mirror.quantizers.items():
-                quantizer.observer = self._statistics[name]
-            yield
-        finally:
-            for quantizer, observer in before.items():
-                quantizer.observer = observer
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -157,6 +149,13 @@ class Guide:
     def satisfied(self) -> bool:
         """Whether the current costs keep all bounds."""
         return self.budget.keeps(self.costs)
+
+    @property
+    def kept_by_integers(self) -> bool:
+        """Whether the bounds are kept already if all tensors are narrowed to 8 bits."""
+        specs = {name: quantizer.spec for name, quantizer in self.mirror.quantizers.items()}
+        widths = {name: at_most_8(specs[name], array) for name, array in self.widths.items()}
+        return self.budget.keeps(self.budget.costs(widths))
 
     def mean_bits(self, role: Role) -> float:
         """Returns the mean width of all elements of tensors of a role; 0 if there are none."""
@@ -216,7 +215,7 @@ class Guide:
         multiplied = {operand.name for op in self.cost_model.ops for operand in (op.a, op.b)}
         for name, quantizer in self.mirror.quantizers.items():
             kernels = integer_kernels and name in multiplied
-            widths[name] = _for_one_integer_tensor(quantizer, widths[name], kernels)
+            widths[name] = for_one_integer_tensor(quantizer.spec, widths[name], kernels)
         widths = narrow_until(self.budget, self._ladders, widths, self._score)
         widths = widen_within(self.budget, self._ladders, widths, self._score, INTEGER_KERNEL_BITS)
         self.set_widths(widths)
@@ -277,8 +276,14 @@ class Guide:
         return self.mirror.value_parameter(name)
 
     def _importances(self, upper: Widths, lower: Widths) -> dict[str, Tensor]:
-        return {
-            name: importance(
+        found = {}
+        for name, quantizer in self.mirror.quantizers.items():
+            losses = self.measured.get(name)
+            if losses is not None and quantizer.spec.granularity is Granularity.TENSOR:
+                grown = losses.get(int(lower[name]), 0.0) - losses.get(int(upper[name]), 0.0)
+                found[name] = torch.tensor(max(0.0, grown))
+                continue
+            found[name] = importance(
                 self._direction,
                 quantizer,
                 self._statistics[name],
@@ -286,8 +291,7 @@ class Guide:
                 torch.from_numpy(np.asarray(lower[name])),
                 self._values(name),
             )
-            for name, quantizer in self.mirror.quantizers.items()
-        }
+        return found
 
     def _per_cost(
         self, importances: Mapping[str, Tensor], upper: Widths, lower: Widths
@@ -321,20 +325,5 @@ class Guide:
         if spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
             return
         values = self._values(spec.tensor)
-        if values is not None:
-            # The weights have changed since the range of this width was fitted.
+        if values is not None and not quantizer.is_fitted_to(values):
             quantizer.fit(values)
-
-
-def _for_one_integer_tensor(
-    quantizer: GatedQuantizer, widths: np.ndarray[tuple[int, ...], np.dtype[np.int64]], always: bool
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Narrows widths to 8 bits at most, if ``always`` or if a weight has gates of several widths.
-
-    Biases stay as they are, and so do tensors whose ladder lacks 8 bits.
-    """
-    spec = quantizer.spec
-    if spec.role is Role.BIAS or INTEGER_KERNEL_BITS not in spec.ladder.widths:
-        return widths
-    mixed = spec.role is Role.WEIGHT and len(np.unique(widths)) > 1
-    return np.minimum(widths, INTEGER_KERNEL_BITS) if always or mixed else widths

@@ -5,61 +5,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from onnx_cgmq.contract.bits import Role
-from onnx_cgmq.contract.events import EpochDone, Event, Notice, StepDone
+from onnx_cgmq.contract.events import EpochDone, Event, Notice, StageDone, StageProgress, StepDone
 from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
+from onnx_cgmq.learn.allocate import allocate
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loss_function import LossFunction, backward, is_own
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
+from onnx_cgmq.learn.outcome import NOT_FINITE, Outcome
+from onnx_cgmq.learn.reconstruct import reconstruct
+from onnx_cgmq.learn.schedule import Schedule
 from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
-
-GUIDE_SHARE = 0.25
-"""Share of the training steps in which gates move. In the others widths are fixed, and weights,
-biases and ranges go on learning. Our choice."""
 
 _MOST_LOST_STEPS = 50
 """After this many training steps in a row without a finite gradient, the run ends as diverged. Our
 choice."""
 
-NOT_FINITE = "loss not finite"
-"""Why a run ends that found no state with a finite loss on held-out data."""
-
 _CAREFUL_PACE = 0.1
 """Factor of the learning rates after training has done harm. Our choice."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How learning ended.
-
-    Attributes:
-        complete: Whether all epochs were run, and the loss on held-out data is finite.
-        reason: ``"complete"``, ``"interrupted"``, ``"time limit"``, ``"diverged"``, or ``"loss not
-            finite"`` if no state has a finite loss on held-out data; after a signal to the command
-            line also ``"terminated"`` or ``"hung up"``.
-        epochs: Number of epochs that were run, with a fraction for the last one.
-        best_epoch: The epoch of the state that was kept.
-        validation_loss: The loss of that state on held-out data.
-        validation_accuracy: The accuracy of that state on held-out data, if there are labels.
-    """
-
-    complete: bool
-    reason: str
-    epochs: float
-    best_epoch: int
-    validation_loss: float
-    validation_accuracy: float | None
 
 
 class _StopError(Exception):
@@ -71,12 +45,13 @@ class Learner:
 
     Attributes:
         guide: The guide of the gates.
-        mirror: The guided mirror. After :meth:`run` it has the best state that keeps the bound.
+        mirror: Its mirror. After :meth:`run` it has the best state that keeps the bound.
         train: The training data.
         teacher: The float model's outputs on the training data.
         loss: The loss.
         evaluator: Evaluates states on held-out data, by which the best one is chosen.
         config: The settings of the run.
+        schedule: What the run does.
         emit: Is called with progress events.
         checkpoint: Where the state is saved after each epoch, if anywhere.
         best: The best state that keeps the bound so far.
@@ -93,27 +68,21 @@ class Learner:
         config: Config,
         emit: Callable[[Event], None],
         checkpoint: Checkpoint | None = None,
+        *,
+        schedule: Schedule,
     ) -> None:
         """Prepares a run that starts from the present state of the guide's mirror.
 
-        Args:
-            guide: The guide of the gates, with the mirror that learns.
-            train: The training data.
-            teacher: The float model's outputs on the training data.
-            loss: The loss.
-            evaluator: Evaluates states on held-out data, by which the best one is chosen.
-            config: The settings of the run.
-            emit: Is called with progress events.
-            checkpoint: Where to save the state after each epoch, if anywhere.
+        The arguments are the attributes of the same names.
         """
         self.best = Best()
         self.guide, self.mirror = guide, guide.mirror
         self.train, self.teacher, self.loss = train, teacher, loss
         self.evaluator, self.config = evaluator, config
-        self.emit, self.checkpoint = emit, checkpoint
+        self.emit, self.checkpoint, self.schedule = emit, checkpoint, schedule
         self._steps_per_epoch = train.batch_count(config.batch_size)
-        self.total_steps: int = self._steps_per_epoch * config.epochs
-        self._guided = guided_steps(train, config)
+        self.total_steps: int = self._steps_per_epoch * schedule.epochs
+        self._guided = schedule.guided_steps(train, config.batch_size)
         self._optimizer = Optimizer(self.mirror, config)
         self._untrained = UntrainedState(self.mirror)
         self._began = time.monotonic()
@@ -145,7 +114,8 @@ class Learner:
         self._began = time.monotonic()
         reason = "complete"
         try:
-            for epoch in range(self._epochs, self.config.epochs):
+            self._run_stages()
+            for epoch in range(self._epochs, self.schedule.epochs):
                 self._epoch(epoch)
         except KeyboardInterrupt:
             reason = "interrupted"
@@ -159,7 +129,7 @@ class Learner:
             if not self._settled:
                 self._settle()
             self._keep_if_best(
-                min(self._epochs + 1, self.config.epochs), *self.evaluator.evaluate(self.mirror)
+                min(self._epochs + 1, self.schedule.epochs), *self.evaluator.evaluate(self.mirror)
             )
         assert self.best.state is not None
         self._tell_undefined()
@@ -176,6 +146,43 @@ class Learner:
             validation_accuracy=self.best.accuracy,
         )
 
+    # -- stages before training end to end --
+
+    def _run_stages(self) -> None:
+        """Allocates widths and reconstructs; what the held-out data say is better is kept."""
+        stages = self.schedule.stages
+        if stages is None or self._settled:
+            return
+        began = time.monotonic()
+        show = partial(self._show_stage, "allocate")
+        allocate(self.guide, self.train, self.teacher, self.loss, stages, show)
+        self.guide.settle(self.config.integer_kernels)
+        self._settled = True
+        self._end_stage("calibrated", began)
+        if stages.reconstruction_steps:
+            began = time.monotonic()
+            reconstruct(
+                self.mirror,
+                self.train,
+                steps=stages.reconstruction_steps,
+                batch_size=stages.batch_size,
+                progress=partial(self._show_stage, "reconstruct"),
+            )
+            self._end_stage("reconstructed", began)
+        assert self.best.state is not None
+        self.mirror.load_state_dict(self.best.state)
+        self._optimizer, self._pace = Optimizer(self.mirror, self.config), _CAREFUL_PACE
+        self._save()
+
+    def _show_stage(self, stage: str, done: int, total: int) -> None:
+        self.emit(StageProgress(stage, done, total))
+        self._check_time()
+
+    def _end_stage(self, stage: str, began: float) -> None:
+        loss, accuracy = self.evaluator.evaluate(self.mirror)
+        self._keep_if_best(0, loss, accuracy)
+        self.emit(StageDone(stage, loss, accuracy, time.monotonic() - began))
+
     # -- one epoch ------------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> None:
@@ -185,9 +192,7 @@ class Learner:
             if not self._settled and self._step >= self._guided:
                 self._settle()
             self._train_step(batch)
-            limit = self.config.time_limit
-            if limit is not None and time.monotonic() - self._began > limit:
-                raise _StopError("time limit")
+            self._check_time()
         self._tell_undefined()
         loss, accuracy = self.evaluator.evaluate(self.mirror)
         self._keep_if_best(epoch + 1, loss, accuracy)
@@ -210,6 +215,11 @@ class Learner:
             )
         )
         self._save()
+
+    def _check_time(self) -> None:
+        limit = self.config.time_limit
+        if limit is not None and time.monotonic() - self._began > limit:
+            raise _StopError("time limit")
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch only, so that a resumed run has the same batches.
@@ -338,8 +348,3 @@ class Learner:
         self.best = Best(**state["best"])
         if self._settled:
             self.guide.release()
-
-
-def guided_steps(samples: Samples, config: Config) -> int:
-    """Returns the number of training steps in which gates move."""
-    return max(1, int(GUIDE_SHARE * samples.batch_count(config.batch_size) * config.epochs))

@@ -17,7 +17,7 @@ from onnx_cgmq.learn.batches import Answers
 from onnx_cgmq.learn.class_targets import NO_CLASS
 from onnx_cgmq.learn.loss_function import LossFunction, Outputs, OwnLoss, is_own
 
-TEMPERATURE = 4.0
+_TEMPERATURE = 4.0
 """The temperature of the softmax in the Kullback-Leibler divergence (Hinton et al., arXiv
 1503.02531). Its value is our choice."""
 
@@ -53,7 +53,7 @@ class ClassOutput:
     def logits(self, outputs: Outputs) -> Tensor:
         """Returns scores whose softmax is the probability of each class."""
         scores = outputs[self.name]
-        return log_of(scores) if self.is_probability else scores
+        return _log(scores) if self.is_probability else scores
 
 
 def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
@@ -69,7 +69,7 @@ def class_output(outputs: Outputs, rows: int) -> ClassOutput | None:
     for name, value in outputs.items():
         is_matrix = value.is_floating_point() and value.dim() == 2
         if is_matrix and len(value) == rows and value.shape[1] > 1:
-            return ClassOutput(name, are_probabilities(value))
+            return ClassOutput(name, _are_probabilities(value))
     return None
 
 
@@ -93,8 +93,8 @@ def teacher_loss(classes: ClassOutput | None, outputs: Outputs, teacher: Outputs
         target = teacher[name]
         if classes is not None and name == classes.name:
             total = total + _divergence(classes.logits(outputs), classes.logits(teacher))
-        elif target.dim() > 2 and are_probabilities(target):
-            total = total + _divergence(log_of(value), log_of(target))
+        elif target.dim() > 2 and _are_probabilities(target):
+            total = total + _divergence(_log(value), _log(target))
         else:
             value, target = _defined(value, target)
             total = total + _relative_error(value, target)
@@ -124,13 +124,13 @@ def _divergence(logits: Tensor, teacher: Tensor) -> Tensor:
     if not known.all():  # such a class has no part in either distribution
         logits = torch.where(known, logits, _NO_SCORE)
         teacher = torch.where(known, teacher, _NO_SCORE)
-    log_p = F.log_softmax(logits / TEMPERATURE, dim=-1)
-    log_q = F.log_softmax(teacher / TEMPERATURE, dim=-1)
+    log_p = F.log_softmax(logits / _TEMPERATURE, dim=-1)
+    log_q = F.log_softmax(teacher / _TEMPERATURE, dim=-1)
     divergence = F.kl_div(log_p, log_q, reduction="none", log_target=True)
-    return divergence.sum(dim=-1).mean() * TEMPERATURE**2
+    return divergence.sum(dim=-1).mean() * _TEMPERATURE**2
 
 
-def are_probabilities(value: Tensor) -> bool:
+def _are_probabilities(value: Tensor) -> bool:
     """Says whether a float tensor holds probabilities along its last axis, at least two of them.
 
     Rows with NaN, as of a softmax in which everything is masked, don't count.
@@ -147,8 +147,7 @@ def are_probabilities(value: Tensor) -> bool:
     )
 
 
-def log_of(probabilities: Tensor) -> Tensor:
-    """Returns logarithms of probabilities, which are finite."""
+def _log(probabilities: Tensor) -> Tensor:
     return torch.log(probabilities.clamp_min(_SMALLEST_PROBABILITY))
 
 

@@ -23,11 +23,13 @@ from onnx_cgmq.learn.class_targets import check_class_targets
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.fingerprint import fingerprint
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.loop import Learner, Outcome, guided_steps
+from onnx_cgmq.learn.loop import Learner
 from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
 from onnx_cgmq.learn.malloc import freed_memory_kept
+from onnx_cgmq.learn.outcome import Outcome
+from onnx_cgmq.learn.schedule import choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
@@ -110,12 +112,15 @@ def learn(
         OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
     train, held_out = data.train, data.held_out
+    mirror = Mirror(gated)
+    schedule = choose_schedule(config, train, mirror)
     guide = Guide(
-        Mirror(gated),
+        mirror,
         bound,
         target=config.target,
         direction=config.direction,
-        steps=guided_steps(train, config),
+        steps=schedule.moves(train, config.batch_size),
+        interval=None if schedule.stages is None else 1,
     )
     saved = state = None
     if checkpoint is not None:
@@ -145,11 +150,11 @@ def learn(
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names)
     evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
-    learner = Learner(guide, train, taught, loss, evaluator, config, emit, saved)
+    learner = Learner(guide, train, taught, loss, evaluator, config, emit, saved, schedule=schedule)
     emit(
         Started(
             total_steps=learner.total_steps,
-            epochs=config.epochs,
+            epochs=schedule.epochs,
             float_accuracy=evaluator.teacher_accuracy(),
             bounds=tuple(Limit(b.text, json_number(b.limit), b.unit_text) for b in guide.bounds),
         )

@@ -32,6 +32,19 @@ class Direction(str, Enum):
     FISHER = "fisher"
 
 
+class Effort(str, Enum):
+    """How much time a run takes to learn.
+
+    FAST: Ranges and widths only; no training.
+    NORMAL: Rounding, biases and ranges are learned in some minutes.
+    BEST: The same with more steps, in up to half an hour.
+    """
+
+    FAST = "fast"
+    NORMAL = "normal"
+    BEST = "best"
+
+
 class Config(BaseModel):
     """Settings of a run; the defaults suit every model.
 
@@ -72,7 +85,9 @@ class Config(BaseModel):
         integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
             and narrow tensors at 16 or 32 bits to 8 when gates settle, so that onnxruntime runs
             them in integer kernels. ``False`` does neither.
-        epochs: Number of passes over the training data.
+        effort: How much time a run takes to learn (docs/concepts.md, "Effort").
+        epochs: Train for so many passes over the training data, and move gates meanwhile, whatever
+            the effort; ``None`` leaves that to the effort and the data.
         batch_size: Samples in a training step.
         learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
             model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).
@@ -107,7 +122,8 @@ class Config(BaseModel):
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
-    epochs: int = Field(default=12, ge=1)
+    effort: Effort = Effort.NORMAL
+    epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     range_learning_rate: float = Field(default=3e-3, gt=0)
@@ -230,7 +246,8 @@ class Settings(TypedDict, total=False):
     shapes: Mapping[str, Sequence[int]]
     direction: Direction | str
     integer_kernels: bool
-    epochs: int
+    effort: Effort | str
+    epochs: int | None
     batch_size: int
     learning_rate: float | None
     range_learning_rate: float

@@ -21,8 +21,9 @@ from onnx_cgmq.learn import loop
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.loop import Learner, guided_steps
+from onnx_cgmq.learn.loop import Learner
 from onnx_cgmq.learn.losses import ClassOutput, make_loss
+from onnx_cgmq.learn.schedule import EPOCHS, Schedule
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
@@ -149,14 +150,16 @@ def _learner(bound="3%", **settings) -> Learner:
     calibrate(mirror, data)
     classes = ClassOutput("y", is_probability=False)
     known, loss = Teacher(teacher, len(data)), make_loss("auto", classes, data.has_labels)
+    schedule = Schedule(None, config.epochs or EPOCHS)
     return Learner(
-        guide=Guide(mirror, bound, steps=guided_steps(data, config)),
+        guide=Guide(mirror, bound, steps=schedule.moves(data, config.batch_size)),
         train=data,
         teacher=known,
         loss=loss,
         evaluator=Evaluator(data, known, loss, classes, config.batch_size),
         config=config,
         emit=lambda event: None,
+        schedule=schedule,
     )
 
 
@@ -189,7 +192,7 @@ def test_learning_rates_rise_stay_and_fall_to_nearly_zero() -> None:
     weights, ranges = np.array(rates).T
     assert len(weights) == learner.total_steps == 10 * STEPS
     np.testing.assert_allclose(weights / 0.01, ranges / learner.config.range_learning_rate)
-    guided = guided_steps(learner.train, learner.config)
+    guided = learner.schedule.guided_steps(learner.train, learner.config.batch_size)
     np.testing.assert_allclose(weights[1 : guided + 1], 0.01)
     assert (np.diff(weights[guided:]) < 0).all()
     assert weights[-1] < 1e-4
@@ -198,7 +201,7 @@ def test_learning_rates_rise_stay_and_fall_to_nearly_zero() -> None:
 @pytest.mark.parametrize(("epochs", "batch_size", "steps"), [(4, 32, 6), (1, 1000, 1), (12, 64, 9)])
 def test_gates_move_in_a_quarter_of_the_steps(epochs, batch_size, steps) -> None:
     data = open_data(toy_data(mlp()), prepare(mlp()))
-    assert guided_steps(data, Config(epochs=epochs, batch_size=batch_size)) == steps
+    assert Schedule(None, epochs).guided_steps(data, batch_size) == steps
 
 
 def _poisoned(learner: Learner, steps: range) -> list[str]:

@@ -1,0 +1,130 @@
+"""Decides what a run does, and for how long: from the settings, the data and the model's cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.cost.bops import total_macs
+from onnx_cgmq.cost.macs import mac_ops
+from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config, Direction, Effort
+
+EPOCHS: Final = 12
+"""Epochs of a run that trains on many labelled samples. Our choice."""
+
+GUIDED_SHARE: Final = 0.25
+"""Share of the training steps in which gates move, where they move while weights train. In the
+others widths are fixed, and weights, biases and ranges go on learning. Our choice."""
+
+_MANY_LABELLED: Final = 5000
+"""With labels of so many samples, training end to end is the main part. Our choice."""
+
+_SECONDS: Final = {Effort.FAST: 0.0, Effort.NORMAL: 300.0, Effort.BEST: 1500.0}
+"""About how long reconstruction may take. Our choice."""
+
+_OPERATIONS_PER_SECOND: Final = 4e9
+"""Multiply-accumulates that a core makes in a second, forwards and backwards: a cautious figure of
+ours for networks whose kernels are small. It is no measurement, so that a run is repeatable."""
+
+_SECONDS_PER_NODE: Final = 1e-4
+"""What a node costs in a training step, however small it is. Ours, as the figure above."""
+
+_STEPS: Final = {Effort.FAST: (0, 0), Effort.NORMAL: (50, 500), Effort.BEST: (200, 2000)}
+"""The fewest and the most training steps of a part. Our choice: rounding needs some hundred."""
+
+_MEASURED_SECONDS: Final = 60.0
+"""About how long measuring losses may take. Our choice."""
+
+_FEWEST_MEASURED, _MOST_MEASURED = 8, 64
+"""The fewest and the most samples on which losses are measured. Our choice."""
+
+_BATCH: Final = 32
+"""Samples in a training step of a part. Our choice, as for reconstruction elsewhere."""
+
+MOVES: Final = 200
+"""How often gates move by measured losses, which cost nothing to move by. Our choice."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What a run does before (or instead of) training end to end.
+
+    Attributes:
+        measured_samples: Samples on which the loss of every tensor at every width is measured.
+        reconstruction_steps: Training steps for each part of the network; 0 leaves this out.
+        batch_size: Samples in such a step.
+    """
+
+    measured_samples: int
+    reconstruction_steps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a run does.
+
+    Attributes:
+        stages: The stages before training end to end; ``None`` if gates move while weights train.
+        epochs: Passes over the data in training end to end.
+    """
+
+    stages: Stages | None
+    epochs: int
+
+    def guided_steps(self, train: Samples, batch_size: int) -> int:
+        """The number of training steps in which gates move together with the weights."""
+        if self.stages is not None:
+            return 0
+        return max(1, int(GUIDED_SHARE * train.batch_count(batch_size) * self.epochs))
+
+    def moves(self, train: Samples, batch_size: int) -> int:
+        """The number of steps in which gates move, with the weights or before them."""
+        return MOVES if self.stages is not None else self.guided_steps(train, batch_size)
+
+
+def choose_schedule(config: Config, train: Samples, mirror: Mirror) -> Schedule:
+    """Chooses what a run does.
+
+    Gates move while weights train, as in the paper, if the settings give a number of epochs, if
+    there are many labelled samples, or if losses can't be measured: with several gates for a
+    tensor, or by another direction than ``fisher``. Otherwise the run goes in stages.
+
+    Args:
+        config: The settings; a time limit takes the place of the time that the effort allows.
+        train: The training samples.
+        mirror: The mirror of the gated model.
+    """
+    if config.epochs is not None:
+        return Schedule(None, config.epochs)
+    labelled = train.has_labels or bool(train.outputs)
+    specs = [quantizer.spec for quantizer in mirror.quantizers.values()]
+    one_gate_each = all(spec.granularity is Granularity.TENSOR for spec in specs)
+    many = labelled and len(train) >= _MANY_LABELLED and config.effort is not Effort.FAST
+    if many or not one_gate_each or config.direction is not Direction.FISHER:
+        return Schedule(None, EPOCHS)
+    return Schedule(_stages(config, train, mirror), epochs=0)
+
+
+def _stages(config: Config, train: Samples, mirror: Mirror) -> Stages:
+    """Chooses the stages' lengths from the model's cost, so that a run takes about its time."""
+    batch = max(1, min(_BATCH, config.batch_size, len(train) // 2))
+    macs = max(1, total_macs(mac_ops(mirror.model)))
+    forward = macs / (_OPERATIONS_PER_SECOND * max(1, torch.get_num_threads()))
+    step = 3 * forward * batch + _SECONDS_PER_NODE * len(mirror.model.graph)
+    seconds = _SECONDS[config.effort]
+    if config.time_limit is not None:
+        seconds = min(seconds, config.time_limit / 2)
+    fewest, most = _STEPS[config.effort]
+    passes = sum(len(q.spec.ladder.quantized) for q in mirror.quantizers.values())
+    affordable = int(_MEASURED_SECONDS / (passes * forward))
+    return Stages(
+        measured_samples=min(max(_FEWEST_MEASURED, min(_MOST_MEASURED, affordable)), len(train)),
+        reconstruction_steps=max(fewest, min(most, int(seconds / step))),
+        batch_size=batch,
+    )
