@@ -4,21 +4,38 @@ onnxruntime runs a Conv in integers only if its output is quantized too. It runs
 and average pooling in integers only if all that they read and write is quantized. So activations
 between two quantized convolutions need quantizers that no multiply-accumulate asks for, for example
 on the way into a residual Add. These carried quantizers have 8 bits and cost no bit operations.
+
+Codes are of use only to a later integer kernel. If there is none on any way to the outputs of the
+graph, a carried quantizer would make one kernel faster and the outputs less accurate: logits in
+front of Softmax would lie on 256 values. So there is none, and that kernel runs in floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import Granularity, Role
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.gating.placement import values_read
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.nodes import standard_op
-from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
+from onnx_cgmq.graph.operators import (
+    Dependence,
+    dependence_of,
+    is_clamp,
+    mac_spec,
+    moves_codes_fast,
+    runs_on_codes,
+)
 from onnx_cgmq.graph.uses import only_reader
+
+GOES_ON_IN_FLOATS: Final = "no integer kernel comes between it and the outputs of the model"
+"""Why the result of a node that could run in integers has no quantizer."""
 
 
 def add_carried_quantizers(
@@ -27,7 +44,8 @@ def add_carried_quantizers(
     """Adds carried quantizers to a gated graph, in place.
 
     Afterwards the result of an integer kernel has one reader, its quantizer. All nodes that read
-    the result before read the quantized value instead.
+    the result before read the quantized value instead. Results from which no way leads to another
+    integer kernel get no quantizer (:func:`values_on_the_way_to`).
 
     Args:
         model: The gated model. Activations with more than one gate count as float, because no
@@ -96,6 +114,7 @@ class _IntegerPath:
 
     def values_to_quantize(self) -> Iterator[tuple[ir.Value, ir.Node]]:
         """Finds the values that need a quantizer and have none, each with its first reader."""
+        useful = values_on_the_way_to({*self.quantizers.values(), *self.integer_nodes}, self.graph)
         read = [
             code_root(value)
             for node in self.graph
@@ -109,8 +128,12 @@ class _IntegerPath:
             if needs_quantized_output(node) and not self._needs_no_quantizer(result)
         ]
         for value in dict.fromkeys([*made, *read]):
-            if value not in self.quantizers:
+            if value in self.quantizers:
+                continue
+            if value in useful:
                 yield value, next(iter(value.uses())).node
+            else:
+                decide(value.name, Verdict.FLOAT, GOES_ON_IN_FLOATS)
 
     def leads_to_integers(self, node: ir.Node) -> bool:
         """Says whether a node runs in integers, or moves codes to a node that does."""
@@ -193,6 +216,19 @@ def _is_integer_mac(node: ir.Node, operands: set[ir.Value]) -> bool:
 def needs_quantized_output(node: ir.Node | None) -> bool:
     """Says whether the integer kernel of a node can't give floats; those of Gemm and MatMul can."""
     return node is not None and (mac_spec(node) is None or standard_op(node) == "Conv")
+
+
+def values_on_the_way_to(nodes: Collection[ir.Node], graph: ir.Graph) -> set[ir.Value]:
+    """Finds the values that some way leads from to one of the given nodes of a graph.
+
+    The ways go through any operators but those that look at the shape of a value only.
+    """
+    found: set[ir.Value] = set()
+    for node in reversed(graph):
+        leads_on = not found.isdisjoint(node.outputs)
+        if node in nodes or (leads_on and dependence_of(node) is not Dependence.ON_SHAPES):
+            found.update(value for value in values_read(node) if value is not None)
+    return found
 
 
 def code_root(value: ir.Value) -> ir.Value:

@@ -11,8 +11,11 @@ import onnx_ir as ir
 import pytest
 
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS
+from onnx_cgmq.contract.decisions import collected_decisions
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.integer_path import values_on_the_way_to
+from onnx_cgmq.gating.predicted_kernels import predict_kernels
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
@@ -103,6 +106,37 @@ NORMALIZED = """
     n = LayerNormalization(a, scale)
     y = MatMul(n, u1)
 """
+TAGGER = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    r0 = Relu(c0)
+    c1 = Conv(r0, w1)
+    y = Softmax<axis=1>(c1)
+"""
+HEADS = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    r0 = Relu(c0)
+    boxes = Conv(r0, w1)
+    scores = Conv(r0, w2)
+    s = Sigmoid(scores)
+    lengths = Softplus(boxes)
+    k = Concat<axis=1>(lengths, s)
+    y = Transpose(k)
+"""
+NORMALIZED_HEAD = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    n0 = LayerNormalization(c0, scale)
+    c1 = Conv<pads=[1,1,1,1]>(n0, w1)
+    y = LayerNormalization(c1, scale)
+"""
+TWO_WAYS = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    s = Softmax(c0)
+    g = GlobalAveragePool(c0)
+    f = Flatten(g)
+    z = Gemm<transB=1>(f, v)
+    p = ReduceSum(s)
+    y = Add(z, p)
+"""
 
 
 def _constants() -> list[onnx.TensorProto]:
@@ -187,8 +221,9 @@ def _deploy(
         (SQUEEZED, {"c0", "k", "h", "s"}),
         (MOVED, set()),
         (HALVES, {"c0", "c1", "c2"}),
+        (TWO_WAYS, {"c0"}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves", "two ways"],
 )
 def test_activations_between_integer_kernels_get_carried_quantizers(body, carried) -> None:
     assert _carried(insert_gates(_model(body))) == carried
@@ -198,6 +233,34 @@ def test_activations_between_integer_kernels_get_carried_quantizers(body, carrie
 
 def test_activations_that_only_float_nodes_read_get_no_carried_quantizer() -> None:
     assert _carried(insert_gates(_model(NORMALIZED, (8,)))) == set()
+
+
+@pytest.mark.parametrize(
+    ("body", "carried"),
+    [(TAGGER, set()), (HEADS, set()), (NORMALIZED_HEAD, {"c0"})],
+    ids=["tagger", "heads", "normalized"],
+)
+def test_results_that_go_on_in_floats_to_the_outputs_get_no_carried_quantizer(
+    body, carried
+) -> None:
+    with collected_decisions() as decisions:
+        gated = insert_gates(_model(body))
+    assert _carried(gated) == carried
+    results = {"c1", "boxes", "scores"} & {node.outputs[0].name for node in gated.graph}
+    reason = "no integer kernel comes between it and the outputs of the model"
+    assert {d.name for d in decisions if d.reason == reason} == results
+    choices = predict_kernels(gated, dict.fromkeys(quantizer_nodes(gated), 8))
+    why = {node.outputs[0].name: c.reason for node, c in choices.items() if c.reason}
+    for result in results:
+        assert why[result] == f"its output '{result}' stays float: {reason}"
+    assert "c0" not in why
+
+
+def test_what_looks_at_the_shape_of_a_value_reads_no_codes() -> None:
+    model = ir.from_proto(_model("c = Conv(x, w0) s = Shape(c) e = Expand(three, s) y = Relu(e)"))
+    (last,) = (node for node in model.graph if node.op_type == "Relu")
+    found = {value.name for value in values_on_the_way_to({last}, model.graph)}
+    assert found == {"e", "s", "three"}
 
 
 @pytest.mark.parametrize("bits", [8, 2])
