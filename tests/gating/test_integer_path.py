@@ -10,7 +10,7 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, GridForm
 from onnx_cgmq.contract.decisions import collected_decisions
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
@@ -91,6 +91,23 @@ HALVES = """
     k = Add(c1, c2)
     y = Conv(k, w2)
 """
+TURNED = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    t0 = Transpose<perm=[0,1,3,2]>(c0)
+    r0 = Relu(t0)
+    c1 = Conv<pads=[1,1,1,1]>(r0, w1)
+    m1 = MaxPool<kernel_shape=[2,2]>(c1)
+    f1 = Flatten(m1)
+    k1 = Clip(f1, low, six)
+    y = Gemm<transB=1>(k1, rows)
+"""
+TURNED_FLOAT = """
+    c0 = Conv<pads=[1,1,1,1]>(x, w0)
+    t0 = Transpose<perm=[0,1,3,2]>(c0)
+    r0 = Relu(t0)
+    n0 = LayerNormalization(r0, scale)
+    y = Conv(n0, w2)
+"""
 SCALED = """
     q = MatMul(x, u0)
     k = MatMul(x, u1)
@@ -149,6 +166,7 @@ def _constants() -> list[onnx.TensorProto]:
         "half": rng.normal(0, 0.4, (4, 2, 3, 3)),
         "sizes": np.array([1, 1, 2, 2]),
         "v": rng.normal(0, 0.5, (3, 4)),
+        "rows": rng.normal(0, 0.5, (3, 4 * 7 * 7)),
         "u0": rng.normal(0, 0.4, (8, 8)),
         "u1": rng.normal(0, 0.4, (8, 8)),
         "scale": np.ones(8),
@@ -222,8 +240,13 @@ def _deploy(
         (MOVED, set()),
         (HALVES, {"c0", "c1", "c2"}),
         (TWO_WAYS, {"c0"}),
+        (TURNED, set()),
+        (TURNED_FLOAT, {"c0.clamped"}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves", "two ways"],
+    ids=[
+        *("residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves", "two ways"),
+        *("turned", "turned float"),
+    ],
 )
 def test_activations_between_integer_kernels_get_carried_quantizers(body, carried) -> None:
     assert _carried(insert_gates(_model(body))) == carried
@@ -233,6 +256,15 @@ def test_activations_between_integer_kernels_get_carried_quantizers(body, carrie
 
 def test_activations_that_only_float_nodes_read_get_no_carried_quantizer() -> None:
     assert _carried(insert_gates(_model(NORMALIZED, (8,)))) == set()
+
+
+def test_a_quantizer_behind_a_clamp_has_the_range_of_the_clamped_values() -> None:
+    for body, names in ((TURNED, {"r0", "k1"}), (TURNED_FLOAT, {"c0.clamped"})):
+        mirror, _, _ = _deploy(_model(body), 8)
+        for name in names:
+            assert mirror.quantizers[name].spec.form is GridForm.UNSIGNED
+    plan = _deploy(_model(TURNED), 8)[0].plan()
+    assert plan.tensors["k1"].high <= np.float32(1.5)
 
 
 @pytest.mark.parametrize(
@@ -277,8 +309,9 @@ def test_what_looks_at_the_shape_of_a_value_reads_no_codes() -> None:
         ),
         (MOVED, {"QLinearConv": 2, "QuantizeLinear": 1, "Resize": 1, "Pad": 2, "Tile": 1}),
         (HALVES, {"QLinearConv": 3, "QLinearAdd": 1, "Split": 1}),
+        (TURNED, {"QLinearConv": 2, "Conv": 0, "NhwcMaxPool": 1, "Relu": 0}),
     ],
-    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves"],
+    ids=["residual", "shortcut", "gated", "clipped", "squeezed", "moved", "halves", "turned"],
 )
 def test_onnxruntime_runs_the_nodes_between_in_integers(body, kernels, bits, tmp_path) -> None:
     _, written, _ = _deploy(_model(body), bits)
@@ -292,7 +325,9 @@ def test_onnxruntime_runs_the_nodes_between_in_integers(body, kernels, bits, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [8, 2])
-@pytest.mark.parametrize("body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES])
+@pytest.mark.parametrize(
+    "body", [RESIDUAL, SHORTCUT, GATED, CLIPPED, SQUEEZED, MOVED, HALVES, TURNED]
+)
 def test_written_file_without_optimizations_equals_the_mirror(body, bits) -> None:
     mirror, written, data = _deploy(_model(body), bits)
     session = open_session(written, optimize=False)
