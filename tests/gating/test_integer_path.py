@@ -13,15 +13,20 @@ import pytest
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, GridForm
 from onnx_cgmq.contract.decisions import collected_decisions
 from onnx_cgmq.data.source import open_data
+from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.integer_path import values_on_the_way_to
-from onnx_cgmq.gating.predicted_kernels import predict_kernels
+from onnx_cgmq.gating.predicted_kernels import Kernel, predict_kernels
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.graph.nodes import node_key
+from onnx_cgmq.graph.operators import computes_on_codes
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.ort.executed import executed_operators
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
-from onnx_cgmq.writing.write_back import write_back
+from onnx_cgmq.writing.write_back import write, write_back
+from tests.support.plans import draw_widths, make_plan
 from tests.support.referee import optimized_operators
 
 RESIDUAL = """
@@ -372,3 +377,60 @@ def test_hard_sigmoids_with_exact_steps_have_equal_codes_in_floats_and_integers(
     _, written, data = _deploy(_model(body), 8, exact=True)
     outputs = [open_session(written, optimize=o).run(None, data)[0] for o in (True, False)]
     np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("body", "settings", "carried"),
+    [
+        (RESIDUAL, {"keep_float": ["c1"]}, set()),
+        (RESIDUAL, {"fix": {"c1": 32}}, set()),
+        (GATED, {"keep_float": ["s0"]}, {"c0", "c1"}),
+        (GATED, {"keep_float": ["s0", "c0"]}, {"c1"}),
+        (TAGGER, {"keep_float": ["c1"]}, set()),  # as it is anyway
+        (TAGGER, {"fix": {"c1": 8}}, {"c1"}),  # the user wants the kernel
+        # No integer kernel has weights of 16 and more bits, so none needs a quantizer behind it.
+        (RESIDUAL, {"keep_float": ["w1"]}, set()),
+        (RESIDUAL, {"fix": {"w1": 16}}, set()),
+        (RESIDUAL, {"keep_float": ["r0"]}, set()),
+    ],
+)
+def test_the_user_chooses_where_quantizers_are_carried(body, settings, carried) -> None:
+    gated = insert_gates(_model(body), **settings)
+    assert _carried(gated) == carried
+    widths = draw_widths(gated, np.random.default_rng(2))
+    written = write(gated, make_plan(gated, widths), compact=False)
+    keys = {node.name: node_key(node) for node in written.model.graph}
+    executed = executed_operators(written.model)
+    for name, choice in written.kernels.items():
+        runs = executed.get(keys[name], "")  # float operators may be fused into others
+        assert computes_on_codes(runs) == (choice.kernel is Kernel.INTEGER), (name, choice)
+
+
+@pytest.mark.parametrize(
+    ("settings", "widths"),
+    [({"fix": {"c1": 4}}, (4,)), ({"widths_for": {"c1": (4, 16)}}, (4, 16))],
+)
+def test_the_user_chooses_widths_of_carried_quantizers(settings, widths) -> None:
+    gated = insert_gates(_model(RESIDUAL), **settings)
+    assert quantizer_nodes(gated)["c1"][1].ladder.widths == widths
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"keep_float": ["c9"]},
+        {"keep_float": ["c0"]},  # behind it is a Relu, and r0 has the quantizer
+        {"keep_float": ["c1"], "integer_kernels": False},
+    ],
+)
+def test_a_name_without_a_quantizer_is_an_error(settings) -> None:
+    with pytest.raises(ConfigError, match="matches no tensor, node or operator"):
+        insert_gates(_model(RESIDUAL), **settings)
+
+
+def test_a_node_that_the_user_keeps_float_reads_the_float_result_of_a_kernel() -> None:
+    body = RESIDUAL.replace("a = Add(c1, r0)", "d1 = Conv<pads=[1,1,1,1]>(r0, w1) a = Add(c1, d1)")
+    gated = insert_gates(_model(body), keep_float=["Conv_d1"])
+    reads = {node.outputs[0].name: node.inputs[0].name for node in gated.graph}
+    assert (reads["c1"], reads["d1"]) == ("r0.quantized", "r0")
+    assert _carried(gated) == set()
