@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Ladder
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.graph.layouts import stored_weight
+from onnx_cgmq.graph.mac_operators import OpSpec
 
 _WILDCARDS = "*?["
 
@@ -33,12 +35,36 @@ class Choices:
         given: Patterns and their widths (:attr:`onnx_cgmq.settings.config.Config.choices`).
         readers: By tensor name, the nodes that read the tensor quantized.
         biases: Names of the biases. Only the exact name of a bias chooses its widths: a pattern is
-            meant for what costs bit operations.
+            meant for what costs bit operations. The same goes for activations that no node reads
+            quantized, and that only carried quantizers are for.
     """
 
     given: Sequence[tuple[str, tuple[int, ...]]]
     readers: Mapping[str, Sequence[ir.Node]]
     biases: Collection[str]
+
+    @classmethod
+    def of(
+        cls,
+        given: Sequence[tuple[str, tuple[int, ...]]],
+        nodes: Sequence[tuple[ir.Node, OpSpec]],
+    ) -> Choices:
+        """Makes the choices for a graph.
+
+        Args:
+            given: Patterns and their widths.
+            nodes: The nodes whose operands get quantizers, with their entries in the table of
+                operators.
+        """
+        readers: dict[str, list[ir.Node]] = {}
+        biases = set()
+        for node, op in nodes:
+            for _, value in op.operand_values(node):
+                readers.setdefault(str(stored_weight(value)[0].name), []).append(node)
+            bias = op.bias_value(node)
+            if bias is not None and bias.const_value is not None:
+                biases.add(str(bias.name))
+        return cls(given, readers, biases)
 
     def ladder(self, tensor: str, *, activation: bool) -> Ladder | None:
         """Finds the widths that the user chose for a tensor.
@@ -77,19 +103,23 @@ class Choices:
         chosen = self._closest(f"node '{node.name}'", None, [node])
         return chosen is not None and chosen.widths == (FLOAT_BITS,)
 
-    def check_used(self) -> None:
+    def check_used(self, carried: Collection[str]) -> None:
         """Checks that every pattern matches something.
+
+        Args:
+            carried: Names of the activations that only carried quantizers are for.
 
         Raises:
             ConfigError: A pattern matches nothing. The message lists similar names.
         """
         nodes = [node for readers in self.readers.values() for node in readers]
-        known = {*self.readers, *self.biases, *(str(node.name) for node in nodes)}
+        exact = {*self.biases, *carried}
+        known = {*self.readers, *(str(node.name) for node in nodes)}
         known |= {node.op_type for node in nodes}
         for pattern, _ in self.given:
-            if pattern in known or any(_matches(pattern, name) for name in known - {*self.biases}):
+            if pattern in exact or any(_matches(pattern, name) for name in known):
                 continue
-            similar = difflib.get_close_matches(pattern, sorted(known), n=3, cutoff=0.5)
+            similar = difflib.get_close_matches(pattern, sorted(known | exact), n=3, cutoff=0.5)
             names = "onnx-cgmq inspect MODEL --why '*' lists the names"
             hint = f"did you mean {', '.join(similar)}?" if similar else names
             raise ConfigError(
@@ -127,7 +157,7 @@ def _rank(pattern: str, tensor: str | None, nodes: Sequence[ir.Node]) -> _Rank |
         return _Rank(0, 0)
     if any(pattern == node.name for node in nodes):
         return _Rank(1, 0)
-    if not nodes:  # a bias
+    if not nodes:  # a bias, or an activation that only a carried quantizer is for
         return None
     names = [str(node.name) for node in nodes] + ([] if tensor is None else [tensor])
     if any(_matches(pattern, name) for name in names):

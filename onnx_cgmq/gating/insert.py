@@ -112,8 +112,12 @@ def insert_gates(
     inserter = _Inserter(gated, config, nodes)
     for node, spec in nodes:
         inserter.quantize_operands(node, spec)
+    carried: frozenset[str] = frozenset()
     if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
-        add_carried_quantizers(gated, inserter.insert_carried)
+        carried = add_carried_quantizers(
+            gated, inserter.insert_carried, inserter.chosen_for_carried, inserter.floats
+        )
+    inserter.choices.check_used(carried)
     if config.exact_steps:
         round_slopes(gated.graph)
     if not inserter.quantized:
@@ -136,7 +140,8 @@ class _Inserter:
         self.quantized: dict[ir.Value, tuple[ir.Node, QuantizerSpec]] = {}
         self.axes = channel_axes(nodes)
         self.nonnegative = nonnegative_values(model.graph)
-        self.choices = _choices(config, nodes)
+        self.choices = Choices.of(config.choices, nodes)
+        self.floats: set[ir.Value] = set()
         self.transposed: dict[ir.Value, ir.Value] = {}
         model.opset_imports[GATED_DOMAIN] = GATED_VERSION
 
@@ -175,6 +180,7 @@ class _Inserter:
         name, weight = str(value.name), value.const_value is not None
         if not weight and self.choices.reads_float(node, name):
             decide(node.name, Verdict.FLOAT, "the settings keep it float")
+            self.floats.add(value)
             return None
         if value not in self.quantized:
             chosen = self._chosen_ladder(name, activation=not weight)
@@ -230,9 +236,13 @@ class _Inserter:
             self.transposed[value] = quantized
         return self.transposed[value]
 
+    def chosen_for_carried(self, value: ir.Value) -> Ladder | None:
+        """Finds the widths that the user chose for an activation that no MAC node reads."""
+        return self._chosen_ladder(str(value.name), activation=True)
+
     def insert_carried(self, value: ir.Value, before: ir.Node) -> ir.Node:
         """Inserts the carried quantizer of an activation before a node, and returns its node."""
-        chosen = self._chosen_ladder(str(value.name), activation=True)
+        chosen = self.chosen_for_carried(value)
         spec = carried_spec(self.config, value, chosen, value in self.nonnegative)
         why = (
             f"the kernels around it, at {before.op_type} '{before.name}', run in integers on codes"
@@ -291,25 +301,6 @@ class _Inserter:
         self.graph.insert_before(node, accumulator)
         add_function(self.model, ACCUMULATOR_OP, accumulator_qdq)
         return accumulator.outputs[0]
-
-
-def _choices(config: Config, nodes: list[tuple[ir.Node, OpSpec]]) -> Choices:
-    """Makes the user's choices for single tensors, and checks that each names something.
-
-    Raises:
-        ConfigError: A choice names nothing that is quantized.
-    """
-    readers: dict[str, list[ir.Node]] = {}
-    biases = set()
-    for node, op in nodes:
-        for _, value in op.operand_values(node):
-            readers.setdefault(str(stored_weight(value)[0].name), []).append(node)
-        bias = op.bias_value(node)
-        if bias is not None and bias.const_value is not None:
-            biases.add(str(bias.name))
-    choices = Choices(config.choices, readers, biases)
-    choices.check_used()
-    return choices
 
 
 def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> bool:

@@ -4,46 +4,83 @@ onnxruntime runs a Conv in integers only if its output is quantized too. It runs
 and average pooling in integers only if all that they read and write is quantized. So activations
 between two quantized convolutions need quantizers that no multiply-accumulate asks for, for example
 on the way into a residual Add. These carried quantizers have 8 bits and cost no bit operations.
+
+Codes are of use only to a later integer kernel. If there is none on any way to the outputs of the
+graph, a carried quantizer would make one kernel faster and the outputs less accurate: logits in
+front of Softmax would lie on 256 values. So there is none, and that kernel runs in floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import Granularity, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, INTEGER_KERNEL_BITS, Granularity, Ladder, Role
+from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
+from onnx_cgmq.gating.placement import values_read
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import transposed_views
 from onnx_cgmq.graph.nodes import standard_op
-from onnx_cgmq.graph.operators import is_clamp, mac_spec, moves_codes_fast, runs_on_codes
+from onnx_cgmq.graph.operators import (
+    Dependence,
+    dependence_of,
+    is_clamp,
+    mac_spec,
+    moves_codes_fast,
+    runs_on_codes,
+)
 from onnx_cgmq.graph.uses import element_uses, only_element_reader
+
+GOES_ON_IN_FLOATS: Final = "no integer kernel comes between it and the outputs of the model"
+"""Why the result of a node that could run in integers has no quantizer."""
 
 
 def add_carried_quantizers(
-    model: ir.Model, quantize: Callable[[ir.Value, ir.Node], ir.Node]
-) -> tuple[ir.Value, ...]:
+    model: ir.Model,
+    quantize: Callable[[ir.Value, ir.Node], ir.Node],
+    chosen: Callable[[ir.Value], Ladder | None],
+    floats: Collection[ir.Value] = (),
+) -> frozenset[str]:
     """Adds carried quantizers to a gated graph, in place.
 
     Afterwards the result of an integer kernel has one reader, its quantizer. All nodes that read
-    the result before read the quantized value instead.
+    the result before read the quantized value instead. Results from which no way leads to another
+    integer kernel get a quantizer only if the user chose widths for them
+    (:func:`values_on_the_way_to`).
 
     Args:
         model: The gated model. Activations with more than one gate count as float, because no
-            integer kernel reads them.
+            integer kernel reads them; so do those that can't have 8 bits or fewer.
         quantize: Inserts the quantizer of a value before a node that reads the value, and returns
             the quantizer node.
+        chosen: Returns the widths that the user chose for a value, if any. A value that is to be
+            float gets no quantizer.
+        floats: The values that some node must read as floats, because the user wants it so.
 
     Returns:
-        The values that got a quantizer.
+        The names of the values that the user may choose widths for: of all that the integer kernels
+        around them want quantized.
     """
-    path = _IntegerPath.of(model)
-    added = []
-    for value, before in list(path.values_to_quantize()):
-        path.quantizers[value] = quantize(value, before)
-        added.append(value)
+    unquantized = {root for value in floats for root in (value, code_root(value))}
+    path = _IntegerPath.of(model, unquantized)
+    wanted = dict(path.values_to_quantize())
+    names = frozenset(str(value.name) for value in wanted)
+    while kept := [value for value in wanted if _is_float(chosen(value))]:
+        for value in kept:
+            decide(value.name, Verdict.FLOAT, "the settings keep it float")
+        unquantized.update(kept)
+        path = _IntegerPath.of(model, unquantized)
+        wanted = dict(path.values_to_quantize())
+    useful = values_on_the_way_to({*path.quantizers.values(), *path.integer_nodes}, model.graph)
+    for value, before in wanted.items():
+        if value in useful or chosen(value) is not None:
+            path.quantizers[value] = quantize(value, before)
+        else:
+            decide(value.name, Verdict.FLOAT, GOES_ON_IN_FLOATS)
     for value, quantizer in path.quantizers.items():
         for reader, index in list(value.uses()):
             if is_gated_quantizer(reader):
@@ -51,7 +88,11 @@ def add_carried_quantizers(
             if needs_quantized_output(path.results.get(value)) or path.leads_to_integers(reader):
                 reader.replace_input_with(index, quantizer.outputs[0])
     model.graph.sort()
-    return tuple(added)
+    return names
+
+
+def _is_float(ladder: Ladder | None) -> bool:
+    return ladder is not None and ladder.widths == (FLOAT_BITS,)
 
 
 @dataclass
@@ -60,7 +101,9 @@ class _IntegerPath:
 
     Attributes:
         graph: The gated graph.
-        quantizers: Each activation that has a quantizer with one gate, with that quantizer node.
+        quantizers: Each activation whose quantizer has one gate and may give codes, with that
+            quantizer node.
+        unquantized: The values that integer kernels must not take as codes.
         integer_nodes: The nodes without MACs that are to run in integers.
         results: Each result of an integer kernel, taken behind its clamps, with the node that makes
             it.
@@ -68,30 +111,40 @@ class _IntegerPath:
 
     graph: ir.Graph
     quantizers: dict[ir.Value, ir.Node]
+    unquantized: Collection[ir.Value]
     integer_nodes: frozenset[ir.Node]
     results: dict[ir.Value, ir.Node]
 
     @classmethod
-    def of(cls, model: ir.Model) -> _IntegerPath:
+    def of(cls, model: ir.Model, unquantized: Collection[ir.Value]) -> _IntegerPath:
         """Finds the nodes of a gated model that are to run in integers.
 
         It starts with all nodes that could, and leaves out those that can't or need not, until
         nothing changes: a node that is left out may be what another one depended on.
+
+        Args:
+            model: The gated model.
+            unquantized: Values that integer kernels must not take as codes.
         """
         activations: dict[ir.Value, ir.Node] = {}
         operands: set[ir.Value] = set()
+        floats = {*unquantized}
         for node, spec in quantizer_nodes(model).values():
             value = node.inputs[0]
-            if spec.role is Role.ACTIVATION and spec.granularity is Granularity.TENSOR:
-                assert value is not None
-                activations[value] = node
-            if spec.role is Role.WEIGHT:
+            assert value is not None
+            one_gate = spec.role is Role.WEIGHT or spec.granularity is Granularity.TENSOR
+            has_codes = one_gate and spec.ladder.nonzero[0] <= INTEGER_KERNEL_BITS
+            if has_codes and spec.role is Role.WEIGHT:
                 operands.update(view for view, _ in transposed_views(node.outputs[0]))
-            elif value in activations:
+            elif has_codes:
                 operands.add(node.outputs[0])
+            if spec.role is Role.ACTIVATION and has_codes and value not in floats:
+                activations[value] = node
+            elif spec.role is Role.ACTIVATION:
+                floats.add(value)
         integer_nodes = frozenset(node for node in model.graph if _could_run_in_integers(node))
         while True:
-            path = cls(model.graph, activations, integer_nodes, {})
+            path = cls(model.graph, activations, floats, integer_nodes, {})
             path._find_results(operands)
             kept = path._nodes_that_go_on_in_integers()
             if kept == integer_nodes:
@@ -131,8 +184,9 @@ class _IntegerPath:
                 runs = all(self._is_on_grid(value) for value in node.inputs)
             else:
                 runs = _is_integer_mac(node, operands)
-            if runs:
-                self.results[_behind_clamps(node.outputs[0])] = node
+            result = _behind_clamps(node.outputs[0])
+            if runs and result not in self.unquantized:
+                self.results[result] = node
 
     def _nodes_that_go_on_in_integers(self) -> frozenset[ir.Node]:
         """Selects those of :attr:`integer_nodes` that can run in integers and are of use so.
@@ -198,6 +252,19 @@ def _is_integer_mac(node: ir.Node, operands: set[ir.Value]) -> bool:
 def needs_quantized_output(node: ir.Node | None) -> bool:
     """Says whether the integer kernel of a node can't give floats; those of Gemm and MatMul can."""
     return node is not None and (mac_spec(node) is None or standard_op(node) == "Conv")
+
+
+def values_on_the_way_to(nodes: Collection[ir.Node], graph: ir.Graph) -> set[ir.Value]:
+    """Finds the values that some way leads from to one of the given nodes of a graph.
+
+    The ways go through any operators but those that look at the shape of a value only.
+    """
+    found: set[ir.Value] = set()
+    for node in reversed(graph):
+        leads_on = not found.isdisjoint(node.outputs)
+        if node in nodes or (leads_on and dependence_of(node) is not Dependence.ON_SHAPES):
+            found.update(value for value in values_read(node) if value is not None)
+    return found
 
 
 def code_root(value: ir.Value) -> ir.Value:

@@ -18,7 +18,12 @@ from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP, is_gated_quantizer
-from onnx_cgmq.gating.integer_path import code_root, needs_quantized_output
+from onnx_cgmq.gating.integer_path import (
+    GOES_ON_IN_FLOATS,
+    code_root,
+    needs_quantized_output,
+    values_on_the_way_to,
+)
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.layouts import transposes_above
 from onnx_cgmq.graph.mac_operators import OpSpec
@@ -113,6 +118,9 @@ class _Predictor:
                 path = CodePath.above(value)
                 self.absorbed.update(m.node for m in path.movers if m.factor is not None)
                 self._quantized_at[path.source] = self._quantized_at.get(path.source, 0) + 1
+        activations = {n for n, spec in self._specs.items() if spec.role is Role.ACTIVATION}
+        self._useful = values_on_the_way_to(activations, gated.graph)
+        """Values whose codes are of use, because a quantizer follows."""
 
     def why_float(self, node: ir.Node) -> str:
         """Says why a node runs in floats; empty if it runs in integers."""
@@ -193,6 +201,8 @@ class _Predictor:
             return ""
         if not quantizers and not needs_quantized_output(node):
             return ""
+        if output.uses() and output not in self._useful:
+            return f"its output '{output.name}' stays float: {GOES_ON_IN_FLOATS}"
         also, reader = "also " if quantizers else "", next(self._float_readers(output), "")
         if reader:
             return f"its output is {also}read as float by {reader}"

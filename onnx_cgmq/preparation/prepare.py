@@ -28,6 +28,7 @@ from onnx_cgmq.preparation.decompose import decompose
 from onnx_cgmq.preparation.fold_affine import fold_affine
 from onnx_cgmq.preparation.gemm_factors import fold_gemm_factors
 from onnx_cgmq.preparation.hard_activations import fuse_hard_activations
+from onnx_cgmq.preparation.lift_clamps import lift_clamps
 from onnx_cgmq.preparation.means import pool_means
 from onnx_cgmq.preparation.opset import convert
 from onnx_cgmq.preparation.precision import change_float_type
@@ -47,7 +48,8 @@ def prepare(model: ModelLike, *, runtime: str | None = None) -> ir.Model:
     * Functions are inlined. ``Constant`` nodes and constant expressions are initializers.
     * Constant scales and shifts (BatchNormalization, a bias that is an Add) are folded into the
       operator before them. A MatMul with a bias is a Gemm.
-    * Spelled-out hard sigmoids are HardSigmoid. Chains of views are one Reshape.
+    * Spelled-out hard sigmoids are HardSigmoid. Chains of views are one Reshape. Relu and Clip
+      come before the movers that lie between them and a kernel.
     * Fused operators of onnxruntime (domain com.microsoft) are standard ones, if these are equal.
     * What was computed in float16 or bfloat16 is computed in float32.
     * The opset is the newest one (up to 25) that onnxruntime runs. Shapes are inferred, every node
@@ -153,6 +155,8 @@ def _simplify(model: ir.Model) -> None:
     fold_gemm_factors(model)
     fold_affine(model)
     pool_means(model)
+    # After all passes that fold what lies between a kernel and its clamp, or look for Clip.
+    lift_clamps(model.graph)
     # This is last, because the rewrites leave Identity nodes where a branch or a chain ended.
     remove_identities(model)
     ir.passes.Sequential(

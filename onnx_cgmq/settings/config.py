@@ -76,7 +76,8 @@ class Config(BaseModel):
         input_width: Fixed width of the graph inputs; ``None`` gives them gates like any activation.
         keep_float: Names of tensors and nodes, patterns (``head/*``) and operator types that stay
             float. An exact name overrides a pattern, a pattern overrides an operator type, and all
-            of them override the other settings. A name that matches nothing is an error.
+            of them override the other settings. A name that matches nothing is an error. Biases,
+            and activations that only carried quantizers are for, are chosen by exact names only.
         fix: Fixed widths, by names as in ``keep_float``.
         widths_for: Widths to select from, by names as in ``keep_float``.
         shapes: Shapes of inputs, for one sample, with which cost is counted. By default, sizes that

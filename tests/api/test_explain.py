@@ -72,7 +72,7 @@ def test_explain_does_not_change_the_model() -> None:
 
 
 def test_explain_gives_reasons_for_a_written_model() -> None:
-    gated = insert_gates(model(), widths=(8,), keep_float=["z"])
+    gated = insert_gates(model(), widths=(8,), keep_float=["w2"])
     written = write_back(gated, Mirror(gated).plan())
     found = reasons(explain(written))
     assert found["x", Verdict.QUANTIZED] == "Conv 'c1' multiplies it at 8 bits"

@@ -25,7 +25,7 @@ def widths(made: Choices, tensor: str, activation: bool = False):
 
 def test_nothing_is_chosen_by_default() -> None:
     made = choices()
-    made.check_used()
+    made.check_used(())
     assert widths(made, "w1") is None
     assert not made.reads_float(made.readers["w1"][0], "x")
 
@@ -69,12 +69,22 @@ def test_biases_are_chosen_by_their_exact_name_only() -> None:
     assert widths(choices(fix={"*": 8}), "b1") is None
 
 
+def test_carried_activations_are_chosen_by_their_exact_name_only() -> None:
+    made = choices(fix={"c1": 4})
+    assert widths(made, "c1", activation=True) == (4,)
+    made.check_used({"c1"})
+    made = choices(keep_float=("c?",))
+    assert widths(made, "c1", activation=True) is None
+    with pytest.raises(ConfigError, match=r"'c\?' matches no tensor, node or operator"):
+        made.check_used({"c1"})
+
+
 @pytest.mark.parametrize("pattern", ["conv3", "W*", "b?", "LSTM"])
 def test_a_pattern_that_matches_nothing_is_an_error(pattern) -> None:
     with pytest.raises(ConfigError, match="matches no tensor, node or operator"):
-        choices(keep_float=(pattern,)).check_used()
+        choices(keep_float=(pattern,)).check_used(())
 
 
 def test_similar_names_are_suggested() -> None:
     with pytest.raises(ConfigError, match=r"'conv3' matches no .*did you mean conv2, conv1"):
-        choices(keep_float=("conv3",)).check_used()
+        choices(keep_float=("conv3",)).check_used(())
