@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.pipeline import Result, quantize
@@ -75,6 +76,7 @@ _MODULES = {
     "NodeReport": "onnx_cgmq.inspection",
     "Notice": "onnx_cgmq.contract.events",
     "Outcome": "onnx_cgmq.learn.loop",
+    "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
     "Report": "onnx_cgmq.inspection",
@@ -126,6 +128,7 @@ __all__ = [
     "NodeReport",
     "Notice",
     "Outcome",
+    "OutputAgreement",
     "OutputError",
     "PlanCost",
     "Report",

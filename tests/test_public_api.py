@@ -41,6 +41,7 @@ NAMES = {
     "NodeReport",
     "Notice",
     "Outcome",
+    "OutputAgreement",
     "OutputError",
     "PlanCost",
     "Report",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from onnx_cgmq.api.agreement import outputs_text
 from onnx_cgmq.graph.files.load import file_size
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def check_table(check: Check) -> Table:
     """Makes a table of a verification, with one line for each figure."""
     table = _figures()
     table.add_row("samples", f"{check.samples:,}")
+    if check.outputs:
+        table.add_row("agreement", f"{outputs_text(check.outputs)} with the reference")
     if check.accuracy is not None and check.reference_accuracy is not None:
         table.add_row(
             "accuracy", f"{check.accuracy:.2%} (reference {check.reference_accuracy:.2%})"
