@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
+    from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import Result, quantize
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
@@ -65,6 +66,7 @@ _MODULES = {
     "EpochDone": "onnx_cgmq.contract.events",
     "Event": "onnx_cgmq.contract.events",
     "Finished": "onnx_cgmq.contract.events",
+    "FloatAgreement": "onnx_cgmq.api.float_agreement",
     "Form": "onnx_cgmq.contract.form",
     "Granularity": "onnx_cgmq.contract.bits",
     "GridForm": "onnx_cgmq.contract.bits",
@@ -117,6 +119,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "Finished",
+    "FloatAgreement",
     "Form",
     "Granularity",
     "GridForm",

@@ -30,6 +30,7 @@ NAMES = {
     "EpochDone",
     "Event",
     "Finished",
+    "FloatAgreement",
     "Form",
     "Granularity",
     "GridForm",
