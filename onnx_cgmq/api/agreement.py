@@ -267,10 +267,11 @@ def class_scores(outputs: Outputs, rows: int) -> str | None:
     for name, array in floats.items():
         if array.ndim == 2 and len(array) == rows and array.shape[1] > 1:
             return name
-    return next((n for n, a in floats.items() if a.ndim > 2 and _are_probabilities(a)), None)
+    return next((n for n, a in floats.items() if a.ndim > 2 and are_probabilities(a)), None)
 
 
-def _are_probabilities(array: npt.NDArray[Any]) -> bool:
+def are_probabilities(array: npt.NDArray[Any]) -> bool:
+    """Whether values are probabilities along their last axis, as after a Softmax."""
     if array.shape[-1] < 2 or not array.size or array.min() < 0:
         return False
     sums = array.sum(axis=-1, dtype=np.float64)

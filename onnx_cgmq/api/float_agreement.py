@@ -18,7 +18,7 @@ from onnx_cgmq.ort.session import open_written, run_batch
 _MOST_SAMPLES: Final = 512
 """So that it takes seconds, whatever the number of held-out samples."""
 
-_BATCH_SIZE: Final = 32
+_BATCH_SIZE: Final = 8
 """Small, as the outputs of two models are in memory at once."""
 
 

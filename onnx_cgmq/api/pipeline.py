@@ -13,6 +13,7 @@ import onnx_ir as ir
 from typing_extensions import Unpack
 
 from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
+from onnx_cgmq.api.input_notes import input_notes
 from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
@@ -154,6 +155,8 @@ def quantize(
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT
     for note in cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels):
+        emit(Notice(note))
+    for note in input_notes(float_model, samples):
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch
