@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
+    from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import Result, quantize
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.inspection import NodeReport, Report, TensorReport, inspect
     from onnx_cgmq.learn.calibrate import calibrate
     from onnx_cgmq.learn.guide import Guide
-    from onnx_cgmq.learn.loop import Outcome
+    from onnx_cgmq.learn.outcome import Outcome
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.preparation.prepare import prepare
     from onnx_cgmq.settings.config import Config, Direction
@@ -64,6 +66,7 @@ _MODULES = {
     "EpochDone": "onnx_cgmq.contract.events",
     "Event": "onnx_cgmq.contract.events",
     "Finished": "onnx_cgmq.contract.events",
+    "FloatAgreement": "onnx_cgmq.api.float_agreement",
     "Form": "onnx_cgmq.contract.form",
     "Granularity": "onnx_cgmq.contract.bits",
     "GridForm": "onnx_cgmq.contract.bits",
@@ -75,6 +78,7 @@ _MODULES = {
     "NodeReport": "onnx_cgmq.inspection",
     "Notice": "onnx_cgmq.contract.events",
     "Outcome": "onnx_cgmq.learn.loop",
+    "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
     "Report": "onnx_cgmq.inspection",
@@ -115,6 +119,7 @@ __all__ = [
     "EpochDone",
     "Event",
     "Finished",
+    "FloatAgreement",
     "Form",
     "Granularity",
     "GridForm",
@@ -126,6 +131,7 @@ __all__ = [
     "NodeReport",
     "Notice",
     "Outcome",
+    "OutputAgreement",
     "OutputError",
     "PlanCost",
     "Report",

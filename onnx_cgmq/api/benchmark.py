@@ -186,7 +186,6 @@ def bench(
     timings = []
     for path, own, agreement in zip(paths, times, agreements, strict=True):
         low, median, high = _quartiles(own)
-        labelled = samples is not None and samples.has_labels
         timings.append(
             Timing(
                 model=str(path),
@@ -196,9 +195,9 @@ def bench(
                 ratio=statistics.median(a / b for a, b in zip(own, times[0], strict=True)),
                 file_bytes=file_size(path),
                 peak_bytes=peak_bytes(path, inputs, threads),
-                same_class=None if agreement is None else agreement.share(agreement.agreeing),
+                same_class=None if agreement is None else agreement.same_class,
                 max_difference=None if agreement is None else agreement.largest,
-                accuracy=agreement.share(agreement.correct) if agreement and labelled else None,
+                accuracy=None if agreement is None else agreement.accuracy,
             )
         )
     return Benchmark(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from typing_extensions import Unpack
 
+from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
+from onnx_cgmq.api.input_notes import input_notes
 from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
 from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
@@ -22,7 +24,7 @@ from onnx_cgmq.cost.float_partners import float_partner_notes
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import AgreementError, ConfigError
+from onnx_cgmq.errors import AgreementError, ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.uneven_weights import uneven_weights
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
@@ -39,7 +41,7 @@ from onnx_cgmq.writing.write_back import Written, write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.cost.bound import Bounds
-    from onnx_cgmq.learn.loop import Outcome
+    from onnx_cgmq.learn.outcome import Outcome
     from onnx_cgmq.learn.run import Learned
     from onnx_cgmq.mirror.module import Mirror
 
@@ -59,6 +61,9 @@ class Result:
         outcome: How learning ended.
         mirror: The trained mirror, for :func:`~onnx_cgmq.api.verification.verify` on other data.
         history: One record for each epoch.
+        float_agreement: How good the written model is: its agreement with the float model on
+            held-out data, both in onnxruntime. ``None`` if it could not be measured; a note then
+            says why.
     """
 
     model: ir.Model
@@ -68,6 +73,7 @@ class Result:
     outcome: Outcome
     mirror: Mirror = field(repr=False)
     history: tuple[dict[str, Any], ...] = field(repr=False)
+    float_agreement: FloatAgreement | None = None
 
     @property
     def cost(self) -> PlanCost:
@@ -162,6 +168,8 @@ def quantize(
         *uneven_weights(gated),
     ):
         emit(Notice(note))
+    for note in input_notes(float_model, samples):
+        emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch
     from onnx_cgmq.mirror.torch_state import plain_torch
@@ -184,7 +192,16 @@ def quantize(
         if note:
             emit(Notice(note))
     outcome = learned.outcome
-    result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
+    result = Result(
+        written.model,
+        plan,
+        report,
+        check,
+        outcome,
+        learned.mirror,
+        tuple(history),
+        _agreement_with_float((model, float_model), written.model, held_out, emit),
+    )
     if output is not None:
         result.save(output)
         if outcome.complete and learned.checkpoint is not None:
@@ -248,6 +265,17 @@ def _write_in_agreement(
             )
         )
     return written, check
+
+
+def _agreement_with_float(
+    float_models: Iterable[ModelLike], written: ir.Model, held_out: Samples, emit: Progress
+) -> FloatAgreement | None:
+    """Compares with the float model; what was learned is not lost if onnxruntime can't run that."""
+    try:
+        return float_agreement(float_models, written, held_out)
+    except ModelError as error:
+        emit(Notice(f"the agreement with the float model was not measured: {error}"))
+        return None
 
 
 def _split(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_cgmq.api.agreement import Agreement
+from onnx_cgmq.api.agreement import Agreement, OutputAgreement, json_values
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
 from onnx_cgmq.cost.bound import (
@@ -66,7 +65,8 @@ class Check:
     Attributes:
         samples: Number of samples compared.
         class_agreement: Share of samples for which both models predict the same class; ``None`` if
-            no output has class scores ``[batch, classes]``.
+            no output has class scores ``[batch, classes]``. Of positions, if a model gives the
+            probabilities of classes for each position.
         max_abs_difference: Largest absolute difference of two output values. It is infinite if the
             models find different numbers of things, such as boxes.
         mean_abs_difference: Mean absolute difference of output values.
@@ -109,6 +109,7 @@ class Check:
     notes: tuple[str, ...] = ()
     mirror_db: float | None = None
     optimization_db: float | None = None
+    outputs: Mapping[str, OutputAgreement] = field(default_factory=dict)
 
     @property
     def agreement_db(self) -> float:
@@ -128,11 +129,7 @@ class Check:
 
         Values that are not finite become ``null``.
         """
-        record = {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
-        return json.dumps(record, indent=indent)
+        return json.dumps(json_values(asdict(self)), indent=indent)
 
 
 def verify(
@@ -175,7 +172,7 @@ def verify(
     check_lookups(load_model(reference) if _is_model(reference) else graph, samples)
     runnable = Runnable.of(deployed)
     session = open_written(deployed)
-    repeats = not any(dependence_of(n) is Dependence.ON_CHANCE for n in graph.graph.all_nodes())
+    repeats = not decided_by_chance(graph)
     plain = open_session(deployed, optimize=False) if repeats and runnable.optimize else None
     run_reference = _runner(reference)
     agreement, unoptimized = Agreement(), Agreement()
@@ -187,13 +184,11 @@ def verify(
                 unoptimized.add(outputs, run_batch(plain, batch), batch)
     check = Check(
         samples=len(samples),
-        class_agreement=agreement.share(agreement.agreeing),
+        class_agreement=agreement.same_class,
         max_abs_difference=agreement.largest,
         mean_abs_difference=agreement.mean,
-        accuracy=agreement.share(agreement.correct) if samples.has_labels else None,
-        reference_accuracy=agreement.share(agreement.reference_correct)
-        if samples.has_labels
-        else None,
+        accuracy=agreement.accuracy,
+        reference_accuracy=agreement.reference_accuracy,
         bops=report.bops,
         rbop=report.rbop,
         weight_bytes=report.weight_bytes,
@@ -205,10 +200,16 @@ def verify(
         notes=(*report.notes, *filter(None, [runnable.note])),
         mirror_db=agreement.decibels if repeats and not _is_model(reference) else None,
         optimization_db=None if plain is None else unoptimized.decibels,
+        outputs=agreement.outputs,
     )
     if not check.agrees:
         raise AgreementError(_disagreement(check))
     return check
+
+
+def decided_by_chance(model: ir.Model) -> bool:
+    """Whether a model may give other outputs each time that it runs."""
+    return any(dependence_of(n) is Dependence.ON_CHANCE for n in model.graph.all_nodes())
 
 
 def _disagreement(check: Check) -> str:

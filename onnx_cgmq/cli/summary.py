@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from onnx_cgmq.api.agreement import outputs_text
 from onnx_cgmq.graph.files.load import file_size
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def check_table(check: Check) -> Table:
     """Makes a table of a verification, with one line for each figure."""
     table = _figures()
     table.add_row("samples", f"{check.samples:,}")
+    if check.outputs:
+        table.add_row("agreement", f"{outputs_text(check.outputs)} with the reference")
     if check.accuracy is not None and check.reference_accuracy is not None:
         table.add_row(
             "accuracy", f"{check.accuracy:.2%} (reference {check.reference_accuracy:.2%})"
@@ -46,7 +49,7 @@ def result_table(
 
     Args:
         result: The result of the run.
-        started: Its first event, which has the accuracy of the float model.
+        started: Its first event, which has the accuracy of the float model's mirror.
         files: The files that were written, by kind; ``model`` is one of the kinds.
         model: The file of the float model.
     """
@@ -55,15 +58,21 @@ def result_table(
     table.add_row("bound", f"{result.plan.bound}: kept")
     table.add_row("RBOP", f"{cost.rbop:.4%} ({cost.bops:,} bit operations)")
     _add_further_costs(table, check)
-    if check.accuracy is not None:
-        before = ""
-        if started is not None and started.float_accuracy is not None:
-            before = f" (float {started.float_accuracy:.2%})"
-        table.add_row(
-            "accuracy", f"{check.accuracy:.2%}{before} in onnxruntime, {check.samples:,} held out"
-        )
+    agreement = result.float_agreement
+    accuracy, samples = check.accuracy, check.samples
+    float_accuracy = None if started is None else started.float_accuracy
+    if agreement is not None:  # both figures are of the same samples, in onnxruntime
+        accuracy, samples = agreement.accuracy, agreement.samples
+        float_accuracy = agreement.float_accuracy
+    if accuracy is not None:
+        before = "" if float_accuracy is None else f" (float {float_accuracy:.2%})"
+        table.add_row("accuracy", f"{accuracy:.2%}{before} in onnxruntime, {samples:,} held out")
+    if agreement is not None:
+        table.add_row("quality", f"agrees with the float model: {agreement.text}")
     if check.class_agreement is not None:
-        table.add_row("mirror", f"same class for {check.class_agreement:.2%} of these")
+        table.add_row(
+            "mirror", f"same class for {check.class_agreement:.2%} of {check.samples:,} held out"
+        )
     before_size, after_size = file_size(model), file_size(files["model"])
     table.add_row(
         "size", f"{after_size:,} bytes (float {before_size:,}; {before_size / after_size:.1f} x)"
@@ -75,6 +84,7 @@ def result_json(
     result: Result, started: Started | None, files: dict[str, Path], model: Path
 ) -> str:
     """Makes a JSON document of a run; the arguments are those of :func:`result_table`."""
+    agreement = result.float_agreement
     document: dict[str, Any] = {
         "complete": result.complete,
         "reason": result.outcome.reason,
@@ -82,6 +92,7 @@ def result_json(
         "bound": result.plan.bound,
         "cost": result.cost.model_dump(mode="json"),
         "float_accuracy": None if started is None else started.float_accuracy,
+        "float_agreement": None if agreement is None else agreement.to_record(),
         "check": json.loads(result.check.to_json()),
         "float_bytes": file_size(model),
         "file_bytes": file_size(files["model"]),

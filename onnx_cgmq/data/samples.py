@@ -223,6 +223,16 @@ class Samples:
         """Makes a set of the samples at ``indices``."""
         return replace(self, indices=self.indices[indices])
 
+    def drawn(self, count: int, seed: int = 0) -> Samples:
+        """Makes a set of ``count`` samples drawn at random, or of all if there are no more.
+
+        They stay in their order, so that files are read one after the other.
+        """
+        if len(self) <= count:
+            return self
+        drawn = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.subset(np.sort(drawn))
+
     def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
         """Splits the set at random into ``(training, held_out)``, each with at least one sample.
 

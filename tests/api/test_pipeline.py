@@ -25,6 +25,7 @@ from onnx_cgmq.errors import (
     CgmqError,
     ConfigError,
     DataError,
+    ModelError,
     OutputError,
     VerificationError,
 )
@@ -337,6 +338,8 @@ def test_without_labels_the_float_model_is_the_teacher() -> None:
     result = _run(data={"x": data["x"]})
     assert result.outcome.validation_accuracy is None
     assert result.check.accuracy is None
+    assert result.float_agreement.accuracy is None
+    assert result.float_agreement.outputs["y"].snr_db > 5
     assert onnx_cgmq.verify(mlp(), result.model, data).accuracy > 0.8
 
 
@@ -372,10 +375,40 @@ def test_padding_samples_of_a_fixed_batch_are_not_counted() -> None:
     assert onnx_cgmq.verify(result.mirror, result.model, data).class_agreement == 1
 
 
-def test_held_out_samples_may_be_given() -> None:
+def test_the_file_is_compared_with_the_float_model_on_held_out_samples() -> None:
     model = mlp()
-    result = _run(validation=toy_data(model, count=40, seed=7))
-    assert result.check.samples == 40
+    held_out = toy_data(model, count=40, seed=7)
+    result = _run(validation=held_out)
+    assert result.check.samples == result.float_agreement.samples == 40
+    (wanted,) = open_session(model, threads=1).run(["y"], {"x": held_out["x"]})
+    (found,) = open_session(result.model, threads=1).run(["y"], {"x": held_out["x"]})
+    snr = 10 * np.log10((wanted**2).sum() / ((wanted - found) ** 2).sum())
+    assert result.float_agreement.outputs["y"].snr_db == pytest.approx(snr, abs=1e-3)
+    same = (wanted.argmax(1) == found.argmax(1)).mean()
+    assert result.float_agreement.same_class == result.float_agreement.accuracy == same
+    assert result.float_agreement.float_accuracy == 1.0
+
+
+def test_a_float_model_that_is_gone_at_the_end_does_not_end_the_run(tmp_path) -> None:
+    path = tmp_path / "float.onnx"
+    onnx.save(mlp(), path)
+
+    def remove(_) -> None:
+        path.unlink(missing_ok=True)
+
+    result = quantize(path, toy_data(mlp()), "3%", progress=remove, epochs=1)
+    assert result.float_agreement.samples == 19  # with the prepared model
+
+
+def test_an_agreement_that_can_not_be_measured_does_not_end_the_run(monkeypatch) -> None:
+    def fail(*_):
+        raise ModelError("no kernel for it")
+
+    monkeypatch.setattr(pipeline, "float_agreement", fail)
+    told = []
+    result = _run(epochs=1, progress=told.append)
+    assert result.float_agreement is None
+    assert "not measured: no kernel for it" in told[-2].message
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def test_verify_of_another_model_finds_the_differences():
     assert check.reference_accuracy == 1.0
     assert check.max_abs_difference == 1.0
     assert check.mean_abs_difference == pytest.approx(4 / 12)
+    assert check.outputs["scores"].snr_db == 0.0  # four squares of 1, and four differences of 1
     assert check.bound is check.within_bound is None
 
 
@@ -170,5 +171,8 @@ def test_verify_refuses_wrong_bounds_and_wrong_references():
 
 def test_check_as_json():
     check = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
-    assert json.loads(check.to_json())["class_agreement"] == 0.5
+    document = json.loads(check.to_json())
+    assert document["class_agreement"] == 0.5
+    assert document["outputs"]["scores"]["snr_db"] == 0.0
+    assert document["optimization_db"] is None  # infinite
     assert "\n" not in check.to_json(indent=None)

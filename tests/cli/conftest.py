@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import typer.testing
 
 from onnx_cgmq.api import pipeline
+from onnx_cgmq.api.agreement import OutputAgreement
+from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.cli.app import app
 from onnx_cgmq.contract.bits import Granularity, GridForm, Role
@@ -16,6 +19,16 @@ from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.loop import Outcome
 from onnx_cgmq.mirror.module import Mirror
+
+FLOAT_AGREEMENT = FloatAgreement(
+    samples=100,
+    outputs={"scores": OutputAgreement(31.2, 0.5, 300, 0)},
+    class_output="scores",
+    same_class=0.994,
+    classes_compared=100,
+    accuracy=0.96,
+    float_accuracy=0.98,
+)
 
 
 @pytest.fixture
@@ -52,8 +65,11 @@ def data(tmp_path):
 
 @pytest.fixture
 def pipeline_run(monkeypatch):
-    """Stands in for the pipeline: ``.called`` has its arguments, ``.reason`` says how it ends."""
-    run = SimpleNamespace(called=None, reason="complete")
+    """Stands in for the pipeline: ``.called`` has its arguments, ``.reason`` says how it ends.
+
+    ``.float_agreement`` is that of its result.
+    """
+    run = SimpleNamespace(called=None, reason="complete", float_agreement=FLOAT_AGREEMENT)
 
     def quantize(model, data, bound, *, output, progress, **rest):
         run.called = {"model": model, "data": data, "bound": bound, "output": output, **rest}
@@ -63,6 +79,7 @@ def pipeline_run(monkeypatch):
         costs = ((990,), (1000,), True)
         progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
         result = make_result(onnx.load(model), bound, run.reason)
+        result = replace(result, float_agreement=run.float_agreement)
         result.save(output)
         progress(Finished(result.complete, run.reason))
         return result

@@ -43,6 +43,7 @@ def test_verify_shows_agreement(cli, model, data):
     assert result.exit_code == 0, result.output
     assert "100.00% (reference 100.00%)" in result.stdout
     assert "same class" in result.stdout
+    assert "no difference (scores) with the reference" in result.stdout
 
 
 def test_verify_json(cli, model, data, only_json):

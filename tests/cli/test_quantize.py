@@ -118,11 +118,19 @@ def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
     assert "epoch   1/2 guided   loss 0.4000  held out 0.3000  accuracy 98.00%" in result.stderr
     assert "RBOP 0.400%  cost 99.0% of bound  bits 2.50 weights, 3.50 activations" in result.stderr
     assert "12.5%: kept" in result.stdout
-    assert "97.00% (float 99.50%)" in result.stdout
+    assert "96.00% (float 98.00%) in onnxruntime, 100 held out" in result.stdout
+    assert "agrees with the float model: 31.2 dB (scores), same class for 99.40%" in result.stdout
     assert "matmul" in result.stdout
     plan = tmp_path / "out.plan.json"
     assert BitPlan.load(plan).bound == "12.5%"
     assert f"plan   {plan}" in result.stdout.splitlines()
+
+
+def test_accuracy_is_shown_without_agreement_too(quantize, pipeline_run):
+    pipeline_run.float_agreement = None
+    result = quantize()
+    assert "97.00% (float 99.50%) in onnxruntime, 200 held out" in result.stdout
+    assert "agrees" not in result.stdout
 
 
 def test_several_bounds_are_one_text(quantize, pipeline_run):
@@ -145,6 +153,8 @@ def test_json_is_all_of_stdout(quantize, pipeline_run, only_json, tmp_path):
     assert document["cost"]["rbop"] == 0.125
     assert document["check"]["accuracy"] == 0.97
     assert document["float_accuracy"] == 0.995
+    assert document["float_agreement"]["outputs"]["scores"]["snr_db"] == 31.2
+    assert document["float_agreement"]["same_class"] == 0.994
     assert document["files"]["model"] == str(tmp_path / "out.onnx")
     assert document["file_bytes"] == (tmp_path / "out.onnx").stat().st_size
     assert document["tensors"][0]["mean_bits"] == 4

@@ -54,6 +54,17 @@ def test_share_zero_holds_out_nothing(samples):
     assert train is validation is samples
 
 
+def test_some_samples_are_drawn_from_everywhere_in_their_order(samples):
+    drawn = numbers(samples.drawn(4))
+    assert len(set(drawn)) == 4
+    assert drawn == sorted(drawn) == numbers(samples.drawn(4))
+    assert drawn != numbers(samples.drawn(4, seed=1))
+    assert {number for seed in range(20) for number in numbers(samples.drawn(4, seed))} == {
+        *range(10)
+    }
+    assert samples.drawn(10) is samples
+
+
 def test_subset_counts_from_its_own_start(samples):
     part = samples.subset(np.array([7, 5, 3]))
     assert numbers(part) == [7, 5, 3]
