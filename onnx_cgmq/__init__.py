@@ -77,7 +77,7 @@ _MODULES = {
     "ModelError": "onnx_cgmq.errors",
     "NodeReport": "onnx_cgmq.inspection",
     "Notice": "onnx_cgmq.contract.events",
-    "Outcome": "onnx_cgmq.learn.loop",
+    "Outcome": "onnx_cgmq.learn.outcome",
     "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",

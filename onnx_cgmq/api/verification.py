@@ -46,7 +46,7 @@ from onnx_cgmq.settings.cost_table import CostTable
 if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
 
-_BATCH_SIZE = 256
+_BATCH_SIZE = 32
 _MOST_UNOPTIMIZED = 2048  # samples that are run without optimizations too
 
 LEAST_AGREEMENT_DB: Final = 20.0

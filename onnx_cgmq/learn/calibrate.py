@@ -9,6 +9,7 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.source import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
+from onnx_cgmq.learn.memory import bytes_per_sample, samples_that_fit
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.observed import Observer
 from onnx_cgmq.mirror.torch_state import plain_torch
@@ -22,13 +23,16 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
         mirror: The mirror of a gated graph; its gates stay as they are.
         data: The samples, of which some are used that are evenly spread.
         samples: How many samples to use.
-        batch_size: Samples in a batch.
+        batch_size: Samples in a batch; fewer are taken if the activations need much memory.
     """
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)
     activations = [name for name, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
     count = min(samples, len(data))
+    if activations:
+        fits = samples_that_fit(bytes_per_sample(mirror, data, activations), training=False)
+        batch_size = min(batch_size, fits)
     batches = -(-count // batch_size)
     seen = {name: Observer(mirror.quantizers[name].spec, batches) for name in activations}
     with torch.no_grad(), mirror.unquantized():

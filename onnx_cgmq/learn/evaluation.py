@@ -15,8 +15,6 @@ from onnx_cgmq.learn.losses import ClassOutput
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 
-_SMALLEST_BATCH = 256  # samples; small batches would only make evaluation slower
-
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -27,7 +25,7 @@ class Evaluator:
         teacher: The float model's outputs on these samples.
         loss: The loss that training uses.
         classes: The output with class scores, if there is one.
-        batch_size: Samples in a training step; batches are at least as large here.
+        batch_size: Samples that are computed at once.
     """
 
     samples: Samples
@@ -67,7 +65,7 @@ class Evaluator:
         return self.classes is not None and self.samples.has_labels
 
     def _batches(self) -> Iterator[Batch]:
-        return self.samples.batches(max(_SMALLEST_BATCH, self.batch_size))
+        return self.samples.batches(self.batch_size)
 
     def _correct(self, outputs: Mapping[str, Tensor], labels: Tensor | None) -> int:
         """Returns how many samples are classified right."""

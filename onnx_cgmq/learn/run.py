@@ -28,6 +28,7 @@ from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
 from onnx_cgmq.learn.malloc import freed_memory_kept
+from onnx_cgmq.learn.memory import bytes_per_sample, samples_that_fit
 from onnx_cgmq.learn.outcome import Outcome
 from onnx_cgmq.learn.schedule import choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
@@ -113,6 +114,7 @@ def learn(
     """
     train, held_out = data.train, data.held_out
     mirror = Mirror(gated)
+    config = _within_memory(config, mirror, train, emit)
     schedule = choose_schedule(config, train, mirror)
     guide = Guide(
         mirror,
@@ -130,7 +132,7 @@ def learn(
             state = saved.load()
         elif note := saved.note_on_earlier():
             emit(Notice(note))
-    calibrate(guide.mirror, train)
+    calibrate(mirror, train)
 
     teacher = Mirror(float_model)
     first = next(train.batches(config.batch_size))
@@ -162,6 +164,21 @@ def learn(
     if compared.without_gradient:
         emit(Notice(compared.text))
     return Learned(guide, learner.run(state), saved)
+
+
+def _within_memory(
+    config: Config, mirror: Mirror, train: Samples, emit: Callable[[Event], None]
+) -> Config:
+    """Makes batches smaller whose training steps would not fit into memory, with a note."""
+    activations = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
+    if not activations:
+        return config
+    fits = samples_that_fit(bytes_per_sample(mirror, train, activations), training=True)
+    if fits >= min(config.batch_size, len(train)):
+        return config
+    if config.epochs is not None:
+        emit(Notice(f"batches have {fits} samples, because {config.batch_size} need much memory"))
+    return config.model_copy(update={"batch_size": fits})
 
 
 def _check_defined(
