@@ -38,6 +38,7 @@ def allocate(
         stages: How many samples to use, and whether rounding will be learned.
         progress: Is called with the number of tensors measured, and of all tensors.
     """
+    guide.weights_learn = False
     if guide.kept_by_integers:
         return
     measured = measure_losses(

@@ -70,6 +70,8 @@ class Guide:
         mirror: The guided mirror.
         cost_model: Counts the cost of an assignment of widths.
         budget: The bounds, with the costs that they limit.
+        weights_learn: Whether weights may have changed since calibration, so that their ranges are
+            fitted again whenever widths change.
         measured: Losses that were measured, which take the place of the expected ones for tensors
             with one gate; empty if none were.
     """
@@ -116,6 +118,7 @@ class Guide:
         }
         self._interval = interval or max(1, min(_LONGEST_INTERVAL, steps // _FEWEST_MOVES))
         self._speed = _LADDER_LENGTH * self._interval / (_REACH_SHARE * steps)
+        self.weights_learn = True
         self.measured: MeasuredLosses = {}
         self._costs: Amounts = ()
         self._costed_revisions: tuple[int, ...] = ()  # the widths that have these costs
@@ -325,5 +328,5 @@ class Guide:
         if spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
             return
         values = self._values(spec.tensor)
-        if values is not None and not quantizer.is_fitted_to(values):
-            quantizer.fit(values)
+        if values is not None and self.weights_learn:
+            quantizer.fit(values)  # they have changed since the range of this width was fitted

@@ -89,7 +89,6 @@ class GatedQuantizer(nn.Module):
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._seen: Observed | None = None  # to fit the range later
-        self._fitted_to: int | None = None  # the version of the tensor that ranges were fitted to
         self.revision = 0
         self._levels: Tensor | None = None
         self._refresh()
@@ -191,7 +190,6 @@ class GatedQuantizer(nn.Module):
     def fit(self, values: Tensor | Observed) -> None:
         """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
         fitted = fit_ranges(self.spec, values)
-        self._fitted_to = values._version if isinstance(values, Tensor) else None
         with torch.no_grad():
             self.base_high.copy_(fitted.high)
             if self.spec.form is GridForm.AFFINE:
@@ -202,10 +200,6 @@ class GatedQuantizer(nn.Module):
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
         self._seen = None
-
-    def is_fitted_to(self, values: Tensor) -> bool:
-        """Whether the ranges were fitted to these values of a weight as they are now."""
-        return self._fitted_to == values._version
 
     @torch.no_grad()
     def set_smallest_step(self, step: Tensor) -> None:
