@@ -91,17 +91,34 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def make_static(model: Path, arrays: Arrays, target: Path) -> None:
+def static_settings() -> dict[str, dict[str, Any]]:
+    """The four settings of ``quantize_static`` that users try, by name."""
+    return {
+        f"{name}{', reduced' if reduced else ''}": {"activations": kind, "reduce_range": reduced}
+        for name, kind in (("UINT8", QuantType.QUInt8), ("INT8", QuantType.QInt8))
+        for reduced in (False, True)
+    }
+
+
+def make_static(
+    model: Path,
+    arrays: Arrays,
+    target: Path,
+    *,
+    activations: QuantType = QuantType.QInt8,
+    reduce_range: bool = False,
+) -> None:
     """INT8 by onnxruntime's own quantizer."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         proto = onnx.load(model)
-        if proto.opset_import[0].version < _PER_CHANNEL_OPSET:
+        version = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+        if version < _PER_CHANNEL_OPSET:
             model = Path(folder) / "upgraded.onnx"
             onnx.save(onnx.version_converter.convert_version(proto, _PER_CHANNEL_OPSET), model)
         try:
             quant_pre_process(model, prepared)
-        except AssertionError:  # its symbolic shape inference can't take every graph
+        except Exception:  # its symbolic shape inference can't take every graph
             quant_pre_process(model, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
@@ -109,7 +126,9 @@ def make_static(model: Path, arrays: Arrays, target: Path) -> None:
             _Reader(arrays),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            activation_type=activations,
             weight_type=QuantType.QInt8,
+            reduce_range=reduce_range,
         )
 
 

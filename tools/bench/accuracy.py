@@ -1,0 +1,291 @@
+"""How good the files are: ours beside onnxruntime's own INT8, on the same samples, without labels.
+
+Each run is a process of its own, whose time and peak memory are measured. The written file is
+compared with the float file in onnxruntime, on samples that nothing was learned from.
+
+    python -m tools.bench.accuracy run --shared SHARED [--only resnet20] [--methods static,fast]
+    python -m tools.bench.accuracy table                  # docs/benchmarks/accuracy.md
+
+``run`` makes all runs that have no result yet, so that it can be stopped and started again.
+SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
+``models/resnet20_cifar10.onnx``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+
+import onnx_cgmq as cgmq
+from onnx_cgmq.ort.session import open_session
+from tools.bench.deploy import make_static, static_settings
+from tools.bench.models import JOBS, TEST_SEED, Output
+from tools.fetch import deploy_models
+from tools.fetch.deploy_models import Arrays
+from tools.fetch.model_data import samples
+from tools.fetch.models import fetch
+
+RESULTS = Path("docs/benchmarks/accuracy")
+TABLE = Path("docs/benchmarks/accuracy.md")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model with its data.
+
+    Attributes:
+        name: Its name in the table.
+        model: ``(cache, shared) -> path`` of the float file.
+        data: ``(cache, shared) -> (train, test)``.
+        score: Compares the outputs of the float file and of another; ``None``: by labels.
+        label: What the score is.
+    """
+
+    name: str
+    model: Callable[[Path, Path], Path]
+    data: Callable[[Path], tuple[Arrays, Arrays]]
+    score: Callable[[Output, Output], float] | None
+    label: str
+
+
+def _packaged(name: str) -> Case:
+    job = JOBS[name]
+
+    def data(shared: Path) -> tuple[Arrays, Arrays]:
+        images = shared / "data" / "imagenet_1k_sample.zip"
+        return samples(name, job.train, 0, images), samples(name, job.test, TEST_SEED, images)
+
+    return Case(name, lambda cache, _: fetch(cache)[name], data, job.score, job.label)
+
+
+CASES = (
+    Case(
+        "resnet20",
+        deploy_models.resnet20,
+        lambda shared: deploy_models.cifar10(shared, 1000, 10000),
+        None,
+        "accuracy",
+    ),
+    Case(
+        "efficientnet-lite0", deploy_models.efficientnet, deploy_models.imagenet, None, "accuracy"
+    ),
+    *(_packaged(name) for name in JOBS),
+)
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A run of ours.
+
+    Attributes:
+        bound: The bound.
+        settings: Other settings than the defaults.
+    """
+
+    bound: str
+    settings: dict[str, Any]
+
+
+_UNIFORM_8 = {"widths": (4,), "activation_widths": (8,)}
+METHODS: dict[str, Ours] = {
+    "8/8, fast": Ours("6.25%", {"effort": "fast"}),
+    "8/8": Ours("6.25%", {}),
+    "4/8 by cost": Ours("3.125%", {}),
+    "4/8 by cost, best": Ours("3.125%", {"effort": "best"}),
+    "4/8 by cost, fast": Ours("3.125%", {"effort": "fast"}),
+    "uniform 4/8": Ours("3.2%", _UNIFORM_8),
+    "4/4 by cost": Ours("1.5625%", {}),
+    "uniform 4/4": Ours("1.6%", {"widths": (4,)}),
+}
+STATICS = {f"static {types}": settings for types, settings in static_settings().items()}
+
+
+def outputs(file: Path, arrays: Arrays) -> Output:
+    """The first output of a file for all samples, in onnxruntime with its default optimizations."""
+    session = open_session(file)
+    inputs = {name: array for name, array in arrays.items() if name != "label"}
+    count = len(next(iter(inputs.values())))
+    parts = [
+        session.run(None, {name: array[i : i + 8] for name, array in inputs.items()})[0]
+        for i in range(0, count, 8)
+    ]
+    return np.concatenate(parts)
+
+
+def snr_db(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
+    """Signal over error of outputs, in decibels."""
+    signal = np.square(before.astype(np.float64)).sum()
+    return float(10 * np.log10(signal / np.square(before.astype(np.float64) - after).sum()))
+
+
+def judge(case: Case, source: Path, written: Path, test: Arrays) -> dict[str, float]:
+    """Compares a written file with the float file."""
+    before, after = outputs(source, test), outputs(written, test)
+    figures = {"snr_db": snr_db(before, after)}
+    if case.score is not None:
+        return {**figures, "score": case.score(before, after), "float_score": 1.0}
+    labels = test["label"]
+    return {
+        **figures,
+        "score": float((after.argmax(1) == labels).mean()),
+        "float_score": float((before.argmax(1) == labels).mean()),
+    }
+
+
+def one(arguments: argparse.Namespace) -> None:
+    """Makes one run and prints its figures as JSON, on the last line."""
+    torch.set_num_threads(arguments.threads)
+    case = next(case for case in CASES if case.name == arguments.case)
+    source = case.model(arguments.cache, arguments.shared)
+    train, test = case.data(arguments.shared)
+    train.pop("label", None)  # all of this is without labels
+    output = arguments.files / f"{case.name}.{arguments.method.replace('/', '-')}.onnx"
+    began = time.perf_counter()
+    if arguments.method in STATICS:
+        make_static(source, train, output, **STATICS[arguments.method])
+    else:
+        ours = METHODS[arguments.method]
+        cgmq.quantize(source, train, ours.bound, output=output, **ours.settings)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if sys.platform == "darwin":
+        peak //= 1024
+    report = cgmq.inspect(output)
+    record = {
+        **judge(case, source, output, test),
+        "rbop": report.rbop,
+        "bytes": output.stat().st_size,
+        "float_bytes": source.stat().st_size,
+        "seconds": round(seconds, 1),
+        "peak_bytes": peak,
+        "train": len(next(iter(train.values()))),
+        "test": len(next(iter(test.values()))),
+        "threads": arguments.threads,
+        "processor": _processor(),
+    }
+    print(json.dumps(record))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Makes all runs that have no result yet, each in a process of its own."""
+    arguments.files.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for case, method in _wanted(arguments):
+        target = _result(case.name, method)
+        if target.exists():
+            continue
+        print(case.name, method, flush=True)
+        command = [sys.executable, "-m", "tools.bench.accuracy", "one", case.name, method]
+        for option in ("shared", "cache", "files", "threads"):
+            command += [f"--{option}", str(getattr(arguments, option))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            error = done.stderr.strip().splitlines()[-1:] or ["no message"]
+            record: dict[str, Any] = {"error": error[0][:300]}
+        else:
+            record = json.loads(done.stdout.strip().splitlines()[-1])
+        target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        print("  ", record, flush=True)
+
+
+def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[Case, str]]:
+    chosen = arguments.methods.split(",") if arguments.methods else []
+    for method in (*STATICS, *METHODS):
+        if chosen and not any(method.startswith(start) for start in chosen):
+            continue
+        for case in CASES:
+            if case.name.startswith(arguments.only):
+                yield case, method
+
+
+def _result(case: str, method: str) -> Path:
+    return RESULTS / f"{case}.{method.replace('/', '-').replace(', ', '-').replace(' ', '-')}.json"
+
+
+def table(_: argparse.Namespace) -> None:
+    """Writes the table from the results."""
+    lines = [
+        "# Accuracy",
+        "",
+        "Made by `python -m tools.bench.accuracy run` and `table`; do not edit.",
+        "",
+        f"onnxruntime {ort.__version__}, torch {torch.__version__}, {platform.machine()}; "
+        f"{os.cpu_count()} cores, other work ran on the machine. No labels were used. Every file "
+        "is compared with the float file in onnxruntime, on samples that nothing was learned from "
+        "or chosen by. All settings are the defaults, but for those in the name of a row; there "
+        "is no setting by model. `static`: onnxruntime's `quantize_static` (QDQ, INT8 weights per "
+        "channel, its own pre-processing, at most 256 of the same samples), with two types of "
+        "activations and both range settings. `by cost`: our widths under a bound that uniform "
+        "widths just meet; `uniform`: our engine with these widths everywhere. SNR: of the first "
+        "output. Minutes and peak memory: of a process that does nothing else, on one thread.",
+        "",
+        "| model | method | score | float | SNR, dB | RBOP % | file, bytes | of float | minutes "
+        "| peak, GB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        for method in (*STATICS, *METHODS):
+            path = _result(case.name, method)
+            if path.exists():
+                lines.append(_row(case, method, json.loads(path.read_text(encoding="utf-8"))))
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(TABLE)
+
+
+def _row(case: Case, method: str, record: dict[str, Any]) -> str:
+    if "error" in record:
+        return f"| {case.name} | {method} | failed: {record['error']} | | | | | | | |"
+    rbop = "" if method in STATICS else f"{100 * record['rbop']:.3f}"
+    return (
+        f"| {case.name} | {method} | {case.label} {100 * record['score']:.2f} % "
+        f"| {100 * record['float_score']:.2f} % | {record['snr_db']:.1f} | {rbop} "
+        f"| {record['bytes']:,} | {record['bytes'] / record['float_bytes']:.2f} "
+        f"| {record['seconds'] / 60:.1f} | {record['peak_bytes'] / 1e9:.2f} |"
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8") if info.exists() else ""
+    return "with VNNI" if "vnni" in flags else "without VNNI"
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("table").set_defaults(action=table)
+    for name, action in (("run", run), ("one", one)):
+        command = commands.add_parser(name)
+        command.set_defaults(action=action)
+        if name == "one":
+            command.add_argument("case")
+            command.add_argument("method")
+        else:
+            command.add_argument("--only", default="", help="models whose name starts so")
+            command.add_argument("--methods", default="", help="methods that start so, by commas")
+        command.add_argument("--shared", type=Path, required=True)
+        command.add_argument("--cache", type=Path, default=Path(".cache/models"))
+        command.add_argument("--files", type=Path, default=Path("runs/accuracy"))
+        command.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    arguments.action(arguments)
+
+
+if __name__ == "__main__":
+    main()
