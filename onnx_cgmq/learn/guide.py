@@ -22,6 +22,7 @@ from onnx_cgmq.learn.directions import (
     standardise,
     wanted_statistics,
 )
+from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
@@ -202,6 +203,7 @@ class Guide:
         widths = narrow_until(self.budget, self._ladders, widths, self._score)
         widths = widen_within(self.budget, self._ladders, widths, self._score, INTEGER_KERNEL_BITS)
         self.set_widths(widths)
+        leave_room_for_pairs(self.mirror)
         self.release()
 
     def set_widths(self, widths: Widths) -> None:
@@ -221,6 +223,7 @@ class Guide:
             weights and biases that differ from the model's.
         """
         self.enforce()
+        leave_room_for_pairs(self.mirror)
         for name, quantizer in self.mirror.quantizers.items():
             values = self._values(name)
             if values is not None:
