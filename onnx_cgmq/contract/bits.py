@@ -97,7 +97,9 @@ def intervals(bits: int, form: GridForm = GridForm.SYMMETRIC) -> int:
     return largest - smallest + (1 if form.is_symmetric and bits else 0)
 
 
-def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.NDArray[np.float32]:
+def rounded_step(
+    step: npt.NDArray[np.float32], significant_bits: int, up: bool = False
+) -> npt.NDArray[np.float32]:
     """Rounds steps to a number of significant bits; with 1 bit they become powers of two.
 
     Sums of products of values on such steps are exact in float32, as long as they stay below
@@ -106,12 +108,14 @@ def rounded_step(step: npt.NDArray[np.float32], significant_bits: int) -> npt.ND
     Args:
         step: Positive steps, any shape.
         significant_bits: How many bits to keep, at least 1.
+        up: Whether no step may become smaller; otherwise they are rounded to the nearest.
     """
     import numpy as np
 
     mantissa, exponent = np.frexp(step)
     scale = np.float32(2**significant_bits)
-    rounded = np.ldexp(np.round(mantissa * scale) / scale, exponent)
+    whole = np.ceil(mantissa * scale) if up else np.round(mantissa * scale)
+    rounded = np.ldexp(whole / scale, exponent)
     return np.asarray(rounded, dtype=np.float32)
 
 

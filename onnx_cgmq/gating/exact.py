@@ -102,6 +102,14 @@ def exact_range(
     return -zero_point * step, (count - zero_point) * step
 
 
+def exact_step_above(spec: QuantizerSpec, step: FloatArray) -> FloatArray:
+    """Returns the smallest exact step that is not below a step, if the spec asks for exact steps.
+
+    A range whose step is at least this stays so when :func:`exact_ranges` rounds it.
+    """
+    return rounded_step(step, _SIGNIFICANT_BITS[spec.role], up=True) if spec.exact else step
+
+
 def round_slopes(graph: ir.Graph) -> None:
     """Rounds slope and offset of every HardSigmoid of quantized values to 12 bits, in place.
 

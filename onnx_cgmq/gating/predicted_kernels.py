@@ -72,16 +72,32 @@ def predict_kernels(
         The choice for every MAC node (in subgraphs too) and for every other node that could run in
         integers, in graph order. Nodes whose factor becomes part of a scale have no entry.
     """
+    choices = dict(_choices(gated, widths, overflowing))
+    for node, choice in choices.items():
+        verdict = Verdict.FLOAT if choice.reason else Verdict.INTEGER
+        decide(node.name, verdict, choice.reason)
+    return choices
+
+
+def integer_nodes(gated: ir.Model, widths: Mapping[str, int]) -> set[ir.Node]:
+    """Returns the nodes that would run in integers, as :func:`predict_kernels` predicts them.
+
+    Nothing is decided yet, so no decision is written to the log.
+    """
+    choices = _choices(gated, widths, ())
+    return {node for node, choice in choices if choice.kernel is Kernel.INTEGER}
+
+
+def _choices(
+    gated: ir.Model, widths: Mapping[str, int], overflowing: Collection[ir.Node]
+) -> Iterator[tuple[ir.Node, KernelChoice]]:
     predictor = _Predictor(gated, widths, overflowing)
-    choices = {}
     for node in ir.traversal.RecursiveGraphIterator(gated.graph):
         if node in predictor.absorbed:
             continue
         if mac_spec(node) is not None or _could_run_on_codes(node):
             reason = predictor.why_float(node)
-            choices[node] = KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
-            decide(node.name, Verdict.FLOAT if reason else Verdict.INTEGER, reason)
-    return choices
+            yield node, KernelChoice(Kernel.FLOAT if reason else Kernel.INTEGER, reason)
 
 
 def has_codes(spec: QuantizerSpec, width: int) -> bool:

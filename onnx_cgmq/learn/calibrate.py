@@ -10,6 +10,7 @@ from onnx_cgmq.data.source import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.learn.memory import bytes_per_sample, samples_that_fit
+from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.observed import Observer
 from onnx_cgmq.mirror.torch_state import plain_torch
@@ -44,3 +45,4 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     for name in activations:
         mirror.quantizers[name].fit(seen[name].observed())
     leave_room_for_biases(mirror)
+    leave_room_for_pairs(mirror)

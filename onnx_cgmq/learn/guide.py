@@ -24,6 +24,7 @@ from onnx_cgmq.learn.directions import (
 )
 from onnx_cgmq.learn.integer_widths import at_most_8, for_one_integer_tensor
 from onnx_cgmq.learn.measured_losses import MeasuredLosses
+from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.learn.statistics import RunningStatistics
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
@@ -222,6 +223,7 @@ class Guide:
         widths = narrow_until(self.budget, self._ladders, widths, self._score)
         widths = widen_within(self.budget, self._ladders, widths, self._score, INTEGER_KERNEL_BITS)
         self.set_widths(widths)
+        leave_room_for_pairs(self.mirror, spare=1)
         self.release()
 
     @plain_torch()
@@ -243,6 +245,7 @@ class Guide:
             weights and biases that differ from the model's.
         """
         self.enforce()
+        leave_room_for_pairs(self.mirror, only_grow=True)
         for name, quantizer in self.mirror.quantizers.items():
             values = self._values(name)
             if values is not None:

@@ -31,6 +31,10 @@ _DROP: Final = 0.5
 _REACH: Final = 0.5
 """How many steps of its grid a weight may move: to the next code up or down, no further."""
 
+_SIGN_RATE: Final = 0.02
+"""Steps of its grid by which a weight moves in the first training step. Our choice: in some hundred
+steps a weight can cross its whole reach and come back."""
+
 _RANGE_RATE: Final = 1e-3
 """Peak learning rate of the logarithm of ranges. Our choice."""
 
@@ -115,6 +119,7 @@ def _learn_part(
     if steps and not learners.is_empty:
         compared = [slot for slot in part.exits if slot not in part.entries]
         _train(mirror, part, learners, compared, batches, exact, steps)
+        learners.keep_codes()
     with torch.no_grad():
         for batch, values in zip(batches, exact, strict=True):
             batch.quantized = mirror.run_part(part, batch.quantized)
@@ -174,11 +179,13 @@ class _Rounding:
     """A weight that learns how to be rounded.
 
     Attributes:
+        quantizer: Its quantizer.
         weight: Its values.
         start: Its values before.
         step: The step of its grid, which broadcasts to it.
     """
 
+    quantizer: GatedQuantizer
     weight: nn.Parameter
     start: Tensor
     step: Tensor
@@ -208,7 +215,7 @@ class _Learners:
                 grid, _, _ = quantizer.selected()
                 if bool((grid.step > 0).all()):
                     start = parameter.detach().clone()
-                    self._weights.append(_Rounding(parameter, start, grid.step))
+                    self._weights.append(_Rounding(quantizer, parameter, start, grid.step))
             elif role is Role.BIAS and parameter is not None:
                 largest = float(parameter.detach().abs().amax()) if parameter.numel() else 0.0
                 groups.append({"params": [parameter], "peak": _BIAS_RATE * largest})
@@ -226,6 +233,12 @@ class _Learners:
         if self._adam is not None:
             self._adam.zero_grad(set_to_none=True)
 
+    @torch.no_grad()
+    def keep_codes(self) -> None:
+        """Puts every weight on its grid, so that small changes of a step leave its codes."""
+        for rounding in self._weights:
+            rounding.weight.copy_(rounding.quantizer(rounding.weight)[0])
+
     def step(self, factor: float) -> None:
         """Moves everything, at ``factor`` times the peak rates, which fall to zero."""
         for rounding in self._weights:
@@ -234,11 +247,6 @@ class _Learners:
             for group in self._adam.param_groups:
                 group["lr"] = group["peak"] * factor
             self._adam.step()
-
-
-_SIGN_RATE: Final = 0.02
-"""Steps of its grid by which a weight moves in the first training step. Our choice: in some hundred
-steps a weight can cross its whole reach and come back."""
 
 
 def _bytes(value: Any) -> int:

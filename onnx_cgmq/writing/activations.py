@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, code_range
+from onnx_cgmq.contract.bits import FLOAT_BITS, GridForm, code_range
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.code_path import CodePath
 from onnx_cgmq.gating.movers import read_codes
@@ -36,9 +36,20 @@ class Uint8Grid(NamedTuple):
 
 def uint8_grid(plan: TensorPlan) -> Uint8Grid:
     """Returns the UINT8 codes of an activation that has one width of at most 8 bits."""
-    offset = UNSIGNED_OFFSET if plan.form.is_symmetric else 0
-    smallest, largest = code_range(plan.grid_width, plan.form)
-    return Uint8Grid(int(plan.zero_point) + offset, smallest + offset, largest + offset)
+    offset = _offset(plan.form)
+    smallest, _ = code_range(plan.grid_width, plan.form)
+    largest = largest_uint8_code(plan.form, plan.grid_width)
+    return Uint8Grid(int(plan.zero_point) + offset, smallest + offset, largest)
+
+
+def largest_uint8_code(form: GridForm, width: int) -> int:
+    """Returns the largest UINT8 code of an activation on a grid of at most 8 bits."""
+    return code_range(width, form)[1] + _offset(form)
+
+
+def _offset(form: GridForm) -> int:
+    """Returns what is added to the codes of a grid to make them UINT8."""
+    return UNSIGNED_OFFSET if form.is_symmetric else 0
 
 
 @dataclass(frozen=True)

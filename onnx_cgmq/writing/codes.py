@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +19,11 @@ from onnx_cgmq.contract.bits import (
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.gated_qdq import INT32_LIMIT
+from onnx_cgmq.gating.summed_pairs import SumOrder, largest_pair
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 CodeArray = npt.NDArray[np.int32]
-
-_PAIR_LIMIT: Final = 2**15 - 1
-"""The largest sum of two products that INT16 holds.
-
-The x86 instruction ``vpmaddubsw`` adds two products of an unsigned and a signed byte in INT16, with
-saturation.
-"""
 
 
 @dataclass(frozen=True)
@@ -161,24 +154,24 @@ def fits_int32(bias: FloatArray, step: FloatArray) -> bool:
     return bool(np.abs(bias / step).max(initial=0) <= np.float32(INT32_LIMIT))
 
 
-def may_saturate(codes: CodeArray, largest_activation: int) -> bool:
+def may_saturate(codes: CodeArray, sums: Iterable[tuple[SumOrder, int]]) -> bool:
     """Says whether a sum of two products of UINT8 activations and INT8 weights can leave INT16.
 
     onnxruntime's kernels on x86 processors without VNNI add products in pairs, with saturation, and
-    are silently wrong then. Which weights form a pair depends on the kernel. So the sum of the two
-    largest weights of the same sign decides.
+    are silently wrong then.
 
     Args:
-        codes: Codes of the weight.
-        largest_activation: The largest UINT8 code that the weight is multiplied with.
+        codes: Codes of the weight, of at most 8 bits.
+        sums: For each integer kernel that reads the weight, the order of its sums, and the largest
+            UINT8 code that it multiplies the weight with.
     """
-    flat = codes.reshape(-1)
-    ends = flat if flat.size <= 4 else np.partition(flat, [1, -2])[[0, 1, -2, -1]]
-    for signed in (ends, -ends):
-        pair = np.sort(np.maximum(signed, 0))[-2:]
-        if int(pair.sum()) * largest_activation > _PAIR_LIMIT:
-            return True
-    return False
+    largest = int(np.abs(codes).max(initial=0))
+    narrow = codes.astype(np.int16)
+    return any(
+        2 * largest > largest_pair(activation)
+        and int(order.largest_pairs(narrow).max(initial=0)) > largest_pair(activation)
+        for order, activation in sums
+    )
 
 
 def _by_width(widths: IntArray, value: Callable[[int], int]) -> IntArray:

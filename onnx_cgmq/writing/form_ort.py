@@ -16,6 +16,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
+from onnx_cgmq.gating.summed_pairs import SumOrder, weight_sums
 from onnx_cgmq.graph.layouts import permutation, transposed_views
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
@@ -100,13 +101,13 @@ class _Writer:
             integer: The nodes that are to run in integers.
             may_fuse: Whether onnxruntime may fuse operators with the quantizers around them.
         """
-        # The activations that each weight meets are found here, in the gated graph, because the
-        # first quantizer that is replaced changes the graph.
+        # The sums that each weight is part of are found here, in the gated graph, because the first
+        # quantizer that is replaced changes the graph.
         self._tensors = tensors
         self._integer_nodes = set(integer)
         self._may_fuse = may_fuse
         weights = tensors.of_role(Role.WEIGHT)
-        self._largest = {weight.node: self._largest_activation(weight) for weight in weights}
+        self._sums = {weight.node: self._sums_of(weight) for weight in weights}
 
     def run(self) -> None:
         """Writes all tensors, the biases first."""
@@ -135,9 +136,9 @@ class _Writer:
         if tensor.plan.grid_width == FLOAT_BITS:
             tensor.replace(tensor.float_value(emit))
         else:
-            types, largest = self._tensors.types, self._largest[tensor.node]
+            types, sums = self._tensors.types, self._sums[tensor.node]
             with tensor.values() as values:
-                stored = store_weight(emit, tensor.spec, tensor.plan, values, types, largest)
+                stored = store_weight(emit, tensor.spec, tensor.plan, values, types, sums)
             integer = self._integer_uses(quantized)
             for axes, uses in integer.items():
                 turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
@@ -188,17 +189,15 @@ class _Writer:
         is_float_mac = mac_spec(node) is not None and node not in self._integer_nodes
         return not self._may_fuse or is_float_mac or has_inexact_kernel(node)
 
-    def _largest_activation(self, weight: GatedTensor) -> int:
-        """Returns the largest UINT8 code that integer kernels multiply a weight with."""
-        largest = 0
-        views = transposed_views(weight.node.outputs[0])
-        for node, read in (use for view, _ in views for use in view.uses()):
-            operator = mac_spec(node) if node in self._integer_nodes else None
-            for index in operator.operands if operator is not None else ():
-                other = self._tensors.of(node.inputs[index])
-                if index != read and other is not None:
-                    largest = max(largest, uint8_grid(other.plan).largest)
-        return largest
+    def _sums_of(self, weight: GatedTensor) -> list[tuple[SumOrder, int]]:
+        """Lists the sums of the integer kernels that read a weight, as ``store_weight`` wants."""
+        found = []
+        quantized = weight.node.outputs[0]
+        for order, activation in weight_sums(quantized, weight.spec.shape, self._integer_nodes):
+            other = self._tensors.of(activation)
+            if other is not None:
+                found.append((order, uint8_grid(other.plan).largest))
+        return found
 
 
 def _replace(uses: Sequence[_Use], value: ir.Value) -> None:

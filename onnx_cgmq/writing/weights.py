@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.gating.summed_pairs import SumOrder
 from onnx_cgmq.graph.integer_types import pack
 from onnx_cgmq.writing.activations import UNSIGNED_OFFSET
 from onnx_cgmq.writing.codes import (
@@ -45,14 +47,14 @@ def store_weight(
     plan: TensorPlan,
     values: FloatArray,
     types: WeightTypes,
-    largest_activation: int,
+    sums: Collection[tuple[SumOrder, int]],
 ) -> StoredWeight:
     """Writes the codes of a weight, packed at its true size.
 
-    8-bit codes that could saturate the integer kernels of x86 processors without VNNI are written
-    as UINT8 with the zero point 128. The values are the same, exact on every processor, and
-    onnxruntime fuses the same integer kernels. With UINT8, Conv takes 1.4 times as long there, and
-    Gemm as long as before.
+    8-bit codes of which a pair could saturate the integer kernels of x86 processors without VNNI
+    are written as UINT8 with the zero point 128. The values are the same, exact on every processor,
+    and onnxruntime fuses the same integer kernels. With UINT8, Conv takes 1.4 times as long there,
+    and Gemm as long as before.
 
     Args:
         emit: Writes nodes before the quantizer.
@@ -60,12 +62,12 @@ def store_weight(
         plan: Its plan, in which no element is float.
         values: Its learned float values, float32, in its shape.
         types: The types in which it may be stored.
-        largest_activation: The largest UINT8 code that an integer kernel multiplies the weight
-            with; 0 if only float kernels read it.
+        sums: For each integer kernel that adds products of the weight in pairs, the order of its
+            sums, and the largest UINT8 code that it multiplies the weight with.
     """
     grid = grid_codes(spec, plan, values)
     codes, data_type, zero_point = grid.codes, types.narrowest(grid.width), 0
-    if may_saturate(codes, largest_activation):
+    if may_saturate(codes, sums):
         codes, data_type, zero_point = codes + UNSIGNED_OFFSET, ir.DataType.UINT8, UNSIGNED_OFFSET
     stored = emit.constant("codes", pack(codes, data_type, f"{emit.base}.codes"))
     return StoredWeight(spec, stored, grid.scale, zero_point)

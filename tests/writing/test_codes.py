@@ -6,6 +6,7 @@ import pytest
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.gating.summed_pairs import SumOrder
 from onnx_cgmq.writing.codes import (
     accumulator_codes,
     fits_int32,
@@ -98,7 +99,10 @@ def test_accumulator_codes_and_whether_they_fit() -> None:
     [
         ([127, 1, -1], 255, False),
         ([127, 2, -1], 255, True),
+        ([127, -1, 2], 255, False),
         ([-127, -2, 90], 255, True),
+        ([-127, -1, 90, 39], 255, True),
+        ([5, -127, -2], 255, False),
         ([127, -127], 255, False),
         ([127, 127], 15, False),
         ([7, 7], 255, False),
@@ -107,4 +111,16 @@ def test_accumulator_codes_and_whether_they_fit() -> None:
     ],
 )
 def test_which_codes_may_saturate_int16(codes, activation, expected) -> None:
-    assert may_saturate(np.array(codes), activation) is expected
+    array = np.array(codes, np.int32)
+    assert may_saturate(array, [(SumOrder((), (0,)), activation)]) is expected
+    assert may_saturate(np.array([codes, codes]), [(SumOrder((0,), (1,)), activation)]) is expected
+    assert not may_saturate(array, [])
+
+
+def test_only_neighbours_in_the_order_of_the_sums_saturate() -> None:
+    codes = np.array([[100, 100, 0], [1, 1, 100]], np.int32)
+    rows, columns = SumOrder((0,), (1,)), SumOrder((1,), (0,))
+    assert may_saturate(codes, [(rows, 255)])
+    assert not may_saturate(codes, [(columns, 255)])
+    assert may_saturate(codes, [(columns, 255), (rows, 255)])
+    assert not may_saturate(codes, [(columns, 255), (rows, 100)])

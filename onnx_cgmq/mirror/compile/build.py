@@ -25,7 +25,7 @@ from onnx_cgmq.mirror.compile.strings import nodes_without_strings, outputs_with
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES, is_supported, to_torch
 from onnx_cgmq.mirror.core.program import Body, HeldConstant, Program, call_with_bodies
 from onnx_cgmq.mirror.core.registry import Context, Operator
-from onnx_cgmq.mirror.quantizers.quantizer import accumulator_qdq
+from onnx_cgmq.mirror.quantizers.accumulator import accumulator_qdq
 
 _Attributes = Mapping[str, ir.Attr]
 

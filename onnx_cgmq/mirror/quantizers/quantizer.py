@@ -18,13 +18,12 @@ from onnx_cgmq.contract.bits import (
     intervals,
 )
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
-from onnx_cgmq.gating.gated_qdq import INT32_LIMIT
+from onnx_cgmq.gating.exact import exact_step_above
 from onnx_cgmq.mirror.quantizers.fake_quantize import (
     GradientObserver,
     Grid,
     fake_quantize,
     observe,
-    round_straight_through,
 )
 from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
 from onnx_cgmq.mirror.quantizers.ranges import exact, fit_ranges
@@ -56,6 +55,7 @@ class GatedQuantizer(nn.Module):
     base_high: Tensor
     base_low: Tensor
     smallest_high: Tensor
+    smallest_high_of_pairs: Tensor
     noise: Tensor
     calibrated: Tensor
 
@@ -76,6 +76,7 @@ class GatedQuantizer(nn.Module):
         start = low if affine and low is not None else torch.zeros_like(high)
         self.register_buffer("base_low", start.detach().clone().float().reshape(spec.range_shape))
         self.register_buffer("smallest_high", torch.zeros_like(high))
+        self.register_buffer("smallest_high_of_pairs", torch.zeros_like(high))
         self.log_high = nn.Parameter(torch.zeros_like(high))
         self.log_low = nn.Parameter(torch.zeros_like(high)) if affine else None
         self.register_buffer("gate", gate.detach().clone().float().reshape(spec.gate_shape))
@@ -176,7 +177,8 @@ class GatedQuantizer(nn.Module):
 
         The gradient of the rounding is that of the identity.
         """
-        high = torch.maximum(self.base_high * torch.exp(self.log_high), self.smallest_high)
+        smallest = torch.maximum(self.smallest_high, self.smallest_high_of_pairs)
+        high = torch.maximum(self.base_high * torch.exp(self.log_high), smallest)
         low = self.base_low
         if self.spec.form.is_symmetric:
             low = -high
@@ -212,12 +214,33 @@ class GatedQuantizer(nn.Module):
         """
         shape = self.spec.range_item_shape
         one_each = self.spec.has_channels and step.numel() == math.prod(shape)
-        least = step.reshape(shape) if one_each else step.amax().expand(shape)
+        least = self._exact_above(step.reshape(shape) if one_each else step.amax().expand(shape))
         for index in range(len(self.smallest_high)):
             shared = self.spec.granularity is Granularity.ELEMENT
             width = INTEGER_KERNEL_BITS if shared else self.spec.ladder.quantized[index]
             if width <= INTEGER_KERNEL_BITS:
                 self.smallest_high[index] = least * (intervals(width, self.spec.form) / 2)
+
+    @torch.no_grad()
+    def set_smallest_pair_step(self, step: Tensor, *, only_grow: bool = False) -> None:
+        """Keeps the 8-bit step of a weight so large that no pair of its codes can saturate.
+
+        What :meth:`set_smallest_step` set stays; the larger one counts.
+
+        Args:
+            step: The smallest step allowed, of ``spec.range_item_shape``; 0 where any will do.
+            only_grow: Whether a larger one that was set before stays.
+        """
+        half = intervals(INTEGER_KERNEL_BITS, self.spec.form) / 2
+        index = self.spec.range_index(INTEGER_KERNEL_BITS)
+        least = self._exact_above(step) * half
+        if only_grow:
+            least = torch.maximum(least, self.smallest_high_of_pairs[index])
+        self.smallest_high_of_pairs[index] = least
+
+    def _exact_above(self, step: Tensor) -> Tensor:
+        """The smallest step that the quantizer may have and that is not below a step."""
+        return torch.from_numpy(exact_step_above(self.spec, step.float().numpy()))
 
     # -- forward --------------------------------------------------------------------------------
 
@@ -320,22 +343,3 @@ def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
 
 def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
     module._refresh()
-
-
-def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
-    """Rounds a bias to the INT32 codes that an integer kernel adds to its accumulator.
-
-    Args:
-        bias: The bias, float32, ``[C]``.
-        step_x: Step of the activation, ``()``; 0 if the kernel is float.
-        step_w: Step of the weight, ``()`` or one per channel in any shape; 0 if the kernel is
-            float.
-
-    Returns:
-        ``round(bias / s) * s`` with ``s = step_x * step_w`` and a straight-through gradient; the
-        bias itself if ``s`` is 0, or if a code does not fit into INT32.
-    """
-    step = (step_x * step_w.reshape(-1)).detach()
-    if not bool((step > 0).all()) or bool((bias.detach() / step).abs().amax() > INT32_LIMIT):
-        return bias
-    return round_straight_through(bias, step)

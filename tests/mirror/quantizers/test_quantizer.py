@@ -8,7 +8,7 @@ import torch
 
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
-from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer, accumulator_qdq
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import narrow_to_codes, tensor_plan
 
 
@@ -19,9 +19,10 @@ def _quantizer(
     role: Role = Role.WEIGHT,
     shape: tuple[int, ...] = (4, 6),
     widths: tuple[int, ...] = (2, 4, 8, 16, 32),
+    exact: bool = False,
 ) -> GatedQuantizer:
     axis = 0 if granularity is Granularity.CHANNEL else None
-    spec = QuantizerSpec("w", role, form, granularity, Ladder(widths), shape, axis)
+    spec = QuantizerSpec("w", role, form, granularity, Ladder(widths), shape, axis, exact=exact)
     high = torch.ones(spec.range_shape)
     low = -torch.ones(spec.range_shape) if form is GridForm.AFFINE else None
     return GatedQuantizer(spec, low, high, torch.full(spec.gate_shape, spec.ladder.gate_max))
@@ -138,16 +139,6 @@ def test_ranges_learn() -> None:
     assert (quantizer.high > 0).all()
 
 
-def test_accumulator() -> None:
-    bias = torch.tensor([0.26, -0.74], requires_grad=True)
-    y = accumulator_qdq(bias, torch.tensor(0.5), torch.tensor([[1.0], [0.5]]))
-    assert y.tolist() == [0.5, -0.75]
-    y.sum().backward()
-    assert bias.grad.tolist() == [1.0, 1.0]
-    assert accumulator_qdq(bias, torch.tensor(0.0), torch.tensor(1.0)) is bias
-    assert accumulator_qdq(bias, torch.tensor(1e-5), torch.tensor([1.0, 1e-5])) is bias
-
-
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_no_step_is_smaller_than_set(granularity) -> None:
     quantizer = _quantizer(granularity)
@@ -167,6 +158,27 @@ def test_a_smallest_step_for_all_channels(granularity) -> None:
     quantizer.set_smallest_step(torch.tensor([0.5, 1.0]))  # not as many as there are channels
     steps = 2 * quantizer.high.detach()[0].reshape(-1) / (255 if len(quantizer.high) == 1 else 3)
     torch.testing.assert_close(steps, torch.ones_like(steps))
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_step_that_pairs_need_and_that_of_biases_both_hold(exact) -> None:
+    quantizer = _quantizer(Granularity.CHANNEL, exact=exact)
+    shape = quantizer.spec.range_item_shape
+    quantizer.set_smallest_step(torch.tensor([1.1, 0.1, 1e-9, 1e-9]))
+    quantizer.set_smallest_pair_step(torch.tensor([0.5, 0.51, 0.3, 0.0]).reshape(shape))
+    before = _quantizer(Granularity.CHANNEL, exact=exact)
+    index = quantizer.spec.range_index(8)
+    steps = (2 * quantizer.high.detach()[index] / 255).reshape(-1)
+    expected = torch.tensor([1.25, 0.625, 0.3125] if exact else [1.1, 0.51, 0.3])
+    torch.testing.assert_close(steps[:3], expected)
+    assert quantizer.high[index].reshape(-1)[3] == before.high[index].reshape(-1)[3]
+    narrow = 2 * quantizer.high.detach()[0].reshape(-1) / 3
+    torch.testing.assert_close(narrow[0], torch.tensor(1.25 if exact else 1.1))
+    torch.testing.assert_close(narrow[2:], 2 * before.high.detach()[0].reshape(-1)[2:] / 3)
+    quantizer.set_smallest_pair_step(torch.zeros(shape))  # as when activations get narrow
+    steps = (2 * quantizer.high.detach()[index] / 255).reshape(-1)
+    torch.testing.assert_close(steps[0], torch.tensor(1.25 if exact else 1.1))
+    assert steps[2] < 0.3
 
 
 def test_plan_narrows_elements_to_the_grid_that_holds_them() -> None:
