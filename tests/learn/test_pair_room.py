@@ -152,12 +152,14 @@ def test_guide_leaves_room_in_what_it_settles_and_plans() -> None:
     guide = Guide(mirror, "100%")
     plan = guide.plan()
     data_type, codes = _codes(write_back(gated, plan, compact=False))
-    assert (data_type, codes.max()) == (ir.DataType.INT8, 64)
+    assert data_type is ir.DataType.INT8
+    assert codes.max() == 64
     with torch.no_grad():
         mirror.value_parameters["w"].mul_(3)
     guide.settle()
     data_type, codes = _codes(write_back(gated, mirror.plan(), compact=False))
-    assert (data_type, codes.max()) == (ir.DataType.INT8, 64)
+    assert data_type is ir.DataType.INT8
+    assert codes.max() == 63  # 64 would fit, but for the step that is spared for learning
 
 
 def test_narrow_activations_need_no_room() -> None:
