@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
@@ -26,14 +27,18 @@ from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
 _DROP: Final = 0.5
-"""The share of activations whose quantization is dropped. QDrop's choice."""
+"""How often the quantization of an activation is dropped. QDrop's share; we drop it for the whole
+tensor and not for single elements, which costs no time."""
 
 _REACH: Final = 0.5
 """How many steps of its grid a weight may move: to the next code up or down, no further."""
 
-_SIGN_RATE: Final = 0.02
-"""Steps of its grid by which a weight moves in the first training step. Our choice: in some hundred
-steps a weight can cross its whole reach and come back."""
+_REACHES: Final = 2.0
+"""How often a weight can cross its reach in all training steps together, as the rate falls to zero.
+Our choice."""
+
+_LARGEST_SIGN_RATE: Final = 0.05
+"""The most steps of its grid by which a weight moves in one training step. Our choice."""
 
 _RANGE_RATE: Final = 1e-3
 """Peak learning rate of the logarithm of ranges. Our choice."""
@@ -43,6 +48,9 @@ _BIAS_RATE: Final = 1e-3
 
 _MOST_BYTES: Final = 1 << 30
 """About how many bytes of values between parts are kept. Our choice."""
+
+_LEAST_SQUARE: Final = 1e-20
+"""The smallest mean square by which an error is divided."""
 
 Values = dict[int, Any]
 """Values between two parts, by slot."""
@@ -115,7 +123,7 @@ def _learn_part(
                 break
     del batches[len(exact) :]
     own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
-    learners = _Learners(mirror, own)
+    learners = _Learners(mirror, own, steps)
     if steps and not learners.is_empty:
         compared = [slot for slot in part.exits if slot not in part.entries]
         _train(mirror, part, learners, compared, batches, exact, steps)
@@ -136,11 +144,12 @@ def _train(
     steps: int,
 ) -> None:
     generator = torch.Generator().manual_seed(len(batches))
+    targets = [_Targets(values, compared) for values in exact]
     with _dropping(mirror, part):
         for step in range(steps):
             index = int(torch.randint(len(batches), (), generator=generator))
             found = mirror.run_part(part, batches[index].quantized)
-            loss = _distance(found, exact[index], compared)
+            loss = targets[index].distance(found)
             if not loss.requires_grad:
                 return
             learners.clear()
@@ -148,17 +157,28 @@ def _train(
             learners.step(1 - step / steps)
 
 
-def _distance(found: Mapping[int, Any], wanted: Mapping[int, Any], compared: list[int]) -> Tensor:
-    """The squared error of floating point values, relative to their mean square."""
-    total = torch.zeros(())
-    for slot in compared:
-        target = wanted[slot]
-        if isinstance(target, Tensor) and target.is_floating_point() and target.numel():
-            known = torch.isfinite(target)
-            error = torch.where(known, found[slot] - target, 0.0).square().mean()
-            scale = torch.where(known, target, 0.0).square().mean()
-            total = total + error / scale.clamp_min(1e-20)
-    return total
+class _Targets:
+    """What a part should give for one batch: the finite values of the float model."""
+
+    def __init__(self, values: Values, slots: list[int]) -> None:
+        self._wanted: dict[int, tuple[Tensor, Tensor | None, float]] = {}
+        for slot in slots:
+            value = values[slot]
+            if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
+                continue
+            known = torch.isfinite(value)
+            mask = None if bool(known.all()) else known
+            value = value if mask is None else torch.where(known, value, 0.0)
+            scale = max(float(value.square().mean()), _LEAST_SQUARE)
+            self._wanted[slot] = value, mask, scale
+
+    def distance(self, found: Mapping[int, Any]) -> Tensor:
+        """The squared error of what a part gives, relative to the mean square of the target."""
+        total = torch.zeros(())
+        for slot, (value, mask, scale) in self._wanted.items():
+            given = found[slot] if mask is None else torch.where(mask, found[slot], 0.0)
+            total = total + F.mse_loss(given, value) / scale
+        return total
 
 
 @contextmanager
@@ -203,7 +223,10 @@ class _Rounding:
 class _Learners:
     """All that learns in a part: weights by sign, biases and ranges by Adam."""
 
-    def __init__(self, mirror: Mirror, quantizers: Mapping[str, GatedQuantizer]) -> None:
+    def __init__(
+        self, mirror: Mirror, quantizers: Mapping[str, GatedQuantizer], steps: int
+    ) -> None:
+        self._sign_rate = min(_LARGEST_SIGN_RATE, 2 * _REACH * _REACHES / max(1, steps))
         self._weights: list[_Rounding] = []
         groups: list[dict[str, Any]] = []
         for name, quantizer in quantizers.items():
@@ -242,7 +265,7 @@ class _Learners:
     def step(self, factor: float) -> None:
         """Moves everything, at ``factor`` times the peak rates, which fall to zero."""
         for rounding in self._weights:
-            rounding.move(_SIGN_RATE * factor)
+            rounding.move(self._sign_rate * factor)
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group["lr"] = group["peak"] * factor

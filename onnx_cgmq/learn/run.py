@@ -114,8 +114,9 @@ def learn(
     """
     train, held_out = data.train, data.held_out
     mirror = Mirror(gated)
-    config = _within_memory(config, mirror, train, emit)
-    schedule = choose_schedule(config, train, mirror)
+    size = _activation_bytes(mirror, train)
+    config = _within_memory(config, size, train, emit)
+    schedule = choose_schedule(config, train, mirror, size)
     guide = Guide(
         mirror,
         bound,
@@ -166,14 +167,17 @@ def learn(
     return Learned(guide, learner.run(state), saved)
 
 
+def _activation_bytes(mirror: Mirror, train: Samples) -> int:
+    """Returns the bytes of the activations that are quantized, for one sample."""
+    names = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
+    return bytes_per_sample(mirror, train, names) if names else 1
+
+
 def _within_memory(
-    config: Config, mirror: Mirror, train: Samples, emit: Callable[[Event], None]
+    config: Config, size: int, train: Samples, emit: Callable[[Event], None]
 ) -> Config:
     """Makes batches smaller whose training steps would not fit into memory, with a note."""
-    activations = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
-    if not activations:
-        return config
-    fits = samples_that_fit(bytes_per_sample(mirror, train, activations), training=True)
+    fits = samples_that_fit(size, training=True)
     if fits >= min(config.batch_size, len(train)):
         return config
     if config.epochs is not None:

@@ -34,7 +34,11 @@ ours for networks whose kernels are small. It is no measurement, so that a run i
 _SECONDS_PER_NODE: Final = 1e-4
 """What a node costs in a training step, however small it is. Ours, as the figure above."""
 
-_STEPS: Final = {Effort.FAST: (0, 0), Effort.NORMAL: (50, 500), Effort.BEST: (200, 2000)}
+_SECONDS_PER_BYTE: Final = 1e-8
+"""What a byte of a quantized activation costs a core in a training step: memory is the bottleneck
+of large activations. Ours, as the figures above."""
+
+_STEPS: Final = {Effort.FAST: (0, 0), Effort.NORMAL: (40, 300), Effort.BEST: (100, 1000)}
 """The fewest and the most training steps of a part. Our choice: rounding needs some hundred."""
 
 _MEASURED_SECONDS: Final = 60.0
@@ -43,7 +47,7 @@ _MEASURED_SECONDS: Final = 60.0
 _FEWEST_MEASURED, _MOST_MEASURED = 8, 64
 """The fewest and the most samples on which losses are measured. Our choice."""
 
-_BATCH: Final = 32
+_BATCH: Final = 16
 """Samples in a training step of a part. Our choice, as for reconstruction elsewhere."""
 
 MOVES: Final = 200
@@ -88,7 +92,9 @@ class Schedule:
         return MOVES if self.stages is not None else self.guided_steps(train, batch_size)
 
 
-def choose_schedule(config: Config, train: Samples, mirror: Mirror) -> Schedule:
+def choose_schedule(
+    config: Config, train: Samples, mirror: Mirror, activation_bytes: int
+) -> Schedule:
     """Chooses what a run does.
 
     Gates move while weights train, as in the paper, if the settings give a number of epochs, if
@@ -99,6 +105,7 @@ def choose_schedule(config: Config, train: Samples, mirror: Mirror) -> Schedule:
         config: The settings; a time limit takes the place of the time that the effort allows.
         train: The training samples.
         mirror: The mirror of the gated model.
+        activation_bytes: Bytes of the activations that are quantized, for one sample.
     """
     if config.epochs is not None:
         return Schedule(None, config.epochs)
@@ -108,15 +115,17 @@ def choose_schedule(config: Config, train: Samples, mirror: Mirror) -> Schedule:
     many = labelled and len(train) >= _MANY_LABELLED and config.effort is not Effort.FAST
     if many or not one_gate_each or config.direction is not Direction.FISHER:
         return Schedule(None, EPOCHS)
-    return Schedule(_stages(config, train, mirror), epochs=0)
+    return Schedule(_stages(config, train, mirror, activation_bytes), epochs=0)
 
 
-def _stages(config: Config, train: Samples, mirror: Mirror) -> Stages:
+def _stages(config: Config, train: Samples, mirror: Mirror, activation_bytes: int) -> Stages:
     """Chooses the stages' lengths from the model's cost, so that a run takes about its time."""
     batch = max(1, min(_BATCH, config.batch_size, len(train) // 2))
     macs = max(1, total_macs(mac_ops(mirror.model)))
-    forward = macs / (_OPERATIONS_PER_SECOND * max(1, torch.get_num_threads()))
-    step = 3 * forward * batch + _SECONDS_PER_NODE * len(mirror.model.graph)
+    cores = max(1, torch.get_num_threads())
+    forward = macs / (_OPERATIONS_PER_SECOND * cores)
+    sample = 3 * forward + _SECONDS_PER_BYTE * activation_bytes / cores
+    step = sample * batch + _SECONDS_PER_NODE * len(mirror.model.graph)
     seconds = _SECONDS[config.effort]
     if config.time_limit is not None:
         seconds = min(seconds, config.time_limit / 2)

@@ -118,7 +118,10 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _affine_range_gradients(
     g: Tensor, g_x: Tensor, x: Tensor, y: Tensor, high: Tensor, low: Tensor
 ) -> tuple[Tensor, Tensor]:
-    rounding = _reduce_to(g_x * (y - x), high.shape) / (high - low)
+    if high.dim() == 0:
+        rounding = (_dot(g_x, y) - _dot(g_x, x)) / (high - low)
+    else:
+        rounding = _reduce_to(g_x * (y - x), high.shape) / (high - low)
     clipped = g - g_x
     above = _reduce_to(clipped * (x > y), high.shape)
     below = _reduce_to(clipped, high.shape) - above

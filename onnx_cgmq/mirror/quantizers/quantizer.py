@@ -47,8 +47,8 @@ class GatedQuantizer(nn.Module):
             ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass; may be ``None``.
         bypassed: Whether the quantizer passes every value on as it is.
-        drop: The share of the elements that it passes on as they are while gradients are on, at
-            random (QDrop, arXiv 2203.05740).
+        drop: How often it passes a tensor on as it is while gradients are on, at random (as QDrop
+            does with single elements, arXiv 2203.05740).
     """
 
     gate: Tensor
@@ -255,7 +255,8 @@ class GatedQuantizer(nn.Module):
             ``spec.range_item_shape`` (0 if no integer kernel takes them).
         """
         observer = self.observer if torch.is_grad_enabled() else None
-        if self.bypassed:
+        dropped = self.drop and torch.is_grad_enabled() and float(torch.rand(())) < self.drop
+        if self.bypassed or dropped:
             return _seen_by(observer, x), torch.zeros(self.spec.range_item_shape)
         if not self.calibrated:
             if self._is_float:
@@ -270,8 +271,6 @@ class GatedQuantizer(nn.Module):
         grid = self.grid(high.detach(), low.detach())
         affine = self.spec.form is GridForm.AFFINE
         y = fake_quantize(x, high, low if affine else None, grid, observer)
-        if self.drop and torch.is_grad_enabled():
-            y = torch.where(torch.rand_like(x) < self.drop, x, y)
         return y, self._kernel_step(grid)
 
     @property
