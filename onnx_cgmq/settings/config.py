@@ -93,10 +93,10 @@ class Config(BaseModel):
     runtime: str | None = None
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
-    weight_ranges: Granularity = Granularity.TENSOR
+    weight_ranges: Granularity = Granularity.CHANNEL
     exact_steps: bool = False
     reduced_range: bool = False
-    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    widths: tuple[int, ...] = (2, 4, 8)
     activation_widths: tuple[int, ...] | None = None
     bias_widths: tuple[int, ...] | None = None
     prune: bool = False

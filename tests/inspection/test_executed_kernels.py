@@ -37,7 +37,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def written(widths: dict[str, int], **config) -> ir.Model:
-    gated = insert_gates(mlp(), **config)
+    gated = insert_gates(mlp(), **config, target="generic")
     return write_back(gated, make_plan(gated, {n: widths[n] for n in quantizer_nodes(gated)}))
 
 
@@ -170,7 +170,7 @@ def _text(report) -> str:
 
 @pytest.mark.parametrize("form", ["native", "qonnx"])
 def test_forms_for_other_flows_have_no_kernels(form) -> None:
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     plan = make_plan(gated, {name: WIDTHS[name] for name in quantizer_nodes(gated)})
     report = inspect(write_back(gated, plan, form=form), kernels=True)
     assert all(node.kernel is None and not node.reason for node in report.nodes)

@@ -71,7 +71,7 @@ def test_a_model_that_does_not_run_is_an_error():
 
 @pytest.mark.parametrize("form", list(Form))
 def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     widths = {"w1": 2, "w2": 4, "x": 4, "r": 2}
     names = quantizer_nodes(gated)
     plan = make_plan(gated, {name: np.array(widths.get(name, 8)) for name in names})
@@ -87,7 +87,7 @@ def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
 
 
 def test_the_error_on_a_form_for_other_flows_names_the_form():
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     plan = make_plan(gated, {name: np.array(8) for name in quantizer_nodes(gated)})
     written = write_back(gated, plan, form="qonnx")
     with pytest.raises(ModelError, match=r"in the form 'qonnx'.*write it in the form 'ort'"):
