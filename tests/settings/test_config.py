@@ -65,7 +65,6 @@ def test_what_is_not_set_comes_from_the_target():
     assert (config.widths, config.activation_widths, config.bias_widths) == ((2, 4, 8), (8,), (32,))
     assert config.integer_kernels
     assert config.exact_steps
-    assert config.reduced_range
     assert config.weight_ranges is Granularity.CHANNEL
     assert not Config.create(target="ort-cpu", integer_kernels=False).integer_kernels
 
