@@ -25,7 +25,7 @@ from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
 from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config, Settings
@@ -166,7 +166,7 @@ def quantize(
     plan = learned.plan()
     written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
-    for note in kernel_differences(written.kernels, report):
+    for note in (*kernel_differences(written.kernels, report), *slow_kernels(report)):
         emit(Notice(note))
     outcome = learned.outcome
     result = Result(written.model, plan, report, check, outcome, learned.mirror, tuple(history))
