@@ -78,5 +78,6 @@ def _decisions_of_report(report: Report) -> list[Decision]:
 def _decision_of_node(node: NodeReport) -> Decision | None:
     if node.kernel is None:
         return None
-    verdict = Verdict.INTEGER if node.kernel is Kernel.INTEGER else Verdict.FLOAT
+    integer = Verdict.SLOW if node.slow else Verdict.INTEGER
+    verdict = integer if node.kernel is Kernel.INTEGER else Verdict.FLOAT
     return Decision(node.name, verdict, node.reason)

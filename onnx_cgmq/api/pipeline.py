@@ -30,7 +30,7 @@ from onnx_cgmq.gating.uneven_weights import uneven_weights
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
 from onnx_cgmq.graph.input_shapes import open_inputs
 from onnx_cgmq.inspection import Report, inspect
-from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import Runnable
 from onnx_cgmq.preparation.prepare import prepare
@@ -188,9 +188,9 @@ def quantize(
         plan = learned.plan()
         written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
     report = inspect(written.model, kernels=for_onnxruntime)
-    for note in (*kernel_differences(written.kernels, report), Runnable.of(written.model).note):
-        if note:
-            emit(Notice(note))
+    notes = (*kernel_differences(written.kernels, report), *slow_kernels(report))
+    for note in filter(None, (*notes, Runnable.of(written.model).note)):
+        emit(Notice(note))
     outcome = learned.outcome
     result = Result(
         written.model,

@@ -42,26 +42,18 @@ class GridForm(str, Enum):
     """The kind of a grid: which integer codes it has.
 
     SYMMETRIC: ``-(2**(b-1)-1) .. 2**(b-1)-1``, zero point 0 (weights, biases).
-    REDUCED: As SYMMETRIC, but -64 .. 64 at 8 bits. x86 kernels without VNNI add two products of a
-        weight and a UINT8 activation in INT16, and saturate silently. With these codes the sum
-        fits.
     UNSIGNED: ``0 .. 2**b-1``, zero point 0 (activations that can't be negative).
     AFFINE: ``0 .. 2**b-1`` with an integer zero point (all other activations).
     """
 
     SYMMETRIC = "symmetric"
-    REDUCED = "reduced"
     UNSIGNED = "unsigned"
     AFFINE = "affine"
 
     @property
     def is_symmetric(self) -> bool:
         """Whether the codes are signed, with zero in the middle."""
-        return self in (GridForm.SYMMETRIC, GridForm.REDUCED)
-
-
-_REDUCED_LARGEST = 64
-"""The largest 8-bit code of a reduced grid: ``2 * 64 * 255 < 2**15``."""
+        return self is GridForm.SYMMETRIC
 
 
 def code_range(bits: int, form: GridForm) -> tuple[int, int]:
@@ -82,14 +74,13 @@ def code_range(bits: int, form: GridForm) -> tuple[int, int]:
     if bits == 0:
         return 0, 0
     if form.is_symmetric:
-        reduced = form is GridForm.REDUCED and bits == INTEGER_KERNEL_BITS
-        largest = _REDUCED_LARGEST if reduced else 2 ** (bits - 1) - 1
+        largest = 2 ** (bits - 1) - 1
         return -largest, largest
     return 0, 2**bits - 1
 
 
 def intervals(bits: int, form: GridForm = GridForm.SYMMETRIC) -> int:
-    """How many steps span the range at a width: ``2**bits - 1``, but fewer on a reduced grid.
+    """How many steps span the range at a width: ``2**bits - 1``.
 
     The range of a symmetric grid reaches half a step beyond its largest code.
     """

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,17 @@ class QuantizerSpec:
 
     @classmethod
     def from_json(cls, text: str) -> QuantizerSpec:
-        """Reads a spec from the text of :meth:`to_json`."""
+        """Reads a spec from the text of :meth:`to_json`.
+
+        Raises:
+            ModelError: The grid is of a kind that there is no more.
+        """
         fields = json.loads(text)
+        if fields["form"] not in [form.value for form in GridForm]:
+            raise ModelError(
+                f"the quantizer of '{fields['tensor']}' has a grid of the kind '{fields['form']}', "
+                "which this onnx-cgmq does not have; insert the gates again with insert_gates()"
+            )
         return cls(
             tensor=fields["tensor"],
             role=Role(fields["role"]),

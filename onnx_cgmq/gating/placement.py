@@ -134,7 +134,7 @@ def weight_spec(
     return QuantizerSpec(
         tensor=str(weight.name),
         role=Role.WEIGHT,
-        form=_weight_form(config, granularity),
+        form=GridForm.SYMMETRIC,
         granularity=granularity,
         ladder=chosen or _weight_ladder(config, granularity),
         shape=tuple(weight.const_value.shape.numpy()),
@@ -142,12 +142,6 @@ def weight_spec(
         channel_ranges=channel_ranges,
         exact=config.exact_steps,
     )
-
-
-def _weight_form(config: Config, granularity: Granularity) -> GridForm:
-    # With a gate per element the grids must be nested, which reduced grids are not.
-    reduced = config.reduced_range and granularity is not Granularity.ELEMENT
-    return GridForm.REDUCED if reduced else GridForm.SYMMETRIC
 
 
 def _weight_ladder(config: Config, granularity: Granularity) -> Ladder:

@@ -45,11 +45,13 @@ class KernelChoice:
 
     Attributes:
         kernel: Arithmetic of the kernel, or ``None`` if it is unknown.
-        reason: Why the kernel is float or unknown; empty for an integer kernel.
+        reason: Why the kernel is float, slow or unknown; empty for a fast integer kernel.
+        slow: Whether it is an integer kernel that is slower than another one would be.
     """
 
     kernel: Kernel | None
     reason: str = ""
+    slow: bool = False
 
 
 def narrowest_widths(gated: ir.Model) -> dict[str, int]:

@@ -75,7 +75,7 @@ def sum_order(node: ir.Node, shape: tuple[int, ...]) -> SumOrder | None:
     """Returns the order in which the integer kernel of a node sums the products of its weight.
 
     Args:
-        node: A Conv, Gemm or MatMul whose second input is the weight.
+        node: A Conv, Gemm or MatMul whose second input is the weight; or a QLinearConv.
         shape: The shape of the weight, as the node reads it.
 
     Returns:
@@ -83,7 +83,7 @@ def sum_order(node: ir.Node, shape: tuple[int, ...]) -> SumOrder | None:
         Conv does.
     """
     rank = len(shape)
-    if standard_op(node) == "Conv":
+    if standard_op(node) in ("Conv", "QLinearConv"):
         depthwise = shape[1] == 1 and shape[0] == int_attribute(node, "group", 1)
         return None if depthwise else SumOrder((0,), (*range(2, rank), 1))  # channels last
     if rank == 1:

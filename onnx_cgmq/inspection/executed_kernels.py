@@ -13,9 +13,10 @@ from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.integer_path import needs_quantized_output
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_kernel_reason
+from onnx_cgmq.gating.summed_pairs import sum_order
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.mac_operators import OpSpec
-from onnx_cgmq.graph.nodes import called, node_key, standard_op
+from onnx_cgmq.graph.nodes import called, node_key, operator_key, standard_op
 from onnx_cgmq.graph.operators import computes_on_codes, mac_spec
 from onnx_cgmq.graph.qonnx import is_quant
 from onnx_cgmq.inspection.operands import Operands
@@ -26,6 +27,8 @@ _UNLOADED: Final = "onnxruntime can't load the model"
 _GONE: Final = (
     "it is not in the graph that onnxruntime runs: it was folded, or fused into another node"
 )
+_CONV_WEIGHTS: Final = {"Conv": 1, "QLinearConv": 3}
+"""Convolutions of activations and weights, with the index of the weight."""
 _BYTES: Final = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
@@ -70,8 +73,26 @@ def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice
     if runs is None:
         return KernelChoice(None, _GONE)
     if computes_on_codes(runs):
-        return KernelChoice(Kernel.INTEGER)
+        reason = _why_slow(node, operands)
+        return KernelChoice(Kernel.INTEGER, reason, slow=bool(reason))
     return KernelChoice(Kernel.FLOAT, _why_float(node, runs, operands))
+
+
+def _why_slow(node: ir.Node, operands: Operands) -> str:
+    """Says why an integer kernel is slow; empty if it is fast.
+
+    A Conv of UINT8 weights is slow on x86, whether it has VNNI or not. A depthwise Conv has the
+    same kernel for both types.
+    """
+    index = _CONV_WEIGHTS.get(operator_key(node))
+    if index is None:
+        return ""
+    reading = operands.readings.get(operands.source(node, index).name)
+    if reading is None or reading.role is not Role.WEIGHT or len(reading.shape) < 3:
+        return ""
+    if reading.stored is not ir.DataType.UINT8 or sum_order(node, reading.shape) is None:
+        return ""
+    return f"weight '{reading.name}' is UINT8, which Conv multiplies more slowly than INT8"
 
 
 def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:

@@ -201,6 +201,7 @@ def _node_report(
         bits=(first, second),
         kernel=found.kernel if found else None,
         reason=found.reason if found else "",
+        slow=found.slow if found else False,
     )
 
 

@@ -69,7 +69,8 @@ class NodeReport:
         bits: Mean widths of the two operands.
         kernel: Arithmetic of the kernel that onnxruntime runs; ``None`` if it was not looked up or
             is unknown.
-        reason: Why the kernel is float or unknown; otherwise empty.
+        reason: Why the kernel is float, slow or unknown; otherwise empty.
+        slow: Whether it is an integer kernel that is slower than another one would be.
     """
 
     name: str
@@ -81,6 +82,7 @@ class NodeReport:
     bits: tuple[float, float]
     kernel: Kernel | None = None
     reason: str = ""
+    slow: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,17 +177,23 @@ def _node_table(report: Report) -> Table:
     nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
     for column in ("bits", "MACs", "BOPs", "share", "RBOP"):
         nodes.add_column(column, justify="right", no_wrap=True)
-    for column in ("kernel", "why not integer") if known else ():
+    for column in ("kernel", "why not fast") if known else ():
         nodes.add_column(column, overflow="fold")
     for node in report.nodes:
         bits = " x ".join(f"{bits:.3g}" for bits in node.bits)
         share = f"{node.bops / max(1, report.bops):.1%}"
         cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
-        kernel = (node.kernel.value if node.kernel else "?", node.reason) if known else ()
+        kernel = (_kernel_text(node), node.reason) if known else ()
         nodes.add_row(node.name, node.op_type, bits, *cost, *kernel)
     nodes.add_section()
     nodes.add_row("total", "", "", f"{report.macs:,}", f"{report.bops:,}", "", f"{report.rbop:.3%}")
     return nodes
+
+
+def _kernel_text(node: NodeReport) -> str:
+    """Writes the kernel of a node, and whether it is a slow one."""
+    name = node.kernel.value if node.kernel else "?"
+    return f"{name}, slow" if node.slow else name
 
 
 def _range_text(tensor: TensorReport) -> str:

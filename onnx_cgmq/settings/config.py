@@ -65,9 +65,6 @@ class Config(BaseModel):
         weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
         exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.gating.exact.exact_ranges`),
             so that float kernels and integer kernels compute the same codes in every runtime.
-        reduced_range: Keep 8-bit codes of weights within -64 .. 64, so that INT8 kernels of x86
-            processors without VNNI can't saturate. Without it, weights that could saturate are
-            written as UINT8, which is exact too, but slower there.
         widths: The widths that gates may select, ascending.
         activation_widths: The widths for activations; ``None`` takes those of ``widths`` that the
             target allows.
@@ -109,10 +106,9 @@ class Config(BaseModel):
     runtime: str | None = None
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
-    weight_ranges: Granularity = Granularity.TENSOR
+    weight_ranges: Granularity = Granularity.CHANNEL
     exact_steps: bool = False
-    reduced_range: bool = False
-    widths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    widths: tuple[int, ...] = (2, 4, 8)
     activation_widths: tuple[int, ...] | None = None
     bias_widths: tuple[int, ...] | None = None
     prune: bool = False
@@ -235,7 +231,6 @@ class Settings(TypedDict, total=False):
     activation_granularity: Granularity | str | None
     weight_ranges: Granularity | str
     exact_steps: bool
-    reduced_range: bool
     widths: Sequence[int]
     activation_widths: Sequence[int] | None
     bias_widths: Sequence[int] | None

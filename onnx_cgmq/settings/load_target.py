@@ -14,7 +14,7 @@ from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.target import Target
 from onnx_cgmq.settings.toml import problems, read_toml
 
-DEFAULT_TARGET: Final = "generic"
+DEFAULT_TARGET: Final = "onnxruntime"
 
 TargetLike = str | os.PathLike[str] | Mapping[str, Any] | Target
 """The name of a built-in target, the path of a TOML file, the content of one, or a target."""
@@ -69,7 +69,7 @@ def _validated(fields: Mapping[str, Any], what: str) -> Target:
         return Target.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(
-            f"{what}: {problems(error)}; 'onnx-cgmq targets generic' shows a valid one"
+            f"{what}: {problems(error)}; 'onnx-cgmq targets {DEFAULT_TARGET}' shows a valid one"
         ) from error
 
 

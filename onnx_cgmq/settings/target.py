@@ -66,12 +66,9 @@ class Weights(Activations):
         granularity: Allowed granularities, the default first; a single one needs no list.
         ranges: Whether a weight with one gate has one range (``tensor``), or one for each output
             channel (``channel``).
-        reduced_range: Keep 8-bit codes within -64 .. 64, so that kernels for x86 processors without
-            VNNI can't saturate.
     """
 
     ranges: Granularity = Granularity.TENSOR
-    reduced_range: bool = False
 
     @field_validator("ranges")
     @classmethod
@@ -156,7 +153,6 @@ class Target(BaseModel):
             "granularity": self.weights.granularity[0],
             "activation_granularity": _first_of(granularity, self.activations.granularity),
             "weight_ranges": self.weights.ranges,
-            "reduced_range": self.weights.reduced_range,
             "exact_steps": self.exact_steps,
             "integer_kernels": self.integer_kernels,
         }

@@ -4,8 +4,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_cgmq import ConfigError, Verdict, explain, insert_gates, write_back
+from onnx_cgmq import ConfigError, Verdict, calibrate, explain, insert_gates, write_back
+from onnx_cgmq.data.source import open_data
+from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.mirror import Mirror
+from tests.support.toys import convnet, toy_data
 
 MODEL = """
     <ir_version: 10, opset_import: ["" : 21]>
@@ -73,8 +76,18 @@ def test_explain_does_not_change_the_model() -> None:
 
 def test_explain_gives_reasons_for_a_written_model() -> None:
     gated = insert_gates(model(), widths=(8,), keep_float=["w2"])
-    written = write_back(gated, Mirror(gated).plan())
+    mirror = Mirror(gated)
+    leave_room_for_pairs(mirror)
+    written = write_back(gated, mirror.plan())
     found = reasons(explain(written))
     assert found["x", Verdict.QUANTIZED] == "Conv 'c1' multiplies it at 8 bits"
     assert found["c1", Verdict.INTEGER] == ""
     assert found["z", Verdict.FLOAT]
+
+
+def test_explain_names_slow_integer_kernels() -> None:
+    gated = insert_gates(convnet(), granularity="element")
+    mirror = Mirror(gated)
+    calibrate(mirror, open_data(toy_data(convnet()), gated))
+    found = reasons(explain(write_back(gated, mirror.plan())))
+    assert "UINT8" in found[("conv2", Verdict.SLOW)]

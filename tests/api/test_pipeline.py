@@ -516,3 +516,19 @@ def test_other_forms_keep_the_bound_and_are_verified(form, tmp_path) -> None:
 
 def test_a_target_chooses_the_form() -> None:
     assert written_form(_run("3%", epochs=1, target="qonnx").model) is Form.QONNX
+
+
+@pytest.mark.parametrize(("granularity", "count"), [("element", 1), ("tensor", 0)])
+def test_a_note_names_slow_integer_kernels(granularity, count) -> None:
+    """Without a width for each element, weights have room for their pairs, and are INT8."""
+    told = []
+    quantize(
+        convnet(),
+        toy_data(convnet()),
+        "100%",
+        epochs=1,
+        granularity=granularity,
+        progress=told.append,
+    )
+    notes = [event.message for event in told if isinstance(event, Notice)]
+    assert sum(note.startswith("slow integer kernels run") for note in notes) == count

@@ -49,6 +49,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     assert result.exit_code == 0, result.output
     called = pipeline_run.called
     assert called["config"] == Config(
+        target="generic",
         form=Form.NATIVE,
         runtime="onnxruntime>=1.23",
         granularity=Granularity.ELEMENT,

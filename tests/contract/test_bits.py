@@ -54,7 +54,7 @@ def test_nesting():
 @given(
     st.sampled_from((2, 4, 8)),
     st.sampled_from((4, 8, 16)),
-    st.sampled_from([form for form in GridForm if form is not GridForm.REDUCED]),
+    st.sampled_from(list(GridForm)),
 )
 def test_scaled_codes_stay_in_the_finer_range(coarse, fine, form):
     if fine <= coarse:
@@ -74,10 +74,20 @@ def test_a_range_reaches_its_largest_code(bits, form):
     assert intervals(bits, form) == largest - smallest + 2 * margin
 
 
-def test_reduced_codes_of_8_bits_never_saturate_a_pair_of_products():
-    smallest, largest = code_range(8, GridForm.REDUCED)
-    assert -(2**15) <= 2 * 255 * smallest < 2 * 255 * largest < 2**15
-    assert code_range(4, GridForm.REDUCED) == code_range(4, GridForm.SYMMETRIC)
+@settings(deadline=None)
+@given(st.floats(2.0**-60, 2.0**60, width=32), st.integers(1, 5))
+def test_steps_rounded_up_are_the_smallest_that_are_not_below(step, bits):
+    array = np.array(step, np.float32)
+    up = rounded_step(array, bits, up=True)
+    assert up >= array
+    assert rounded_step(up, bits) == up
+    assert up in (rounded_step(array, bits), rounded_step(array, bits) + _last_bit(up, bits))
+
+
+def _last_bit(step, bits):
+    """The distance to the next smaller step of so many bits."""
+    mantissa, exponent = np.frexp(step)
+    return np.ldexp(1.0, exponent - bits - (1 if mantissa == 0.5 else 0))
 
 
 @settings(deadline=None)

@@ -26,7 +26,13 @@ from tests.support.toys import guided_steps, mlp, toy_data
 
 pytestmark = pytest.mark.slow
 
-FORMS = {"generic": "ort", "ort-cpu": "ort", "native": "native", "qonnx": "qonnx"}
+FORMS = {
+    "generic": "ort",
+    "onnxruntime": "ort",
+    "ort-cpu": "ort",
+    "native": "native",
+    "qonnx": "qonnx",
+}
 
 
 def with_table(name: str, table) -> Target:

@@ -89,7 +89,7 @@ def set_gates(model, width):
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_gated_model_starts_as_the_float_model(granularity, optimize):
     model = lenet()
-    gated = insert_gates(model, granularity=granularity)
+    gated = insert_gates(model, granularity=granularity, target="generic")
     onnx.checker.check_model(ir.serde.serialize_model(gated), full_check=True)
     x = RNG.normal(size=(3, 1, 8, 8)).astype(np.float32)
     expected = run(prepare(model), x, optimize)
@@ -103,7 +103,7 @@ def test_gated_model_starts_as_the_float_model(granularity, optimize):
 @pytest.mark.parametrize("width", [2, 4, 8, 16])
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_narrow_gates_run_and_change_the_output(granularity, width):
-    gated = insert_gates(lenet(), granularity=granularity)
+    gated = insert_gates(lenet(), granularity=granularity, target="generic")
     x = RNG.normal(size=(2, 1, 8, 8)).astype(np.float32)
     before = run(gated, x)
     set_gates(gated, width)
@@ -117,7 +117,9 @@ def test_narrow_gates_run_and_change_the_output(granularity, width):
 
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_gated_model_survives_a_file(tmp_path, granularity):
-    gated = insert_gates(lenet(), granularity=granularity, activation_granularity="tensor")
+    gated = insert_gates(
+        lenet(), granularity=granularity, activation_granularity="tensor", target="generic"
+    )
     set_gates(gated, 4)
     node, _ = quantizer_nodes(gated)["w1"]
     high = node.inputs[1]
@@ -135,7 +137,7 @@ def test_gated_model_survives_a_file(tmp_path, granularity):
 
 
 def test_quantizers_of_a_lenet():
-    found = specs(insert_gates(lenet()))
+    found = specs(insert_gates(lenet(), target="generic"))
     assert list(found) == ["x", "w1", "b1", "f", "w2", "b2", "t", "w3", "b3"]
     roles = {name: spec.role for name, spec in found.items()}
     assert {n for n, r in roles.items() if r is Role.ACTIVATION} == {"x", "f", "t"}
@@ -154,7 +156,7 @@ def test_quantizers_of_a_lenet():
 
 def test_quantizers_have_names_and_initial_values():
     model = lenet()
-    gated = insert_gates(model)
+    gated = insert_gates(model, target="generic")
     node, spec = quantizer_nodes(gated)["w1"]
     assert node.name == "w1.quantizer"
     assert [v.name for v in node.inputs] == ["w1", "w1.high", "w1.gate"]
@@ -182,7 +184,9 @@ def test_channel_axes_of_weights_and_activations():
     weights += [tensor("w3", 6, 7), tensor("w4", 7, 4)]
     weights.append(numpy_helper.from_array(np.array([-1, 16]), "s"))
     gated = insert_gates(
-        dense(*nodes, weights=weights, x=("n", 2, 2, 2)), granularity=Granularity.CHANNEL
+        dense(*nodes, weights=weights, x=("n", 2, 2, 2)),
+        granularity=Granularity.CHANNEL,
+        target="generic",
     )
     found = specs(gated)
     axes = {name: found[name].axis for name in ("w0", "w1", "w2", "w3", "w4", "x", "u", "f", "h")}
@@ -203,7 +207,9 @@ def test_one_quantizer_for_several_readers():
         ("Add", ["a", "b"], ["s"], {}),
         ("Add", ["s", "r"], ["y"], {}),
     ]
-    gated = insert_gates(dense(*nodes, weights=[tensor("w1", 4, 4), tensor("w2", 4, 4)]))
+    gated = insert_gates(
+        dense(*nodes, weights=[tensor("w1", 4, 4), tensor("w2", 4, 4)]), target="generic"
+    )
     assert list(specs(gated)) == ["r", "w1", "w2"]
     readers = {name: node_named(gated, name).inputs for name in ("matmul_a", "matmul_b", "add_y")}
     assert readers["matmul_a"][0].name == readers["matmul_b"][0].name == "r.quantized"
@@ -212,7 +218,9 @@ def test_one_quantizer_for_several_readers():
 
 def test_one_quantizer_for_a_weight_of_two_layers():
     nodes = [("MatMul", ["x", "w"], ["h"], {}), ("MatMul", ["h", "w"], ["y"], {})]
-    gated = insert_gates(dense(*nodes, weights=[tensor("w", 4, 4)]), granularity="channel")
+    gated = insert_gates(
+        dense(*nodes, weights=[tensor("w", 4, 4)]), granularity="channel", target="generic"
+    )
     assert list(specs(gated)) == ["x", "w", "h"]
     assert specs(gated)["w"].axis == 1
 
@@ -220,7 +228,10 @@ def test_one_quantizer_for_a_weight_of_two_layers():
 def test_tied_weight_whose_readers_disagree_on_the_channel_has_one_range():
     nodes = [("Gemm", ["x", "w"], ["h"], {}), ("Gemm", ["h", "w"], ["y"], {"transB": 1})]
     gated = insert_gates(
-        dense(*nodes, weights=[tensor("w", 4, 4)]), granularity="channel", prune=True
+        dense(*nodes, weights=[tensor("w", 4, 4)]),
+        granularity="channel",
+        prune=True,
+        target="generic",
     )
     spec = specs(gated)["w"]
     assert spec.granularity is Granularity.TENSOR
@@ -229,7 +240,7 @@ def test_tied_weight_whose_readers_disagree_on_the_channel_has_one_range():
 
 def test_one_quantizer_for_a_value_multiplied_by_itself():
     nodes = [("Softmax", ["x"], ["s"], {}), ("MatMul", ["s", "s"], ["y"], {})]
-    gated = insert_gates(dense(*nodes, x=(4, 4), y=(4, 4)))
+    gated = insert_gates(dense(*nodes, x=(4, 4), y=(4, 4)), target="generic")
     assert list(specs(gated)) == ["s"]
     assert [v.name for v in node_named(gated, "matmul_y").inputs] == ["s.quantized"] * 2
 
@@ -239,7 +250,9 @@ def accumulators(gated):
 
 
 def test_bias_is_rounded_to_the_accumulator_of_integer_kernels():
-    gated = insert_gates(lenet(), granularity="element", activation_granularity="tensor")
+    gated = insert_gates(
+        lenet(), granularity="element", activation_granularity="tensor", target="generic"
+    )
     assert accumulators(gated) == ["conv_c.accumulator", "gemm_h.accumulator", "gemm_y.accumulator"]
     node = node_named(gated, "conv_c.accumulator")
     assert [v.name for v in node.inputs] == ["b1.quantized", "x.step", "w1.step"]
@@ -248,7 +261,9 @@ def test_bias_is_rounded_to_the_accumulator_of_integer_kernels():
 
 @pytest.mark.parametrize("granularity", ["channel", "element"])
 def test_no_accumulator_without_an_integer_kernel(granularity):
-    gated = insert_gates(lenet(), granularity="tensor", activation_granularity=granularity)
+    gated = insert_gates(
+        lenet(), granularity="tensor", activation_granularity=granularity, target="generic"
+    )
     assert not accumulators(gated)
     assert node_named(gated, "conv_c").inputs[2].name == "b1.quantized"
 
@@ -267,7 +282,7 @@ def test_no_accumulator_for_scaled_gemm_and_conv_transpose():
         y=("n", 2, 2, 2),
     )
     for model in (gemm, conv):
-        gated = insert_gates(model)
+        gated = insert_gates(model, target="generic")
         assert not accumulators(gated)
         assert "b" in specs(gated)
 
@@ -275,13 +290,13 @@ def test_no_accumulator_for_scaled_gemm_and_conv_transpose():
 def test_shared_bias_has_an_accumulator_for_each_reader():
     nodes = [("Gemm", ["x", "w1", "b"], ["h"], {}), ("Gemm", ["h", "w2", "b"], ["y"], {})]
     weights = [tensor("w1", 4, 4), tensor("w2", 4, 4), tensor("b", 4)]
-    gated = insert_gates(dense(*nodes, weights=weights))
+    gated = insert_gates(dense(*nodes, weights=weights), target="generic")
     assert list(specs(gated)).count("b") == 1
     assert len(accumulators(gated)) == 2
 
 
 def test_input_width_fixes_the_ladder_of_the_input():
-    gated = insert_gates(lenet(), input_width=8)
+    gated = insert_gates(lenet(), input_width=8, target="generic")
     spec = specs(gated)["x"]
     assert spec.ladder.widths == (8,)
     assert spec.range_shape == (1,)
@@ -327,7 +342,12 @@ def ladder_of_first_activation(call: str) -> tuple[int, ...]:
     )
     weight = np.ones((3, 2, 1, 1), dtype=np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "weight"))
-    specs = [spec for _, spec in quantizer_nodes(insert_gates(model, input_width=8)).values()]
+    specs = [
+        spec
+        for _, spec in quantizer_nodes(
+            insert_gates(model, input_width=8, target="generic")
+        ).values()
+    ]
     (activation,) = (spec for spec in specs if spec.role is Role.ACTIVATION)
     return activation.ladder.widths
 
@@ -335,20 +355,22 @@ def ladder_of_first_activation(call: str) -> tuple[int, ...]:
 def test_input_width_holds_behind_a_reshape():
     nodes = [("Reshape", ["x", "s"], ["f"], {}), ("MatMul", ["f", "w"], ["y"], {})]
     weights = [numpy_helper.from_array(np.array([-1, 4]), "s"), tensor("w", 4, 4)]
-    gated = insert_gates(dense(*nodes, weights=weights, x=("n", 2, 2)), input_width=32)
+    gated = insert_gates(
+        dense(*nodes, weights=weights, x=("n", 2, 2)), input_width=32, target="generic"
+    )
     assert specs(gated)["f"].ladder.widths == (32,)
     x = RNG.normal(size=(3, 2, 2)).astype(np.float32)
     assert run(gated, x).shape == (3, 4)
 
 
 def test_only_weights_are_pruned():
-    found = specs(insert_gates(lenet(), granularity="channel", prune=True))
+    found = specs(insert_gates(lenet(), granularity="channel", prune=True, target="generic"))
     assert {name for name, spec in found.items() if spec.ladder.prunes} == {"w1", "w2", "w3"}
 
 
 def test_weights_that_are_all_zero_have_a_range():
     zero = numpy_helper.from_array(np.zeros((4, 4), np.float32), "w")
-    gated = insert_gates(dense(("MatMul", ["x", "w"], ["y"], {}), weights=[zero]))
+    gated = insert_gates(dense(("MatMul", ["x", "w"], ["y"], {}), weights=[zero]), target="generic")
     set_gates(gated, 2)
     assert (quantizer_nodes(gated)["w"][0].inputs[1].const_value.numpy() > 0).all()
     np.testing.assert_array_equal(run(gated, np.ones((2, 4), np.float32)), np.zeros((2, 4)))
@@ -362,18 +384,23 @@ def test_a_size_that_is_not_fixed_is_refused_where_gates_need_it(granularity):
         x=("n", 2, "height", 4),
         y=("n", 4, "height", 4),
     )
-    assert specs(insert_gates(model))["x"].shape == (1, 2, 1, 4)
+    assert specs(insert_gates(model, target="generic"))["x"].shape == (1, 2, 1, 4)
     if granularity == "channel":  # only the channels count
-        assert specs(insert_gates(model, granularity=granularity))["x"].shape == (1, 2, 1, 4)
+        assert specs(insert_gates(model, granularity=granularity, target="generic"))["x"].shape == (
+            1,
+            2,
+            1,
+            4,
+        )
         return
     with pytest.raises(ModelError, match=r"'x', input of node 'conv_y'.*'height' on axis 2"):
-        insert_gates(model, granularity=granularity)
+        insert_gates(model, granularity=granularity, target="generic")
 
 
 def test_prepared_and_other_models_give_the_same_and_stay_unchanged():
     prepared = prepare(lenet())
     count = len(prepared.graph)
-    a, b = insert_gates(prepared), insert_gates(lenet())
+    a, b = insert_gates(prepared, target="generic"), insert_gates(lenet(), target="generic")
     assert [node.name for node in a.graph] == [node.name for node in b.graph]
     assert len(prepared.graph) == count
     assert not prepared.functions
@@ -381,18 +408,18 @@ def test_prepared_and_other_models_give_the_same_and_stay_unchanged():
 
 def test_a_model_with_gates_is_refused():
     with pytest.raises(ModelError, match="has gates already"):
-        insert_gates(insert_gates(lenet()))
+        insert_gates(insert_gates(lenet(), target="generic"), target="generic")
     with pytest.raises(ModelError, match="has gates already"):
-        prepare(insert_gates(lenet()))
+        prepare(insert_gates(lenet(), target="generic"))
 
 
 def test_config_and_settings_together_are_refused():
-    config = Config(granularity=Granularity.ELEMENT)
+    config = Config(granularity=Granularity.ELEMENT, target="generic")
     assert specs(insert_gates(lenet(), config))["w1"].granularity is Granularity.ELEMENT
     with pytest.raises(ConfigError, match="config or settings"):
         insert_gates(lenet(), config, granularity="tensor")
     with pytest.raises(ConfigError, match="nonsense"):
-        insert_gates(lenet(), nonsense=1)
+        insert_gates(lenet(), nonsense=1, target="generic")
 
 
 def test_other_float_types_are_refused():
@@ -406,11 +433,11 @@ def test_other_float_types_are_refused():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with pytest.raises(ModelError, match=r"'mm' \(MatMul\) works on DOUBLE; .*float32"):
-        insert_gates(model)
+        insert_gates(model, target="generic")
 
 
 def test_a_quantizer_without_its_spec_is_an_error():
-    gated = insert_gates(lenet())
+    gated = insert_gates(lenet(), target="generic")
     node_named(gated, "x.quantizer").metadata_props.clear()
     with pytest.raises(ModelError, match=r"'x\.quantizer' has no 'onnx_cgmq\.quantizer'"):
         quantizer_nodes(gated)
@@ -423,7 +450,7 @@ def test_a_tensor_with_the_name_of_a_new_initializer_is_refused():
         weights=[tensor("w", 4, 4), tensor("w.high", 1, 1)],
     )
     with pytest.raises(ModelError, match=r"already has a tensor named 'w\.high'; rename it"):
-        insert_gates(model)
+        insert_gates(model, target="generic")
 
 
 def test_operators_in_subgraphs_stay_float():
@@ -440,7 +467,7 @@ def test_operators_in_subgraphs_stay_float():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with pytest.raises(ModelError, match=r"nothing to quantize.*outside of subgraphs"):
-        insert_gates(model)
+        insert_gates(model, target="generic")
 
 
 def test_integer_arithmetic_is_left_alone():
@@ -455,7 +482,7 @@ def test_integer_arithmetic_is_left_alone():
         [tensor("w", 4, 4)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    assert list(specs(insert_gates(model))) == ["x", "w"]
+    assert list(specs(insert_gates(model, target="generic"))) == ["x", "w"]
 
 
 def test_an_activation_of_unknown_rank_is_refused():
@@ -471,11 +498,13 @@ def test_an_activation_of_unknown_rank_is_refused():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with pytest.raises(ModelError, match=r"node 'mm' \(MatMul\): the rank of its input 'r'"):
-        insert_gates(model)
+        insert_gates(model, target="generic")
 
 
 def test_activations_and_biases_have_widths_of_their_own():
-    gated = insert_gates(lenet(), widths=(2, 8), activation_widths=(4, 8), bias_widths=(16,))
+    gated = insert_gates(
+        lenet(), widths=(2, 8), activation_widths=(4, 8), bias_widths=(16,), target="generic"
+    )
     expected = {"weight": (2, 8), "activation": (4, 8), "bias": (16,)}
     for _, spec in quantizer_nodes(gated).values():
         assert spec.ladder.widths == expected[spec.role.value]

@@ -154,7 +154,7 @@ def specs(gated: ir.Model):
 
 def at_widths(proto, width, **settings):
     """The gated model with every gate at a width, where its ladder has it, and the written one."""
-    gated = insert_gates(prepare(proto), **settings)
+    gated = insert_gates(prepare(proto), **settings, target="generic")
     widths = {
         name: np.full(spec.gate_shape, min(width, spec.ladder.widths[-1]))
         for name, spec in specs(gated).items()
@@ -186,7 +186,9 @@ def test_written_models_equal_gated_models_in_output_and_cost(name, width, granu
 
 
 def test_one_quantizer_for_a_weight_in_two_layouts() -> None:
-    gated = insert_gates(prepare(tied()), granularity="channel", activation_granularity="tensor")
+    gated = insert_gates(
+        prepare(tied()), granularity="channel", activation_granularity="tensor", target="generic"
+    )
     found = specs(gated)
     assert set(found) == {"table", "e", "w", "h"}
     # Rows of the table are the output channels of the head: one axis, whatever the layout.
@@ -197,7 +199,7 @@ def test_one_quantizer_for_a_weight_in_two_layouts() -> None:
 
 
 def test_embedding_tables_behind_the_last_mac_get_no_quantizer() -> None:
-    assert "boxes" not in specs(insert_gates(prepare(tied())))
+    assert "boxes" not in specs(insert_gates(prepare(tied()), target="generic"))
     _, plan, written = at_widths(tied(), 4)
     assert written.graph.initializers["boxes"].dtype is ir.DataType.FLOAT
     # 7 x 4 and 4 x 4 elements of 4 bits, and the float boxes.
@@ -205,7 +207,7 @@ def test_embedding_tables_behind_the_last_mac_get_no_quantizer() -> None:
 
 
 def test_recurrent_networks_have_quantizers_on_weights_and_bias_but_not_on_the_state() -> None:
-    gated = insert_gates(prepare(lstm()))
+    gated = insert_gates(prepare(lstm()), target="generic")
     assert {name: spec.role for name, spec in specs(gated).items()} == {
         "t": Role.ACTIVATION,
         "w": Role.WEIGHT,
@@ -254,7 +256,7 @@ def test_a_node_kept_float_reads_float_beside_a_quantized_one() -> None:
 
 
 def test_one_quantizer_for_both_branches() -> None:
-    gated = insert_gates(prepare(branches()), integer_kernels=False)
+    gated = insert_gates(prepare(branches()), integer_kernels=False, target="generic")
     assert list(specs(gated)) == ["r", "w1", "w2", "s", "w3"]
     (join,) = (node for node in gated.graph if node.op_type == "Sum")
     assert join.inputs[2].name == "r"
@@ -266,6 +268,7 @@ def test_widths_chosen_by_operator_type_and_by_pattern() -> None:
         widths_for={"Conv": (4, 8), "w*": (2, 4)},
         fix={"s": 8},
         integer_kernels=False,
+        target="generic",
     )
     assert {name: spec.ladder.widths for name, spec in specs(gated).items()} == {
         "r": (4, 8),
@@ -275,7 +278,7 @@ def test_widths_chosen_by_operator_type_and_by_pattern() -> None:
         "w3": (2, 4),
     }
     with pytest.raises(ConfigError, match="'w4' matches no"):
-        insert_gates(prepare(branches()), keep_float=["w4"])
+        insert_gates(prepare(branches()), keep_float=["w4"], target="generic")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_constants_that_have_no_grid_are_refused_by_name(tensor, value, text) ->
     made = model([("fc", "Gemm", ["x", "w", "b"], ["y"], {})], {"x": ["n", 4]}, {"y": ["n", 3]})
     made.graph.initializer.extend(numpy_helper.from_array(w, n) for n, w in weights.items())
     with pytest.raises(ModelError, match=text):
-        insert_gates(made)
+        insert_gates(made, target="generic")
 
 
 def test_masks_of_infinity_are_no_weights() -> None:
@@ -303,5 +306,7 @@ def test_masks_of_infinity_are_no_weights() -> None:
         ("ban", "Add", ["h", "mask"], ["m"], {}),
         ("soft", "Softmax", ["m"], ["y"], {}),
     ]
-    gated = insert_gates(model(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, w=normal(4, 3), mask=mask))
+    gated = insert_gates(
+        model(nodes, {"x": ["n", 4]}, {"y": ["n", 3]}, w=normal(4, 3), mask=mask), target="generic"
+    )
     assert sorted(quantizer_nodes(gated)) == ["w", "x"]

@@ -114,7 +114,9 @@ def model_of(case: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
 @pytest.mark.parametrize("case", CASES)
 def test_onnxruntime_runs_what_is_predicted(case, granularity) -> None:
-    gated = insert_gates(model_of(case), widths=(2, 4, 8), granularity=granularity)
+    gated = insert_gates(
+        model_of(case), widths=(2, 4, 8), granularity=granularity, target="generic"
+    )
     plan = make_plan(gated, draw_widths(gated, np.random.default_rng(1)))
     written = write(gated, plan, compact=False)
     keys = {node.name: node_key(node) for node in written.model.graph}
@@ -126,7 +128,7 @@ def test_onnxruntime_runs_what_is_predicted(case, granularity) -> None:
 
 
 def _reasons(case: str, widths: dict[str, int] | None = None, **settings) -> dict[str, str]:
-    gated = insert_gates(model_of(case), **settings)
+    gated = insert_gates(model_of(case), **settings, target="generic")
     chosen = dict.fromkeys(quantizer_nodes(gated), 8) | (widths or {})
     choices = predict_kernels(gated, chosen)
     for choice in choices.values():
@@ -183,7 +185,7 @@ def test_weights_of_rank_3_with_a_step_for_each_channel_are_float() -> None:
 
 
 def test_nodes_that_are_float_at_any_width_are_predicted_before_learning() -> None:
-    gated = insert_gates(model_of("rows"), keep_float=["w"])
+    gated = insert_gates(model_of("rows"), keep_float=["w"], target="generic")
     assert narrowest_widths(gated)["w"] == 32
     choices = predict_kernels(gated, narrowest_widths(gated))
     assert {choice.kernel for choice in choices.values()} == {Kernel.FLOAT}
@@ -200,7 +202,7 @@ def test_nodes_in_subgraphs_are_float() -> None:
             >
         }"""
     )
-    gated = insert_gates(model)
+    gated = insert_gates(model, target="generic")
     choices = predict_kernels(gated, narrowest_widths(gated))
     reasons = {node.name: choice.reason for node, choice in choices.items()}
     assert reasons == {"outer": "", "inner": "it is inside a subgraph, which has no quantizers"}

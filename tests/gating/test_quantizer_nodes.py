@@ -49,3 +49,11 @@ def test_a_function_is_added_once() -> None:
     for _ in range(2):
         add_function(gated, "New", build)
     assert built == [gated.opset_imports[""]]
+
+
+def test_a_kind_of_grid_that_is_unknown_is_refused() -> None:
+    gated = insert_gates(mlp())
+    node, spec = quantizer_nodes(gated)["w1"]
+    node.metadata_props[SPEC_KEY] = spec.to_json().replace("symmetric", "reduced")
+    with pytest.raises(ModelError, match="quantizer of 'w1' has a grid of the kind 'reduced'"):
+        quantizer_nodes(gated)

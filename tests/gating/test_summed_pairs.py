@@ -78,7 +78,7 @@ def test_sums_are_found_through_transposes_and_only_in_integer_kernels() -> None
             v = MatMul (s, w)
         }}"""
     )
-    gated = insert_gates(model, widths=(8, 32), keep_float=["s"])
+    gated = insert_gates(model, keep_float=["s"])
     widths = {**dict.fromkeys(quantizer_nodes(gated), 8), "s": 32}
     node, spec = quantizer_nodes(gated)["w"]
     integer = integer_nodes(gated, widths)

@@ -37,7 +37,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def written(widths: dict[str, int], **config) -> ir.Model:
-    gated = insert_gates(mlp(), **config)
+    gated = insert_gates(mlp(), **config, target="generic")
     return write_back(gated, make_plan(gated, {n: widths[n] for n in quantizer_nodes(gated)}))
 
 
@@ -157,7 +157,7 @@ def test_kernels_are_not_looked_up_by_default() -> None:
 
 def test_kernels_are_in_the_table_and_in_json() -> None:
     report = inspect(written({**WIDTHS, "w": 16}), kernels=True)
-    assert "why not integer" in _text(report)
+    assert "why not fast" in _text(report)
     assert "weight 'w' has 16 bits" in _text(report)
     assert "8 x 16" in _text(report)
     first, second = json.loads(report.to_json())["nodes"]
@@ -176,7 +176,46 @@ def _text(report) -> str:
 
 @pytest.mark.parametrize("form", ["native", "qonnx"])
 def test_forms_for_other_flows_have_no_kernels(form) -> None:
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     plan = make_plan(gated, {name: WIDTHS[name] for name in quantizer_nodes(gated)})
     report = inspect(write_back(gated, plan, form=form), kernels=True)
     assert all(node.kernel is None and not node.reason for node in report.nodes)
+
+
+def _convolution(dtype: type, group: int = 1, operator: bool = False) -> onnx.ModelProto:
+    """A Conv of 4 channels between quantizers; as QLinearConv with ``operator``."""
+    text = """<ir_version: 10, opset_import: ["": 21]>
+    g (uint8[1, 4, 5, 5] x) => (uint8[1, 4, 3, 3] y) {
+        [a] xf = DequantizeLinear(x, s, z) [b] wf = DequantizeLinear(w, s, zw)
+        [conv] yf = Conv <group: int = %d> (xf, wf) [c] y = QuantizeLinear(yf, s, z)
+    }"""
+    if operator:
+        text = """<ir_version: 10, opset_import: ["": 21]>
+        g (uint8[1, 4, 5, 5] x) => (uint8[1, 4, 3, 3] y) {
+            [conv] y = QLinearConv <group: int = %d> (x, s, z, w, s, zw, s, z)
+        }"""
+    model = onnx.parser.parse_model(text.replace("%d", str(group)))
+    arrays = {
+        "s": np.float32(0.5),
+        "z": np.uint8(0),
+        "w": np.full((4, 4 // group, 3, 3), 100, dtype),
+        "zw": dtype(0),
+    }
+    model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()
+    )
+    return model
+
+
+@pytest.mark.parametrize("operator", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "group", "slow"),
+    [(np.uint8, 1, True), (np.uint8, 2, True), (np.int8, 1, False), (np.uint8, 4, False)],
+)
+def test_conv_of_uint8_weights_is_slow_unless_it_is_depthwise(dtype, group, slow, operator) -> None:
+    report = inspect(_convolution(dtype, group, operator), kernels=True)
+    (node,) = report.nodes
+    assert (node.kernel, node.slow) == (Kernel.INTEGER, slow)
+    assert ("is UINT8, which Conv multiplies more slowly" in node.reason) is slow
+    assert ("integer, slow" in _text(report)) is slow
+    assert json.loads(report.to_json())["nodes"][0]["slow"] is slow

@@ -38,7 +38,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def written(widths, **config) -> ir.Model:
-    gated = insert_gates(mlp(), **config)
+    gated = insert_gates(mlp(), **config, target="generic")
     specs = {name: spec for name, (_, spec) in quantizer_nodes(gated).items()}
     full = {name: np.full(spec.gate_shape, widths[name]) for name, spec in specs.items()}
     return write_back(gated, make_plan(gated, full))
@@ -106,7 +106,9 @@ def test_a_claim_that_the_codes_exceed_is_not_believed() -> None:
 
 def test_float_weights_that_claim_a_grid_must_lie_on_it() -> None:
     widths = {**WIDTHS, "w": np.array([[32, 2, 2, 2, 2, 2]])}
-    gated = insert_gates(mlp(), granularity="channel", activation_granularity="tensor")
+    gated = insert_gates(
+        mlp(), granularity="channel", activation_granularity="tensor", target="generic"
+    )
     specs = {name: spec for name, (_, spec) in quantizer_nodes(gated).items()}
     full = {n: np.broadcast_to(widths[n], s.gate_shape).copy() for n, s in specs.items()}
     model = write_back(gated, make_plan(gated, full), compact=False)
@@ -128,7 +130,7 @@ def test_a_damaged_embedded_plan_is_an_error() -> None:
 
 def test_gated_models_and_models_without_macs_are_refused() -> None:
     with pytest.raises(ModelError, match="still has gates"):
-        inspect(insert_gates(mlp()))
+        inspect(insert_gates(mlp(), target="generic"))
     relu = helper.make_graph(
         [helper.make_node("Relu", ["x"], ["y"])],
         "g",

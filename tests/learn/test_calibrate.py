@@ -20,7 +20,9 @@ from tests.support.toys import convnet, mlp, toy_data
 
 def _mirror(model, **settings) -> tuple[Mirror, Samples]:
     float_model = prepare(model)
-    return Mirror(insert_gates(float_model, **settings)), open_data(toy_data(model), float_model)
+    return Mirror(insert_gates(float_model, **settings, target="generic")), open_data(
+        toy_data(model), float_model
+    )
 
 
 @pytest.mark.parametrize("granularity", [g.value for g in Granularity])

@@ -22,7 +22,7 @@ def _evaluator(held_out=None, batch="n", loss="auto") -> tuple[Evaluator, Mirror
     classes = ClassOutput("y", is_probability=False)
     teacher = Teacher(Mirror(prepare(model)), len(samples))
     measured = make_loss(loss, classes, samples.has_labels)
-    mirror = Mirror(insert_gates(model, Config()))
+    mirror = Mirror(insert_gates(model, Config(target="generic")))
     return Evaluator(samples, teacher, measured, classes, batch_size=32), mirror
 
 

@@ -71,7 +71,7 @@ def test_a_model_that_does_not_run_is_an_error():
 
 @pytest.mark.parametrize("form", list(Form))
 def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     widths = {"w1": 2, "w2": 4, "x": 4, "r": 2}
     names = quantizer_nodes(gated)
     plan = make_plan(gated, {name: np.array(widths.get(name, 8)) for name in names})
@@ -94,7 +94,7 @@ def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
     ],
 )
 def test_the_error_on_a_form_for_other_flows_says_what_to_do(form, advice):
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="generic")
     plan = make_plan(gated, {name: np.array(2) for name in quantizer_nodes(gated)})
     written = write_back(gated, plan, form=form)
     with pytest.raises(ModelError, match=advice):

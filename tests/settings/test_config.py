@@ -12,7 +12,7 @@ from onnx_cgmq.settings.config import Config, Direction
 def test_defaults_are_valid():
     config = Config()
     assert config == Config.create()
-    assert config.ladder.widths == (2, 4, 8, 16, 32)
+    assert config.ladder.widths == (2, 4, 8)
     assert config.weight_ladder == config.ladder
 
 
@@ -24,15 +24,17 @@ def test_names_are_enough():
 
 
 def test_activations_follow_the_weights_unless_told():
-    assert Config.create(granularity="channel").activations is Granularity.CHANNEL
-    config = Config.create(granularity="channel", activation_granularity="tensor")
+    config = Config.create(target="generic", granularity="channel")
+    assert config.activations is Granularity.CHANNEL
+    config = Config.create(target="generic", granularity="channel", activation_granularity="tensor")
     assert config.activations is Granularity.TENSOR
+    assert Config.create(granularity="channel").activations is Granularity.TENSOR
 
 
 def test_pruning_is_for_weights():
     config = Config.create(granularity="element", prune=True)
-    assert config.weight_ladder.widths == (0, 2, 4, 8, 16, 32)
-    assert config.ladder.widths == (2, 4, 8, 16, 32)
+    assert config.weight_ladder.widths == (0, 2, 4, 8)
+    assert config.ladder.widths == (2, 4, 8)
 
 
 def test_choices_are_widths_by_name():
@@ -40,14 +42,22 @@ def test_choices_are_widths_by_name():
     assert config.choices == (("head", (32,)), ("w", (8,)), ("Conv", (2, 4)))
 
 
-def test_the_generic_target_changes_nothing():
+def test_the_default_target_changes_nothing():
     config = Config()
-    assert config.target.name == "generic"
+    assert config.target.name == "onnxruntime"
     for name, field in Config.model_fields.items():
         if name not in ("target", "activation_widths", "bias_widths", "activation_granularity"):
             assert getattr(config, name) == field.default, name
-    assert config.activation_ladder == config.bias_ladder == config.ladder
+    assert config.activation_ladder == config.ladder
+    assert config.bias_ladder.widths == (32,)
     assert config.activations is config.granularity
+
+
+def test_the_generic_target_has_all_widths_of_the_paper():
+    config = Config.create(target="generic")
+    assert config.ladder.widths == (2, 4, 8, 16, 32)
+    assert config.activation_ladder == config.bias_ladder == config.ladder
+    assert config.weight_ranges is Granularity.TENSOR
 
 
 def test_what_is_not_set_comes_from_the_target():
@@ -55,7 +65,6 @@ def test_what_is_not_set_comes_from_the_target():
     assert (config.widths, config.activation_widths, config.bias_widths) == ((2, 4, 8), (8,), (32,))
     assert config.integer_kernels
     assert config.exact_steps
-    assert config.reduced_range
     assert config.weight_ranges is Granularity.CHANNEL
     assert not Config.create(target="ort-cpu", integer_kernels=False).integer_kernels
 
@@ -64,6 +73,7 @@ def test_what_is_not_set_comes_from_the_target():
     ("target", "widths", "activation_widths", "bias_widths"),
     [
         ("generic", (2, 8), (2, 8), (2, 8)),
+        ("onnxruntime", (2, 4), (2, 4), (32,)),
         ("qonnx", (2, 4), (2, 4), (32,)),
         ("ort-cpu", (2, 4), (8,), (32,)),
     ],

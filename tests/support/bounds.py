@@ -31,6 +31,7 @@ def configs(draw, **chosen) -> Config:
     """Settings; ``chosen`` are strategies for more of them."""
     granularity = draw(st.sampled_from(["tensor", "channel", "element"]))
     return Config(
+        target="generic",
         granularity=granularity,
         activation_granularity=draw(st.sampled_from([None, "tensor"])),
         prune=granularity != "tensor" and draw(st.booleans()),

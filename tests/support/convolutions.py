@@ -80,6 +80,8 @@ LAYERS = [(8, 3, 1, 1, 1, True), (8, 3, 1, 1, 2, False)]
 
 
 def gated(layers=LAYERS, seed=0, **config) -> ir.Model:
+    """The network with gates, by default for the target ``generic``."""
+    config = {"target": "generic", **config}
     model = insert_gates(network(np.random.default_rng(seed), layers), **config)
     for node, spec in quantizer_nodes(model).values():
         if spec.role is Role.ACTIVATION:

@@ -54,10 +54,10 @@ _PREPARED: dict[str, ir.Model] = {}
 
 
 def gated(graph: str, **settings) -> ir.Model:
-    """One of the graphs with gates."""
+    """One of the graphs with gates, by default for the target ``generic``."""
     if graph not in _PREPARED:
         _PREPARED[graph] = prepare(GRAPHS[graph]())
-    return insert_gates(_PREPARED[graph], Config.create(**settings))
+    return insert_gates(_PREPARED[graph], Config.create(**{"target": "generic", **settings}))
 
 
 def random_widths(model: CostModel, seed: int) -> dict[str, np.ndarray]:

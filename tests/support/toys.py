@@ -90,9 +90,9 @@ def toy_data(model: onnx.ModelProto, count: int = 192, seed: int = 0) -> dict[st
 
 
 def gated_mirror(model: onnx.ModelProto, **settings) -> tuple[ir.Model, Mirror, Samples]:
-    """The gated model, its calibrated mirror, and data."""
+    """The gated model, by default for the target ``generic``, its calibrated mirror, and data."""
     float_model = prepare(model)
-    gated = insert_gates(float_model, Config.create(**settings))
+    gated = insert_gates(float_model, Config.create(**{"target": "generic", **settings}))
     mirror = Mirror(gated)
     data = open_data(toy_data(model), float_model)
     calibrate(mirror, data)

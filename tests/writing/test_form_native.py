@@ -113,11 +113,11 @@ def test_activation_whose_channels_differ_in_width_is_written_in_float_nodes() -
     granularity=st.sampled_from(["tensor", "channel", "element"]),
     activations=st.sampled_from(["tensor", "channel"]),
     ranges=st.sampled_from(["tensor", "channel"]),
-    reduced=st.booleans(),
+    exact=st.booleans(),
     seed=st.integers(0, 10_000),
 )
 def test_random_plans_written_equal_the_gated_model(
-    granularity, activations, ranges, reduced, seed
+    granularity, activations, ranges, exact, seed
 ) -> None:
     layers = [(6, 3, 2, 1, 1, False), (4, 2, 1, 0, 2, True)]
     model = insert_gates(
@@ -125,8 +125,8 @@ def test_random_plans_written_equal_the_gated_model(
         granularity=granularity,
         activation_granularity=activations,
         weight_ranges=ranges,
-        reduced_range=reduced,
-        exact_steps=reduced,
+        exact_steps=exact,
+        target="generic",
     )
     plan = make_plan(model, draw_widths(model, np.random.default_rng(seed)))
     written = write_back(model, plan, form="native")

@@ -154,21 +154,18 @@ def test_convolutions_have_a_kernel_shape() -> None:
 @given(
     granularity=st.sampled_from(["tensor", "channel", "element"]),
     activations=st.sampled_from(["tensor", "channel"]),
-    reduced=st.booleans(),
     exact=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-def test_random_plans_written_equal_the_gated_model(
-    granularity, activations, reduced, exact, seed
-) -> None:
+def test_random_plans_written_equal_the_gated_model(granularity, activations, exact, seed) -> None:
     layers = [(6, 3, 2, 1, 1, False), (4, 2, 1, 0, 2, True)]
     model = insert_gates(
         network(np.random.default_rng(seed), layers),
         granularity=granularity,
         activation_granularity=activations,
-        reduced_range=reduced,
         exact_steps=exact,
         form="qonnx",
+        target="generic",
     )
     plan = make_plan(model, draw_widths(model, np.random.default_rng(seed)))
     written = write_back(model, plan, form="qonnx")

@@ -41,7 +41,7 @@ def weight_of_several_kernels(granularity: str) -> ir.Model:
 
 def gated_with_ranges(model: onnx.ModelProto, **settings) -> ir.Model:
     """The gated model, with ranges of activations that its values fill."""
-    gated = insert_gates(model, activation_granularity="tensor", **settings)
+    gated = insert_gates(model, activation_granularity="tensor", **settings, target="generic")
     for node, spec in quantizer_nodes(gated).values():
         if spec.role is Role.ACTIVATION:
             set_initializer(node.inputs[-2], np.full(spec.range_shape, 2.5))

@@ -128,6 +128,7 @@ def run_one(run: Run, digits: Digits, files: Path) -> dict[str, Any]:
         output=output,
         resume=True,
         progress=_show,
+        target="generic",
         epochs=run.epochs,
         granularity=run.granularity,
         direction=run.direction,

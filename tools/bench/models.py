@@ -158,6 +158,7 @@ def quantize(name: str, path: Path, bound: str, arguments: argparse.Namespace) -
         output=output,
         resume=True,
         progress=_show,
+        target="generic",
         epochs=job.epochs,
         batch_size=job.batch_size,
     )

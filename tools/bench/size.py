@@ -161,7 +161,7 @@ def measure_weights(bits: int, folder: Path) -> dict[str, Any]:
 def _whole_line(model: Any, folder: Path, bits: int) -> dict[str, Any]:
     steps = Steps()
     prepared = steps("prepare", lambda: prepare(model))
-    gated = steps("insert gates", lambda: cgmq.insert_gates(prepared))
+    gated = steps("insert gates", lambda: cgmq.insert_gates(prepared, target="generic"))
     mirror = steps("mirror", lambda: cgmq.Mirror(gated))
     for quantizer in mirror.quantizers.values():
         quantizer.set_gate(quantizer.gate_for(np.full(quantizer.spec.gate_shape, bits)))

@@ -65,6 +65,7 @@ def lenets(folder: Path) -> list[Subject]:
             EXAMPLES / "train.npz",
             bound,
             output=path,
+            target="generic",
             runtime=runtime,
             widths=(2, 4, 8),
             weight_ranges="channel",

@@ -93,7 +93,7 @@ def write_cases(folder: Path, cases: Sequence[Case]) -> None:
 
 
 def _lenet5(folder: Path, model: bytes, arrays: dict[str, Any]) -> Case:
-    case = Case("lenet5", "lenet5.onnx", "lenet5.npz", "0.9%", {"epochs": 2})
+    case = Case("lenet5", "lenet5.onnx", "lenet5.npz", "0.9%", {"target": "generic", "epochs": 2})
     (folder / case.model).write_bytes(model)
     np.savez(folder / case.data, **arrays)
     return case

@@ -48,7 +48,7 @@ def quantized_files() -> list[bytes]:
         proto.graph.input.remove(value)
     files = []
     for granularity in ("tensor", "channel", "element"):
-        gated = cgmq.insert_gates(proto, granularity=granularity)
+        gated = cgmq.insert_gates(proto, target="generic", granularity=granularity)
         guide = cgmq.Guide(cgmq.Mirror(gated), bound=("20%", "activations:120%"), steps=1)
         guide.settle()
         for form in cgmq.Form:

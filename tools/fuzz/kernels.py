@@ -84,6 +84,7 @@ def examine(case: int) -> Outcome:
     model, data = random_architecture(case) if case % 2 else random_network(case)
     rng = np.random.default_rng(case)
     settings: dict[str, Any] = {
+        "target": "generic",
         "granularity": str(rng.choice(["tensor", "channel", "channel", "element"])),
         "activation_granularity": str(rng.choice(["tensor", "tensor", "tensor", "channel"])),
         "widths": _ALL if rng.random() < 0.5 else _ALL[:3],

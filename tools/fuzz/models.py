@@ -102,7 +102,8 @@ def examine(path: Path, report: Connection) -> tuple[str, str]:
         report.send("prepare")
         prepared = prepare(path)
         report.send("insert gates")
-        gated = cgmq.insert_gates(prepared, integer_kernels=False)  # nothing is calibrated
+        # Nothing is calibrated.
+        gated = cgmq.insert_gates(prepared, target="generic", integer_kernels=False)
         report.send("mirror of gates")
         learner = cgmq.Mirror(gated)
         report.send("plan")
