@@ -126,7 +126,7 @@ def quantize_command(
         Effort | None,
         typer.Option(
             "--effort",
-            help=_help("fast: no training; normal: minutes; best: up to half an hour.", "effort"),
+            help=_help("Time to learn: fast (a minute or two), normal, best.", "effort"),
         ),
     ] = None,
     epochs: Annotated[

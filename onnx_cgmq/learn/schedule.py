@@ -24,7 +24,7 @@ others widths are fixed, and weights, biases and ranges go on learning. Our choi
 _MANY_LABELLED: Final = 5000
 """With labels of so many samples, training end to end is the main part. Our choice."""
 
-_SECONDS: Final = {Effort.FAST: 0.0, Effort.NORMAL: 300.0, Effort.BEST: 1500.0}
+_SECONDS: Final = {Effort.FAST: 45.0, Effort.NORMAL: 300.0, Effort.BEST: 1500.0}
 """About how long reconstruction may take. Our choice."""
 
 _OPERATIONS_PER_SECOND: Final = 4e9
@@ -38,7 +38,7 @@ _SECONDS_PER_BYTE: Final = 1e-8
 """What a byte of a quantized activation costs a core in a training step: memory is the bottleneck
 of large activations. Ours, as the figures above."""
 
-_STEPS: Final = {Effort.FAST: (0, 0), Effort.NORMAL: (40, 300), Effort.BEST: (100, 1000)}
+_STEPS: Final = {Effort.FAST: (8, 60), Effort.NORMAL: (40, 300), Effort.BEST: (100, 1000)}
 """The fewest and the most training steps of a part. Our choice: rounding needs some hundred."""
 
 _MEASURED_SECONDS: Final = 60.0

@@ -35,9 +35,12 @@ class Direction(str, Enum):
 class Effort(str, Enum):
     """How much time a run takes to learn.
 
-    FAST: Ranges and widths only; no training.
-    NORMAL: Rounding, biases and ranges are learned in some minutes.
-    BEST: The same with more steps, in up to half an hour.
+    Rounding, biases and ranges are learned part by part with all of them, unless there is much
+    labelled data to train on.
+
+    FAST: A minute or two.
+    NORMAL: Some minutes.
+    BEST: Up to half an hour.
     """
 
     FAST = "fast"

@@ -103,11 +103,11 @@ class Ours:
 
 _UNIFORM_8 = {"widths": (4,), "activation_widths": (8,)}
 METHODS: dict[str, Ours] = {
-    "8/8, fast": Ours("6.25%", {"effort": "fast"}),
+    "8/8 fast": Ours("6.25%", {"effort": "fast"}),
     "8/8": Ours("6.25%", {}),
     "4/8 by cost": Ours("3.125%", {}),
-    "4/8 by cost, best": Ours("3.125%", {"effort": "best"}),
-    "4/8 by cost, fast": Ours("3.125%", {"effort": "fast"}),
+    "4/8 by cost best": Ours("3.125%", {"effort": "best"}),
+    "4/8 by cost fast": Ours("3.125%", {"effort": "fast"}),
     "uniform 4/8": Ours("3.2%", _UNIFORM_8),
     "4/4 by cost": Ours("1.5625%", {}),
     "uniform 4/4": Ours("1.6%", {"widths": (4,)}),
