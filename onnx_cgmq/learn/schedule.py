@@ -102,7 +102,7 @@ def choose_schedule(config: Config, train: Samples, mirror: Mirror) -> Schedule:
     """
     if config.epochs is not None:
         return Schedule(None, config.epochs)
-    labelled = train.has_labels or bool(train.outputs)
+    labelled = train.has_labels or bool(next(train.batches(1)).targets)
     specs = [quantizer.spec for quantizer in mirror.quantizers.values()]
     one_gate_each = all(spec.granularity is Granularity.TENSOR for spec in specs)
     many = labelled and len(train) >= _MANY_LABELLED and config.effort is not Effort.FAST
