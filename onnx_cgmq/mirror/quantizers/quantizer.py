@@ -27,7 +27,7 @@ from onnx_cgmq.mirror.quantizers.fake_quantize import (
     round_straight_through,
 )
 from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
-from onnx_cgmq.mirror.quantizers.ranges import exact, fit_ranges
+from onnx_cgmq.mirror.quantizers.ranges import checksum, exact, fit_ranges
 
 
 class GatedQuantizer(nn.Module):
@@ -89,7 +89,7 @@ class GatedQuantizer(nn.Module):
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._seen: Observed | None = None  # to fit the range later
-        self._fitted_to: int | None = None  # the version of the tensor that ranges were fitted to
+        self._fitted_to: int | None = None  # the checksum of the values that ranges were fitted to
         self.revision = 0
         self._levels: Tensor | None = None
         self._refresh()
@@ -191,7 +191,7 @@ class GatedQuantizer(nn.Module):
     def fit(self, values: Tensor | Observed) -> None:
         """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
         fitted = fit_ranges(self.spec, values)
-        self._fitted_to = values._version if isinstance(values, Tensor) else None
+        self._fitted_to = checksum(values) if isinstance(values, Tensor) else None
         with torch.no_grad():
             self.base_high.copy_(fitted.high)
             if self.spec.form is GridForm.AFFINE:
@@ -205,7 +205,7 @@ class GatedQuantizer(nn.Module):
 
     def is_fitted_to(self, values: Tensor) -> bool:
         """Whether the ranges were fitted to these values of a weight as they are now."""
-        return self._fitted_to == values._version
+        return self._fitted_to == checksum(values)
 
     @torch.no_grad()
     def set_smallest_step(self, step: Tensor) -> None:
@@ -326,6 +326,7 @@ def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
 
 def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
     module._refresh()
+    module._fitted_to = None
 
 
 def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
