@@ -86,7 +86,10 @@ def test_one_part_and_no_biases(names) -> None:
     assert len(start.mirror.parts()) >= len(names) + 1
     before, calls = start.error(), []
     reconstruct(
-        start.mirror, start.train, steps=60, progress=lambda done, total: calls.append((done, total))
+        start.mirror,
+        start.train,
+        steps=60,
+        progress=lambda done, total: calls.append((done, total)),
     )
     assert start.error() <= before
     total = len(start.mirror.parts())

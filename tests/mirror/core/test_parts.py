@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -206,7 +208,7 @@ def _check(mirror: Mirror, inputs: dict[str, torch.Tensor]) -> None:
     assert set(parts[-1].exits) == set(slots.values())
     for name, slot in slots.items():
         torch.testing.assert_close(values[slot], whole[name], rtol=0, atol=0, equal_nan=True)
-    for before, after in zip(parts, parts[1:], strict=False):
+    for before, after in pairwise(parts):
         assert before.exits == after.entries
     for part in parts[:-1]:
         assert any(q.spec.role is Role.WEIGHT for q in mirror.quantized_in(part).values())
