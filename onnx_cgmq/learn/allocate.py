@@ -10,6 +10,7 @@ from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.measured_losses import MeasuredLosses, measure_losses
 from onnx_cgmq.learn.schedule import MOVES, Stages
+from onnx_cgmq.learn.snapshot import snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 
@@ -24,11 +25,13 @@ def allocate(
     teacher: Teacher,
     loss: LossFunction,
     stages: Stages,
+    integer_kernels: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Moves the gates of a calibrated mirror until they keep the bounds; nothing else changes.
+    """Moves the gates of a calibrated mirror, and settles them within the bounds.
 
-    Nothing is measured where 8 bits everywhere keep the bounds, as no tensor needs fewer.
+    Nothing is measured where the bounds are kept as soon as gates settle, as no tensor needs fewer
+    bits then. Weights keep their values. What stops this leaves gates and ranges as they were.
 
     Args:
         guide: The guide.
@@ -36,25 +39,43 @@ def allocate(
         teacher: The float model's outputs on these.
         loss: The loss.
         stages: How many samples to use, and whether rounding will be learned.
+        integer_kernels: As for :meth:`~onnx_cgmq.learn.guide.Guide.settle`.
         progress: Is called with the number of tensors measured, and of all tensors.
     """
-    guide.weights_learn = False
-    if guide.kept_by_integers:
-        return
+    mirror, guided = snapshot(guide.mirror), guide.state_dict()
+    try:
+        if not guide.is_kept_when_settled(integer_kernels):
+            guide.measured = _measure(guide, data, teacher, loss, stages, progress)
+            for _ in range(MOVES):
+                guide.step()
+        guide.settle(integer_kernels)
+    except BaseException:  # Ctrl-C above all
+        guide.mirror.load_state_dict(mirror)
+        guide.load_state_dict(guided)
+        raise
+
+
+def _measure(
+    guide: Guide,
+    data: Samples,
+    teacher: Teacher,
+    loss: LossFunction,
+    stages: Stages,
+    progress: Callable[[int, int], None] | None,
+) -> MeasuredLosses:
     measured = measure_losses(
         guide.mirror,
         data,
         teacher,
         loss,
+        names=guide.counted,
         samples=stages.measured_samples,
         batch_size=stages.batch_size,
         progress=progress,
     )
     if stages.reconstruction_steps:
-        measured = _with_learned_rounding(measured, guide.mirror)
-    guide.measured = measured
-    for _ in range(MOVES):
-        guide.step()
+        return _with_learned_rounding(measured, guide.mirror)
+    return measured
 
 
 def _with_learned_rounding(measured: MeasuredLosses, mirror: Mirror) -> MeasuredLosses:

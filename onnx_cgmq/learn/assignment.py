@@ -102,19 +102,27 @@ class _Candidates:
         return moved
 
 
-def _candidates(costs: Scores, scores: Scores, masks: Masks, *, best_first: bool) -> _Candidates:
-    """Orders the gates in the masks by score per cost; only tensors in ``costs`` take part."""
+def _candidates(
+    costs: Scores, scores: Scores, masks: Masks, widths: Widths, *, best_first: bool
+) -> _Candidates:
+    """Orders the gates in the masks by score per cost; only tensors in ``costs`` take part.
+
+    Of equal ones (all are, if nothing is known about the loss) those that have moved least go
+    first, so that no tensor is narrowed to the end while others stay wide.
+    """
     names = list(costs)
     owners = [np.zeros(0, dtype=np.int64)]
     positions, ratios = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    bits = [np.zeros(0, dtype=np.int64)]
     for index, name in enumerate(names):
         position = np.flatnonzero(masks[name])
         cost = np.asarray(costs[name], dtype=np.float64).reshape(-1)[position]
         owners.append(np.full(len(position), index))
         positions.append(position)
+        bits.append(widths[name].reshape(-1)[position])
         ratios.append(scores[name].reshape(-1)[position] / np.maximum(cost, _FREE))
-    ratio = np.concatenate(ratios)
-    order = np.argsort(-ratio if best_first else ratio, kind="stable")
+    ratio, width = np.concatenate(ratios), np.concatenate(bits)
+    order = np.lexsort((width, -ratio) if best_first else (-width, ratio))
     return _Candidates(names, np.concatenate(owners)[order], np.concatenate(positions)[order])
 
 
@@ -137,7 +145,7 @@ def narrow_until(budget: Budget, ladders: Ladders, widths: Widths, score: Score)
         target = ladders.shifted(widths, -1)
         saved = budget.saving(budget.prices(costs), widths, widths, target)
         masks = {name: (widths[name] != target[name]) & (saved[name] > 0) for name in saved}
-        candidates = _candidates(saved, score(widths, target), masks, best_first=False)
+        candidates = _candidates(saved, score(widths, target), masks, widths, best_first=False)
         assert len(candidates) > 0, "the bound is below the minimum; check_feasible comes first"
         chunk = max(1, int(len(candidates) * _PASS_SHARE))
         low, high = 1, chunk
@@ -172,7 +180,7 @@ def widen_within(
         target = ladders.shifted(widths, +1, largest)
         grown, fits = budget.growth(budget.costs(widths), widths, target)
         masks = {name: (widths[name] != target[name]) & fits[name] for name in grown}
-        candidates = _candidates(grown, score(target, widths), masks, best_first=True)
+        candidates = _candidates(grown, score(target, widths), masks, widths, best_first=True)
         if len(candidates) == 0:
             return widths
         low, high = 0, max(1, int(len(candidates) * _PASS_SHARE))

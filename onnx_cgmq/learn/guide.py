@@ -22,7 +22,7 @@ from onnx_cgmq.learn.directions import (
     standardise,
     wanted_statistics,
 )
-from onnx_cgmq.learn.integer_widths import at_most_8, for_one_integer_tensor
+from onnx_cgmq.learn.integer_widths import for_one_integer_tensor
 from onnx_cgmq.learn.measured_losses import MeasuredLosses
 from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.learn.statistics import RunningStatistics
@@ -71,8 +71,6 @@ class Guide:
         mirror: The guided mirror.
         cost_model: Counts the cost of an assignment of widths.
         budget: The bounds, with the costs that they limit.
-        weights_learn: Whether weights may have changed since calibration, so that their ranges are
-            fitted again whenever widths change.
         measured: Losses that were measured, which take the place of the expected ones for tensors
             with one gate; empty if none were.
     """
@@ -119,7 +117,6 @@ class Guide:
         }
         self._interval = interval or max(1, min(_LONGEST_INTERVAL, steps // _FEWEST_MOVES))
         self._speed = _LADDER_LENGTH * self._interval / (_REACH_SHARE * steps)
-        self.weights_learn = True
         self.measured: MeasuredLosses = {}
         self._costs: Amounts = ()
         self._costed_revisions: tuple[int, ...] = ()  # the widths that have these costs
@@ -154,12 +151,17 @@ class Guide:
         """Whether the current costs keep all bounds."""
         return self.budget.keeps(self.costs)
 
+    def is_kept_when_settled(self, integer_kernels: bool = True) -> bool:
+        """Whether the bounds are kept by what :meth:`settle` narrows for integer kernels."""
+        return self.budget.keeps(self.budget.costs(self._for_kernels(integer_kernels)))
+
     @property
-    def kept_by_integers(self) -> bool:
-        """Whether the bounds are kept already if all tensors are narrowed to 8 bits."""
-        specs = {name: quantizer.spec for name, quantizer in self.mirror.quantizers.items()}
-        widths = {name: at_most_8(specs[name], array) for name, array in self.widths.items()}
-        return self.budget.keeps(self.budget.costs(widths))
+    def counted(self) -> frozenset[str]:
+        """Names of the tensors whose widths count for a bound."""
+        upper = self.widths
+        lower = self._ladders.shifted(upper, -1)
+        every = tuple(1.0 for _ in self.bounds)
+        return frozenset(self.budget.saving(every, upper, upper, lower))
 
     def mean_bits(self, role: Role) -> float:
         """Returns the mean width of all elements of tensors of a role; 0 if there are none."""
@@ -215,11 +217,7 @@ class Guide:
                 which integer kernels need. Otherwise only weights whose gates have different
                 widths are narrowed, because a weight is written as one integer tensor.
         """
-        widths = self.widths
-        multiplied = {operand.name for op in self.cost_model.ops for operand in (op.a, op.b)}
-        for name, quantizer in self.mirror.quantizers.items():
-            kernels = integer_kernels and name in multiplied
-            widths[name] = for_one_integer_tensor(quantizer.spec, widths[name], kernels)
+        widths = self._for_kernels(integer_kernels)
         widths = narrow_until(self.budget, self._ladders, widths, self._score)
         widths = widen_within(self.budget, self._ladders, widths, self._score, INTEGER_KERNEL_BITS)
         self.set_widths(widths)
@@ -281,6 +279,15 @@ class Guide:
     def _values(self, name: str) -> Tensor | None:
         return self.mirror.value_parameter(name)
 
+    def _for_kernels(self, integer_kernels: bool) -> Widths:
+        """The present widths, narrowed to what integer kernels take."""
+        widths = self.widths
+        multiplied = {operand.name for op in self.cost_model.ops for operand in (op.a, op.b)}
+        for name, quantizer in self.mirror.quantizers.items():
+            kernels = integer_kernels and name in multiplied
+            widths[name] = for_one_integer_tensor(quantizer.spec, widths[name], kernels)
+        return widths
+
     def _importances(self, upper: Widths, lower: Widths) -> dict[str, Tensor]:
         found = {}
         for name, quantizer in self.mirror.quantizers.items():
@@ -331,5 +338,5 @@ class Guide:
         if spec.role is Role.ACTIVATION or spec.granularity is Granularity.ELEMENT:
             return
         values = self._values(spec.tensor)
-        if values is not None and self.weights_learn:
-            quantizer.fit(values)  # they have changed since the range of this width was fitted
+        if values is not None and not quantizer.is_fitted_to(values):
+            quantizer.fit(values)

@@ -91,6 +91,7 @@ class Learner:
         self._epochs = 0
         self._loss_sum = 0.0  # over the training steps of this epoch so far
         self._settled = False
+        self._staged = False  # whether the stages before training end to end are done
         self._pace = 1.0  # a factor of all learning rates
         self._told = False  # what the teacher leaves undefined
 
@@ -131,11 +132,10 @@ class Learner:
             self._keep_if_best(
                 min(self._epochs + 1, self.schedule.epochs), *self.evaluator.evaluate(self.mirror)
             )
-        assert self.best.state is not None
         self._tell_undefined()
         if reason in ("complete", "diverged") and not math.isfinite(self.best.loss):
             reason = NOT_FINITE
-        self.mirror.load_state_dict(self.best.state)
+        self.best.restore(self.mirror)
         self.guide.release()
         return Outcome(
             complete=reason == "complete",
@@ -151,27 +151,26 @@ class Learner:
     def _run_stages(self) -> None:
         """Allocates widths and reconstructs; what the held-out data say is better is kept."""
         stages = self.schedule.stages
-        if stages is None or self._settled:
+        if stages is None or self._staged:
             return
         began = time.monotonic()
-        show = partial(self._show_stage, "allocate")
-        allocate(self.guide, self.train, self.teacher, self.loss, stages, show)
-        self.guide.settle(self.config.integer_kernels)
-        self._settled = True
-        self._end_stage("calibrated", began)
-        if stages.reconstruction_steps:
-            began = time.monotonic()
+        if not self._settled:
+            show, kernels = partial(self._show_stage, "allocate"), self.config.integer_kernels
+            allocate(self.guide, self.train, self.teacher, self.loss, stages, kernels, show)
+            self._settled = True
+        if self.best.state is None:  # else it is the calibrated state, which the checkpoint had
+            self._end_stage("calibrated", began)
+        self.best.restore(self.mirror)
+        if steps := stages.reconstruction_steps:
+            began, show = time.monotonic(), partial(self._show_stage, "reconstruct")
+            size, seed = stages.batch_size, self.config.seed
             reconstruct(
-                self.mirror,
-                self.train,
-                steps=stages.reconstruction_steps,
-                batch_size=stages.batch_size,
-                progress=partial(self._show_stage, "reconstruct"),
+                self.mirror, self.train, steps=steps, batch_size=size, seed=seed, progress=show
             )
             self._end_stage("reconstructed", began)
-        assert self.best.state is not None
-        self.mirror.load_state_dict(self.best.state)
+            self.best.restore(self.mirror)
         self._optimizer, self._pace = Optimizer(self.mirror, self.config), _CAREFUL_PACE
+        self._staged = True
         self._save()
 
     def _show_stage(self, stage: str, done: int, total: int) -> None:
@@ -331,6 +330,7 @@ class Learner:
             "epochs": self._epochs,
             "loss_sum": self._loss_sum,
             "settled": self._settled,
+            "staged": self._staged,
             "pace": self._pace,
             "mirror": self.mirror.state_dict(),
             "optimizer": self._optimizer.adam.state_dict(),
@@ -340,8 +340,8 @@ class Learner:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._step, self._epochs = state["step"], state["epochs"]
-        self._loss_sum, self._settled = state["loss_sum"], state["settled"]
-        self._pace = state["pace"]
+        self._loss_sum, self._pace = state["loss_sum"], state["pace"]
+        self._settled, self._staged = state["settled"], state["staged"]
         self.mirror.load_state_dict(state["mirror"])
         self._optimizer.adam.load_state_dict(state["optimizer"])
         self.guide.load_state_dict(state["guide"])

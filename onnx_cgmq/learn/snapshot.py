@@ -26,6 +26,11 @@ class Best:
     epoch: int = 0
     state: dict[str, Any] | None = None
 
+    def restore(self, mirror: Mirror) -> None:
+        """Restores the state, which there must be."""
+        assert self.state is not None
+        mirror.load_state_dict(self.state)
+
 
 class UntrainedState:
     """The weights, biases and ranges from which learning started: calibrated, but untrained.

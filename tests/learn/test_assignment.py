@@ -130,3 +130,15 @@ def test_bounds_at_the_minimum_are_reached(granularity: Granularity) -> None:
     widths = random_widths(model, 3)
     narrowed = narrow_until(budget, _ladders(model), widths, lambda u, _: _ones(u))
     assert budget.costs(narrowed) == costs
+
+
+def test_without_any_score_all_tensors_narrow_alike() -> None:
+    """Where nothing is known about the loss, no tensor goes to 2 bits while others have 32."""
+    model = _model(graph="convnet")
+    ladders, widths = _ladders(model), _all(model, 32)
+    costs = model.cost(CostKind.BOPS)
+    budget = _bops(model, int(costs.total(_all(model, 8))))
+    none = {name: np.zeros(spec.gate_shape) for name, spec in model.specs.items()}
+    narrowed = narrow_until(budget, ladders, widths, lambda upper, lower: none)
+    counted = budget.growth(budget.costs(widths), widths, widths)[0]
+    assert {int(narrowed[name].min()) for name in counted} == {8}

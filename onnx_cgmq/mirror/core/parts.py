@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,8 +32,10 @@ class Part:
 def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
     """Splits a program into parts that follow each other, each with at least one weight.
 
-    A part ends where a single value comes out (behind a residual block, for example); or, if there
-    are many weights since the last end, where fewest values do.
+    A part ends where a single value goes on (behind a residual block, for example); or, if there
+    are many weights since the last end, where fewest values do. Only values count that weights have
+    changed and that a later step reads: an attention mask is carried along, and so is an output of
+    the program that is finished.
 
     Args:
         program: The program.
@@ -44,13 +46,28 @@ def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
     """
     steps = program.steps
     moving = _moving_steps(program)
-    last_use = {slot: index for index in moving for slot in steps[index].inputs}
-    last_use.update(dict.fromkeys(program.outputs.values(), len(steps)))
-    needs = _static_needs(steps, moving)
+    last_read = {slot: index for index in moving for slot in steps[index].inputs}
+    last_use = {**last_read, **dict.fromkeys(program.outputs.values(), len(steps))}
+    makers = _makers_of_constants(steps, moving)
+    needed = _static_needs(steps, makers)
+    needs = {index: needed(steps[index].inputs) for index in moving}
+    # A bias that reads a weight's step, the second output of its quantizer, is not a weight.
+    scales = {
+        slot
+        for step, is_one in zip(steps, is_weight, strict=True)
+        if is_one
+        for slot in step.outputs[1:]
+    }
+    values_of = _static_needs(steps, {s: i for s, i in makers.items() if s not in scales})
+    weights_of = {
+        index: {i for i in values_of(steps[index].inputs) if is_weight[i]} for index in moving
+    }
 
     alive = {slot for slot in program.inputs.values() if slot in last_use}
-    entries, start, weights = tuple(sorted(alive)), 0, 0
-    best: tuple[int, int] | None = None  # of this part: fewest values alive, and where
+    entries, start = tuple(sorted(alive)), 0
+    weights: set[int] = set()  # of this part: the steps that quantize them
+    changed: set[int] = set()  # slots of values that depend on weights
+    best: tuple[int, int] | None = None  # of this part: fewest values that go on, and where
     lives: list[tuple[int, ...]] = []
     ends: list[int] = []
     for position, index in enumerate(moving):
@@ -58,26 +75,31 @@ def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
         alive.update(slot for slot in step.outputs if last_use.get(slot, -1) > index)
         alive -= {slot for slot in step.inputs if last_use[slot] <= index}
         lives.append(tuple(sorted(alive)))
-        weights += sum(is_weight[need] for need in needs[index])
+        weights |= weights_of[index]
+        if weights_of[index] or not changed.isdisjoint(step.inputs):
+            changed.update(step.outputs)
         if not weights or position + 1 == len(moving):
             continue
-        if best is None or len(alive) < best[0]:
-            best = len(alive), position
-        if len(alive) == 1 or weights >= _MOST_WEIGHTS:
+        going_on = sum(slot in changed and last_read.get(slot, -1) > index for slot in alive)
+        if best is None or going_on < best[0]:
+            best = going_on, position
+        if going_on <= 1 or len(weights) >= _MOST_WEIGHTS:
             ends.append(best[1])
-            weights = sum(
-                is_weight[need] for i in moving[best[1] + 1 : position + 1] for need in needs[i]
-            )
+            after = moving[best[1] + 1 : position + 1]
+            weights = {weight for i in after for weight in weights_of[i]}
             best = None
-    ends.append(len(moving) - 1)
 
     parts = []
     for end in ends:
         chosen = moving[start : end + 1]
         static = sorted({need for index in chosen for need in needs[index]})
-        exits = lives[end] if lives else entries
+        exits = lives[end]
         parts.append(Part(tuple(steps[i] for i in (*static, *chosen)), entries, exits))
         entries, start = exits, end + 1
+    # The last part gives all outputs, even those that depend on constants alone.
+    chosen, exits = moving[start:], tuple(sorted(set(program.outputs.values())))
+    static = sorted({*needed(exits), *(need for index in chosen for need in needs[index])})
+    parts.append(Part(tuple(steps[i] for i in (*static, *chosen)), entries, exits))
     return tuple(parts)
 
 
@@ -91,27 +113,34 @@ def _moving_steps(program: Program) -> list[int]:
     return found
 
 
-def _static_needs(steps: Sequence[Step], moving: Iterable[int]) -> dict[int, list[int]]:
-    """Returns, for each moving step, the steps on constants alone that it needs, in order."""
+def _makers_of_constants(steps: Sequence[Step], moving: Iterable[int]) -> dict[int, int]:
+    """Returns, by slot, the index of the step on constants alone that makes its value."""
     is_moving = set(moving)
-    maker = {
+    return {
         slot: index
         for index, step in enumerate(steps)
         if index not in is_moving
         for slot in step.outputs
     }
+
+
+def _static_needs(
+    steps: Sequence[Step], makers: Mapping[int, int]
+) -> Callable[[Iterable[int]], set[int]]:
+    """Returns a function that gives the steps on constants alone that the given slots need."""
     closure: dict[int, set[int]] = {}
 
-    def needed(index: int) -> set[int]:
-        if index not in closure:
-            found: set[int] = set()
-            for slot in steps[index].inputs:
-                if slot in maker:
-                    found |= {maker[slot]} | needed(maker[slot])
-            closure[index] = found
-        return closure[index]
+    def needed(slots: Iterable[int]) -> set[int]:
+        found: set[int] = set()
+        for slot in slots:
+            if slot in makers:
+                index = makers[slot]
+                if index not in closure:
+                    closure[index] = {index} | needed(steps[index].inputs)
+                found |= closure[index]
+        return found
 
-    return {index: sorted(needed(index)) for index in is_moving}
+    return needed
 
 
 def run_part(part: Part, slots: list[Any]) -> dict[int, Any]:

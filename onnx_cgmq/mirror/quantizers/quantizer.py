@@ -26,7 +26,7 @@ from onnx_cgmq.mirror.quantizers.fake_quantize import (
     observe,
 )
 from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
-from onnx_cgmq.mirror.quantizers.ranges import exact, fit_ranges
+from onnx_cgmq.mirror.quantizers.ranges import checksum, exact, fit_ranges
 
 
 class GatedQuantizer(nn.Module):
@@ -90,6 +90,7 @@ class GatedQuantizer(nn.Module):
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._seen: Observed | None = None  # to fit the range later
+        self._fitted_to: int | None = None  # the checksum of the values that ranges were fitted to
         self.revision = 0
         self._levels: Tensor | None = None
         self._refresh()
@@ -192,6 +193,7 @@ class GatedQuantizer(nn.Module):
     def fit(self, values: Tensor | Observed) -> None:
         """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
         fitted = fit_ranges(self.spec, values)
+        self._fitted_to = checksum(values) if isinstance(values, Tensor) else None
         with torch.no_grad():
             self.base_high.copy_(fitted.high)
             if self.spec.form is GridForm.AFFINE:
@@ -202,6 +204,10 @@ class GatedQuantizer(nn.Module):
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
         self._seen = None
+
+    def is_fitted_to(self, values: Tensor) -> bool:
+        """Whether the ranges were fitted to these values of a weight as they are now."""
+        return self._fitted_to == checksum(values)
 
     @torch.no_grad()
     def set_smallest_step(self, step: Tensor) -> None:
@@ -342,3 +348,4 @@ def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
 
 def _refresh_loaded(module: GatedQuantizer, _: object) -> None:
     module._refresh()
+    module._fitted_to = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import torch
@@ -151,3 +152,11 @@ def _error(seen: Observed, low: Tensor, high: Tensor, width: int, form: GridForm
     codes = torch.div(seen.rows, step).round_()
     codes = codes.clamp_(smallest - zero_point, largest - zero_point)
     return codes.mul_(step).sub_(seen.rows).square_().mul_(seen.shares).sum(dim=1)
+
+
+def checksum(values: Tensor) -> int:
+    """Returns a checksum of values, which tells whether they have changed.
+
+    Torch's own version of a tensor does not: fused Adam leaves it as it is.
+    """
+    return zlib.crc32(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

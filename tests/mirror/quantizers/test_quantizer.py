@@ -223,3 +223,23 @@ def test_plan_of_an_affine_activation_has_its_zero_point() -> None:
     assert int(plan.widths) == 8
     assert 55 <= int(plan.zero_point) <= 75
     assert plan.values is None
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_ranges_are_no_longer_fitted_once_an_optimizer_has_moved_the_values(fused) -> None:
+    """Fused Adam leaves torch's version of a tensor as it is."""
+    quantizer, values = _quantizer(), torch.nn.Parameter(torch.randn(4, 6))
+    assert not quantizer.is_fitted_to(values)
+    quantizer.fit(values)
+    assert quantizer.is_fitted_to(values)
+    values.grad = torch.ones_like(values)
+    torch.optim.Adam([values], lr=0.1, fused=fused).step()
+    assert not quantizer.is_fitted_to(values)
+
+
+def test_loaded_ranges_are_not_known_to_be_fitted() -> None:
+    quantizer, values = _quantizer(), torch.randn(4, 6)
+    state = {key: value.clone() for key, value in quantizer.state_dict().items()}
+    quantizer.fit(values)
+    quantizer.load_state_dict(state)
+    assert not quantizer.is_fitted_to(values)
