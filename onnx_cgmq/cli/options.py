@@ -35,7 +35,8 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         metavar="TARGET",
-        help="What the model is made for: a name that 'onnx-cgmq targets' lists, or a TOML file.",
+        help="What the model is made for: a name that 'onnx-cgmq targets' lists, or a TOML file "
+        "(default: onnxruntime).",
     ),
 ]
 FormOption = Annotated[

@@ -81,7 +81,7 @@ def test_with_gates_it_is_still_the_float_model(name: str, has_weights: bool) ->
         return
     original, arrays = open_session(model), feeds(name, model, 16_000)
     names = [value.name for value in original.get_outputs()]
-    mirror = Mirror(insert_gates(model, integer_kernels=False))
+    mirror = Mirror(insert_gates(model, target="generic", integer_kernels=False))
     assert mirror.quantizers
     with torch.no_grad():
         found = mirror({name: torch.from_numpy(array) for name, array in arrays.items()})

@@ -53,6 +53,15 @@ def test_the_default_target_changes_nothing():
     assert config.activations is config.granularity
 
 
+def test_the_default_target_makes_fast_files():
+    config = Config()
+    assert config.weight_ranges is Granularity.CHANNEL
+    assert config.activations is Granularity.TENSOR
+    assert (config.form, config.integer_kernels, config.exact_steps) == (Form.ORT, True, False)
+    with pytest.raises(ConfigError, match="'onnxruntime' has no weights of 16 bits"):
+        Config.create(widths=(8, 16))
+
+
 def test_the_generic_target_has_all_widths_of_the_paper():
     config = Config.create(target="generic")
     assert config.ladder.widths == (2, 4, 8, 16, 32)
