@@ -39,7 +39,7 @@ def files(tmp_path) -> list:
 
 def _written(form: str) -> onnx.ModelProto:
     """The model of the first file, quantized to 4 bits, in a form for other flows."""
-    gated = insert_gates(prepare(mlp()), form=form)
+    gated = insert_gates(prepare(mlp()), form=form, target="generic")
     for node, spec in quantizer_nodes(gated).values():
         set_initializer(node.inputs[-1], np.full(spec.gate_shape, spec.ladder.gate_of(4)))
     return ir.to_proto(write_back(gated, make_plan(gated), form=form))

@@ -165,7 +165,7 @@ def test_json_is_all_of_stdout(quantize, pipeline_run, only_json, tmp_path):
 @pytest.mark.parametrize(("reason", "code"), [("interrupted", 130), ("time limit", 0)])
 def test_stopped_early_says_what_was_written(quantize, pipeline_run, only_json, reason, code):
     pipeline_run.reason = reason
-    result = quantize("--json")
+    result = quantize("--json", "--epochs", "12")
     assert result.exit_code == code
     assert f"{reason} after 1.5 of 12 epochs" in result.stderr
     assert "best model so far that keeps the bound" in result.stderr

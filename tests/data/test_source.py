@@ -236,7 +236,7 @@ def test_bad_files(one, tmp_path):
 
     np.savez(tmp_path / "good.npz", x=rows(9))
     refused("truncated.npz", (tmp_path / "good.npz").read_bytes()[:-30], "not a readable .npz")
-    refused("text.npz", b"hello", "not a zip file")
+    refused("text.npz", b"hello", "no zip archive")
     refused("empty.npz", b"", "not a readable .npz")
     np.save(tmp_path / "array.npy", rows(2))
     refused("array.npz", (tmp_path / "array.npy").read_bytes(), "a single array without a name")

@@ -395,7 +395,7 @@ def test_hard_sigmoids_with_exact_steps_have_equal_codes_in_floats_and_integers(
     ],
 )
 def test_the_user_chooses_where_quantizers_are_carried(body, settings, carried) -> None:
-    gated = insert_gates(_model(body), **settings)
+    gated = insert_gates(_model(body), target="generic", **settings)
     assert _carried(gated) == carried
     widths = draw_widths(gated, np.random.default_rng(2))
     written = write(gated, make_plan(gated, widths), compact=False)
@@ -411,7 +411,7 @@ def test_the_user_chooses_where_quantizers_are_carried(body, settings, carried) 
     [({"fix": {"c1": 4}}, (4,)), ({"widths_for": {"c1": (4, 16)}}, (4, 16))],
 )
 def test_the_user_chooses_widths_of_carried_quantizers(settings, widths) -> None:
-    gated = insert_gates(_model(RESIDUAL), **settings)
+    gated = insert_gates(_model(RESIDUAL), target="generic", **settings)
     assert quantizer_nodes(gated)["c1"][1].ladder.widths == widths
 
 

@@ -32,7 +32,7 @@ def weights(axis: int, factor: float, shape: tuple[int, ...] = (6, 6)) -> np.nda
     ],
 )
 def test_one_channel_that_reaches_far_is_noted(node, array) -> None:
-    (note,) = uneven_weights(insert_gates(model(node, array)))
+    (note,) = uneven_weights(insert_gates(model(node, array), target="generic"))
     assert note.startswith("weight 'w' has one range for all channels")
     assert "weight_ranges = 'channel'" in note
     for settings in ({"weight_ranges": "channel"}, {"granularity": "channel"}):
@@ -43,11 +43,13 @@ def test_one_channel_that_reaches_far_is_noted(node, array) -> None:
     "array", [weights(1, 10), weights(0, 300), weights(1, 0), np.zeros((6, 6), np.float32)]
 )
 def test_channels_that_are_alike_or_pruned_need_no_note(array) -> None:
-    assert not list(uneven_weights(insert_gates(model("h = MatMul (x, w)", array))))
+    assert not list(
+        uneven_weights(insert_gates(model("h = MatMul (x, w)", array), target="generic"))
+    )
 
 
 def test_a_channel_of_a_convolution() -> None:
     array = weights(0, 300, (6, 2, 1, 1))
     given = model("h = Conv (x, w)", array, "float[n, 2, 1, 1] x")
-    (note,) = uneven_weights(insert_gates(given))
+    (note,) = uneven_weights(insert_gates(given, target="generic"))
     assert "'w'" in note

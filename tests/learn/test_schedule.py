@@ -14,15 +14,16 @@ from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
 from tests.support.toys import mlp
 
+BYTES = 1000  # of the activations, for one sample
+
 
 def _schedule(count: int = 200, labels: bool = False, **settings) -> Schedule:
     config, float_model = Config.create(**settings), prepare(mlp())
     data = {"x": np.zeros((count, 8), dtype=np.float32)}
     if labels:
         data["label"] = np.zeros(count, dtype=np.int64)
-    return choose_schedule(
-        config, open_data(data, float_model), Mirror(insert_gates(float_model, config))
-    )
+    mirror = Mirror(insert_gates(float_model, config))
+    return choose_schedule(config, open_data(data, float_model), mirror, BYTES)
 
 
 @pytest.mark.parametrize("given", [
@@ -47,7 +48,7 @@ def test_a_run_goes_in_stages(given) -> None:
         ({"epochs": 3, "effort": "fast"}, 3),
         ({"count": 6000, "labels": True}, EPOCHS),
         ({"granularity": "channel"}, EPOCHS),
-        ({"activation_granularity": "element"}, EPOCHS),
+        ({"activation_granularity": "element", "target": "generic"}, EPOCHS),
         ({"direction": "gradient"}, EPOCHS),
     ],
 )
@@ -59,7 +60,7 @@ def test_target_values_are_labels_too() -> None:
     config, float_model = Config.create(), prepare(mlp())
     arrays = {"x": np.zeros((6000, 8), np.float32), "y": np.zeros((6000, 3), np.float32)}
     mirror = Mirror(insert_gates(float_model, config))
-    found = choose_schedule(config, open_data(arrays, float_model), mirror)
+    found = choose_schedule(config, open_data(arrays, float_model), mirror, BYTES)
     assert found.stages is None
 
 
@@ -69,18 +70,18 @@ def _stages(**given) -> Stages:
     return found
 
 
-def test_more_effort_means_more_steps_and_the_fast_one_has_none() -> None:
+def test_more_effort_means_more_steps() -> None:
     fast, normal, best = (_stages(effort=effort) for effort in ("fast", "normal", "best"))
-    assert fast.reconstruction_steps == 0
-    assert (normal.reconstruction_steps, best.reconstruction_steps) == (500, 2000)
+    assert fast.reconstruction_steps == 60
+    assert (normal.reconstruction_steps, best.reconstruction_steps) == (300, 1000)
     assert fast.measured_samples == normal.measured_samples == 64
 
 
 def test_a_large_model_has_fewer_steps_but_some(monkeypatch) -> None:
     monkeypatch.setattr(module, "total_macs", lambda ops: 4_000_000_000)
     normal, best = _stages(), _stages(effort="best")
-    assert normal.reconstruction_steps == 50
-    assert 50 < best.reconstruction_steps == 200
+    assert normal.reconstruction_steps == 40
+    assert 40 < best.reconstruction_steps == 100
     assert normal.measured_samples == 8
 
 
@@ -92,7 +93,7 @@ def test_a_time_limit_takes_the_place_of_the_effort_where_it_is_shorter(monkeypa
 
 
 def test_there_are_no_more_samples_in_a_batch_than_half_of_all() -> None:
-    assert _stages().batch_size == 32
+    assert _stages().batch_size == 16
     assert _stages(batch_size=8).batch_size == 8
     assert _stages(count=10).batch_size == 5
     assert _stages(count=10).measured_samples == 10

@@ -62,7 +62,7 @@ def test_a_run_shows_its_stages_and_keeps_the_bound() -> None:
     assert result.outcome.validation_loss == min(event.validation_loss for event in ended)
 
 
-@pytest.mark.parametrize("rate", ["_SIGN_RATE", "_BIAS_RATE", "_RANGE_RATE"])
+@pytest.mark.parametrize("rate", ["_LARGEST_SIGN_RATE", "_BIAS_RATE", "_RANGE_RATE"])
 def test_a_destructive_rate_ends_no_worse_than_the_calibrated_state(rate, monkeypatch) -> None:
     """Even if reconstruction did not look after its parts."""
     monkeypatch.setattr(reconstruct, rate, 1e3)

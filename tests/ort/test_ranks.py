@@ -70,7 +70,7 @@ def test_a_bias_behind_an_operator_of_another_domain_becomes_part_of_its_product
     model = parse(body)
     bias = onnx.numpy_helper.from_array(np.arange(4, dtype=np.float32), "bias")
     model.graph.initializer.append(bias)
-    gated = insert_gates(model, widths=(32,))
+    gated = insert_gates(model, target="generic", widths=(32,))
     assert [node.op_type for node in gated.graph if node.name in ("first", "last")] == [
         "Gemm",
         "MatMul",

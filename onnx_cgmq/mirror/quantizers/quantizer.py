@@ -46,9 +46,8 @@ class GatedQuantizer(nn.Module):
         noise: Mean squared error at every quantized width, from the last fit of ranges: float32,
             ``[widths, *spec.range_item_shape]``.
         observer: Sees values and gradients in the backward pass; may be ``None``.
-        bypassed: Whether the quantizer passes every value on as it is.
-        drop: How often it passes a tensor on as it is while gradients are on, at random (as QDrop
-            does with single elements, arXiv 2203.05740).
+        bypassed: Whether it passes every tensor on as it is.
+        drop: How often it does so while gradients are on (QDrop, arXiv 2203.05740).
     """
 
     gate: Tensor
