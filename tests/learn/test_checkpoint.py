@@ -236,7 +236,7 @@ def test_a_state_of_another_mirror_is_refused(interrupted, tmp_path) -> None:
         if isinstance(event, StepDone):
             raise KeyboardInterrupt
 
-    quantize(convnet(), toy_data(convnet()), "3%", output=other, progress=stop)
+    quantize(convnet(), toy_data(convnet()), "3%", output=other, progress=stop, epochs=1)
     foreign = torch.load(checkpoint_path(other), weights_only=True)["state"]
     Checkpoint(path, content["fingerprint"]).save(foreign)
     with pytest.raises(ConfigError, match="is damaged"):
