@@ -159,4 +159,5 @@ def checksum(values: Tensor) -> int:
 
     Torch's own version of a tensor does not: fused Adam leaves it as it is.
     """
-    return zlib.crc32(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    raw = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(raw.numpy().data)
