@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         Finished,
         Limit,
         Notice,
+        StageDone,
+        StageProgress,
         Started,
         StepDone,
     )
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.learn.outcome import Outcome
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.preparation.prepare import prepare
-    from onnx_cgmq.settings.config import Config, Direction
+    from onnx_cgmq.settings.config import Config, Direction, Effort
     from onnx_cgmq.settings.target import Target
     from onnx_cgmq.writing.write_back import write_back
 
@@ -63,6 +65,7 @@ _MODULES = {
     "DataError": "onnx_cgmq.errors",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
+    "Effort": "onnx_cgmq.settings.config",
     "EpochDone": "onnx_cgmq.contract.events",
     "Event": "onnx_cgmq.contract.events",
     "Finished": "onnx_cgmq.contract.events",
@@ -84,6 +87,8 @@ _MODULES = {
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.pipeline",
     "Role": "onnx_cgmq.contract.bits",
+    "StageDone": "onnx_cgmq.contract.events",
+    "StageProgress": "onnx_cgmq.contract.events",
     "Started": "onnx_cgmq.contract.events",
     "StepDone": "onnx_cgmq.contract.events",
     "Target": "onnx_cgmq.settings.target",
@@ -116,6 +121,7 @@ __all__ = [
     "DataError",
     "Decision",
     "Direction",
+    "Effort",
     "EpochDone",
     "Event",
     "Finished",
@@ -137,6 +143,8 @@ __all__ = [
     "Report",
     "Result",
     "Role",
+    "StageDone",
+    "StageProgress",
     "Started",
     "StepDone",
     "Target",

@@ -35,6 +35,7 @@ from onnx_cgmq.cli.settings import (
 )
 from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.contract.events import Started
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.settings.config import Config, Direction, Effort
 
@@ -225,8 +226,9 @@ _ADVICE: Final = {
 """What to do about a run that ended early, by its reason."""
 
 
-def _after(done: float, epochs: int | None) -> str:
-    return "" if epochs is None else f" after {done} of {epochs} epochs"
+def _after(done: float, started: Started | None) -> str:
+    epochs = 0 if started is None else started.epochs
+    return f" after {done} of {epochs} epochs" if epochs else ""
 
 
 def _check_settings_stay(
@@ -283,7 +285,7 @@ def _run(
     if not result.complete:
         advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
         typer.echo(
-            f"{result.outcome.reason}{_after(result.outcome.epochs, config.epochs)}: "
+            f"{result.outcome.reason}{_after(result.outcome.epochs, display.started)}: "
             f"{output} is the best model so far that keeps the bound; {advice}",
             err=True,
         )

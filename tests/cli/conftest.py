@@ -14,10 +14,18 @@ from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.cli.app import app
 from onnx_cgmq.contract.bits import Granularity, GridForm, Role
-from onnx_cgmq.contract.events import EpochDone, Finished, Limit, Started, StepDone
+from onnx_cgmq.contract.events import (
+    EpochDone,
+    Finished,
+    Limit,
+    StageDone,
+    StageProgress,
+    Started,
+    StepDone,
+)
 from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
 from onnx_cgmq.inspection import inspect
-from onnx_cgmq.learn.loop import Outcome
+from onnx_cgmq.learn.outcome import Outcome
 from onnx_cgmq.mirror.module import Mirror
 
 FLOAT_AGREEMENT = FloatAgreement(
@@ -67,17 +75,26 @@ def data(tmp_path):
 def pipeline_run(monkeypatch):
     """Stands in for the pipeline: ``.called`` has its arguments, ``.reason`` says how it ends.
 
-    ``.float_agreement`` is that of its result.
+    ``.float_agreement`` is that of its result; ``.staged`` makes it go in stages.
     """
-    run = SimpleNamespace(called=None, reason="complete", float_agreement=FLOAT_AGREEMENT)
+    run = SimpleNamespace(
+        called=None, reason="complete", float_agreement=FLOAT_AGREEMENT, staged=False
+    )
 
     def quantize(model, data, bound, *, output, progress, **rest):
         run.called = {"model": model, "data": data, "bound": bound, "output": output, **rest}
         limits = (Limit(bound, 1000, "bit operations"),)
-        progress(Started(10, 2, float_accuracy=0.995, bounds=limits))
-        progress(StepDone(1, 10, "guided", loss=0.5, cost_ratio=1.7))
-        costs = ((990,), (1000,), True)
-        progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
+        length = (0, 0) if run.staged else (10, 2)
+        progress(Started(*length, float_accuracy=0.995, bounds=limits))
+        if run.staged:
+            progress(StageProgress("allocate", 3, 3))
+            progress(StageDone("calibrated", 0.3, 0.98, 1.2))
+            progress(StageProgress("reconstruct", 1, 2))
+            progress(StageDone("reconstructed", 0.2, None, 2.5))
+        else:
+            progress(StepDone(1, 10, "guided", loss=0.5, cost_ratio=1.7))
+            costs = ((990,), (1000,), True)
+            progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
         result = make_result(onnx.load(model), bound, run.reason)
         result = replace(result, float_agreement=run.float_agreement)
         result.save(output)

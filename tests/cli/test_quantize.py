@@ -7,7 +7,7 @@ from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.errors import BoundError, DataError, ModelError, OutputError, VerificationError
-from onnx_cgmq.settings.config import Config, Direction
+from onnx_cgmq.settings.config import Config, Direction, Effort
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         "--target generic --form native --runtime onnxruntime>=1.23 "
         "--granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
-        "--input-width 8 --direction gradient --no-integer-kernels --epochs 3 --batch-size 7 "
+        "--input-width 8 --direction gradient --no-integer-kernels --effort best "
+        "--epochs 3 --batch-size 7 "
         "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
         f"--resume --log {tmp_path / 'm.jsonl'}"
     )
@@ -60,6 +61,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         input_width=8,
         direction=Direction.GRADIENT,
         integer_kernels=False,
+        effort=Effort.BEST,
         epochs=3,
         batch_size=7,
         learning_rate=0.5,
@@ -127,6 +129,25 @@ def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
     assert f"plan   {plan}" in result.stdout.splitlines()
 
 
+def test_shows_stages(quantize, pipeline_run, only_json):
+    pipeline_run.staged = True
+    result = quantize("--effort", "fast")
+    lines = result.stderr.splitlines()
+    assert "float accuracy 99.50%" in lines
+    assert "calibrated     held out 0.3000  accuracy 98.00%  1.2 s" in lines
+    assert "reconstructed  held out 0.2000  2.5 s" in lines
+    assert "epoch" not in result.stderr
+    pipeline_run.reason = "interrupted"
+    assert "interrupted: " in quantize("--effort", "fast").stderr
+
+
+def test_an_effort_that_there_is_not(quantize, pipeline_run):
+    result = quantize("--effort", "huge")
+    assert result.exit_code == 2
+    assert "'fast', 'normal', 'best'" in result.stderr
+    assert pipeline_run.called is None
+
+
 def test_accuracy_is_shown_without_agreement_too(quantize, pipeline_run):
     pipeline_run.float_agreement = None
     result = quantize()
@@ -167,7 +188,7 @@ def test_stopped_early_says_what_was_written(quantize, pipeline_run, only_json, 
     pipeline_run.reason = reason
     result = quantize("--json", "--epochs", "12")
     assert result.exit_code == code
-    assert f"{reason} after 1.5 of 12 epochs" in result.stderr
+    assert f"{reason} after 1.5 of 2 epochs" in result.stderr
     assert "best model so far that keeps the bound" in result.stderr
     assert only_json(result)["reason"] == reason
 

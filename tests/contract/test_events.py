@@ -3,7 +3,15 @@ import math
 
 import pytest
 
-from onnx_cgmq.contract.events import Finished, Limit, MetricsLog, Started, StepDone
+from onnx_cgmq.contract.events import (
+    Finished,
+    Limit,
+    MetricsLog,
+    StageDone,
+    StageProgress,
+    Started,
+    StepDone,
+)
 from onnx_cgmq.errors import OutputError
 
 
@@ -38,6 +46,24 @@ def test_log_is_written_as_events_come(tmp_path):
     assert [record["step"] for record in read(path)] == [1]
     log(Finished(True, "complete"))
     assert read(path)[-1]["event"] == "finished"
+
+
+def test_stages_are_in_the_log(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log(StageProgress("reconstruct", 1, 2))
+    log(StageDone("reconstructed", math.nan, None, 1.5))
+    records = [{k: v for k, v in record.items() if k != "time"} for record in read(path)]
+    assert records == [
+        {"event": "progress", "stage": "reconstruct", "done": 1, "total": 2},
+        {
+            "event": "stage",
+            "stage": "reconstructed",
+            "validation_loss": None,
+            "validation_accuracy": None,
+            "seconds": 1.5,
+        },
+    ]
 
 
 def test_steps_are_thinned(tmp_path):

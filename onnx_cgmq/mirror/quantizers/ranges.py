@@ -159,5 +159,5 @@ def checksum(values: Tensor) -> int:
 
     Torch's own version of a tensor does not: fused Adam leaves it as it is.
     """
-    flat = values.detach().cpu().contiguous().reshape(-1)
-    return zlib.crc32(flat.view(torch.uint8).numpy().data)
+    raw = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(raw.numpy().data)
