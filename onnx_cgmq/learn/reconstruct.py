@@ -23,6 +23,7 @@ from torch.nn import functional as F  # noqa: N812
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
@@ -54,27 +55,8 @@ choice, as that of the batches: it costs a tenth of the time."""
 
 _BATCHES_JUDGED: Final = 8
 
-_MOST_BYTES: Final = 1 << 30
-"""About how many bytes of values between parts are kept. Our choice."""
-
 _LEAST_SQUARE: Final = 1e-20
 """The smallest mean square by which an error is divided."""
-
-Values = dict[int, Any]
-"""Values between two parts, by slot."""
-
-
-@dataclass
-class _Batch:
-    """What comes out of the parts so far, for some samples.
-
-    Attributes:
-        exact: The values of the float model.
-        quantized: The values of the quantized model.
-    """
-
-    exact: Values
-    quantized: Values
 
 
 def reconstruct(
@@ -100,50 +82,50 @@ def reconstruct(
     parts = mirror.parts()
     uses = Counter(name for part in parts for name in mirror.quantized_in(part))
     shared = {name for name, count in uses.items() if count > 1}
-    batches = _first_batches(mirror, data, batch_size, seed)
     # The state of the generator does not matter, so that a run that is resumed learns the same.
-    with plain_torch(seed):
+    with plain_torch(seed), Shelf() as exact, Shelf() as quantized:
+        for values in _first_values(mirror, data, batch_size, seed):
+            exact.append(values)
+            quantized.append(values)
         for index, part in enumerate(parts):
-            _learn_part(mirror, part, shared, batches, steps)
+            _learn_part(mirror, part, shared, exact, quantized, steps)
             if progress is not None:
                 progress(index + 1, len(parts))
 
 
-def _first_batches(mirror: Mirror, data: Samples, batch_size: int, seed: int) -> list[_Batch]:
-    """Returns batches of samples, as they go into the first part."""
+def _first_values(mirror: Mirror, data: Samples, batch_size: int, seed: int) -> Iterator[Values]:
+    """Yields batches of samples, as they go into the first part."""
     order = data.shuffled((seed, 0))
     whole = len(order) // batch_size * batch_size or len(order)
-    found = []
     for batch in data.batches(min(batch_size, len(order)), order=order[:whole]):
-        entries = mirror.entries(tensors(batch.inputs))
-        found.append(_Batch(entries, entries))
-    return found
+        yield mirror.entries(tensors(batch.inputs))
 
 
 def _learn_part(
-    mirror: Mirror, part: Part, shared: set[str], batches: list[_Batch], steps: int
+    mirror: Mirror, part: Part, shared: set[str], exact: Shelf, quantized: Shelf, steps: int
 ) -> None:
-    """Learns one part, and replaces what went into it by what comes out, in every batch."""
-    exact = []
+    """Learns one part, and replaces what goes into it by what comes out, in every batch.
+
+    Args:
+        mirror: The mirror.
+        part: The part.
+        shared: Names of quantizers that several parts have; these do not learn.
+        exact: What goes in, as the float model has it.
+        quantized: What goes in, as the quantized model has it.
+        steps: Training steps.
+    """
     with torch.no_grad(), mirror.unquantized():
-        for batch in batches:
-            exact.append(mirror.run_part(part, batch.exact))
-            size = sum(
-                _bytes(v) for values in (exact[-1], batch.quantized) for v in values.values()
-            )
-            if size * 2 * len(exact) > _MOST_BYTES:
-                break
-    del batches[len(exact) :]
+        for index in range(len(exact)):
+            exact.replace(index, mirror.run_part(part, exact[index]))
     own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
     learners = _Learners(mirror, own, steps)
     if steps and not learners.is_empty:
         compared = [slot for slot in part.exits if slot not in part.entries]
-        _train(mirror, part, learners, compared, batches, exact, steps)
+        _train(mirror, part, learners, compared, quantized, exact, steps)
         learners.keep_codes()
     with torch.no_grad():
-        for batch, values in zip(batches, exact, strict=True):
-            batch.quantized = mirror.run_part(part, batch.quantized)
-            batch.exact = values
+        for index in range(len(quantized)):
+            quantized.replace(index, mirror.run_part(part, quantized[index]))
 
 
 def _train(
@@ -151,60 +133,52 @@ def _train(
     part: Part,
     learners: _Learners,
     compared: list[int],
-    batches: list[_Batch],
-    exact: list[Values],
+    quantized: Shelf,
+    exact: Shelf,
     steps: int,
 ) -> None:
-    targets = [_Targets(values, compared) for values in exact]
+    """Trains a part: ``quantized`` goes in, ``exact`` should come out, where it is compared."""
+
+    def distance(index: int) -> Tensor:
+        found = mirror.run_part(part, quantized[index])
+        return _distance(found, exact[index], compared)
 
     def mean_distance() -> float:
-        judged = list(zip(batches, targets, strict=True))[:_BATCHES_JUDGED]
+        judged = range(min(_BATCHES_JUDGED, len(exact)))
         with torch.no_grad():  # which also keeps quantization from being dropped
-            found = [t.distance(mirror.run_part(part, b.quantized)) for b, t in judged]
-        return float(torch.stack(found).mean())
+            return float(torch.stack([distance(index) for index in judged]).mean())
 
     # Weights swing from code to code to the end, so the last values need not be the best ones.
     best, state = mean_distance(), learners.state()
     with _dropping(mirror, part):
         for step in range(steps):
-            index = int(torch.randint(len(batches), ()))
-            found = mirror.run_part(part, batches[index].quantized)
-            loss = targets[index].distance(found)
+            loss = distance(int(torch.randint(len(exact), ())))
             if not loss.requires_grad:
                 break
             learners.clear()
             loss.backward()  # type: ignore[no-untyped-call]
             learners.step(1 - step / steps)
             if (step + 1) % _STEPS_JUDGED == 0 or step + 1 == steps:
-                distance = mean_distance()
-                if distance < best:
-                    best, state = distance, learners.state()
+                now = mean_distance()
+                if now < best:
+                    best, state = now, learners.state()
     learners.restore(state)
     learners.clear()
 
 
-class _Targets:
-    """What a part should give for one batch: the finite values of the float model."""
-
-    def __init__(self, values: Values, slots: list[int]) -> None:
-        self._wanted: dict[int, tuple[Tensor, Tensor | None, float]] = {}
-        for slot in slots:
-            value = values[slot]
-            if not isinstance(value, Tensor) or not value.is_floating_point() or not value.numel():
-                continue
-            known = torch.isfinite(value)
-            mask = None if bool(known.all()) else known
-            value = value if mask is None else torch.where(known, value, 0.0)
-            scale = max(float(value.square().mean()), _LEAST_SQUARE)
-            self._wanted[slot] = value, mask, scale
-
-    def distance(self, found: Mapping[int, Any]) -> Tensor:
-        """The squared error of what a part gives, relative to the mean square of the target."""
-        total = torch.zeros(())
-        for slot, (value, mask, scale) in self._wanted.items():
-            given = found[slot] if mask is None else torch.where(mask, found[slot], 0.0)
-            total = total + F.mse_loss(given, value) / scale
-        return total
+def _distance(found: Values, wanted: Values, compared: list[int]) -> Tensor:
+    """The squared error of finite floating point values, relative to their mean square."""
+    total = torch.zeros(())
+    for slot in compared:
+        target, given = wanted[slot], found[slot]
+        if not isinstance(target, Tensor) or not target.is_floating_point() or not target.numel():
+            continue
+        if not torch.isfinite(target.sum()):
+            known = torch.isfinite(target)
+            given, target = torch.where(known, given, 0.0), torch.where(known, target, 0.0)
+        scale = target.square().mean().clamp_min(_LEAST_SQUARE)
+        total = total + F.mse_loss(given, target) / scale
+    return total
 
 
 @contextmanager
@@ -314,7 +288,3 @@ class _Learners:
             for group in self._adam.param_groups:
                 group["lr"] = group["peak"] * factor
             self._adam.step()
-
-
-def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0

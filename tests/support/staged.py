@@ -93,8 +93,8 @@ def correlated(model: onnx.ModelProto, count: int, seed: int) -> dict[str, np.nd
 
 
 def job(model: onnx.ModelProto, count: int = 192, **settings) -> Job:
-    """Calibrates a toy model on samples without labels."""
-    config = Config.create(**{"batch_size": 32, **settings})
+    """Calibrates a toy model on samples without labels, by default with all widths."""
+    config = Config.create(**{"batch_size": 32, "target": "generic", **settings})
     float_model = prepare(model)
     train, held_out = (open_data(correlated(model, count, seed), float_model) for seed in (0, 1))
     mirror, float_mirror = Mirror(insert_gates(float_model, config)), Mirror(float_model)

@@ -1,0 +1,91 @@
+"""Keeps values between parts of a network: in memory while they are few, else in files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+Values = dict[int, Any]
+"""Values between two parts, by slot."""
+
+_MOST_BYTES: Final = 1 << 28
+"""How many bytes are kept in memory. Our choice."""
+
+
+class Shelf:
+    """A list of values for each batch, which can be read and replaced one by one.
+
+    Use it in a ``with`` statement: at the end its files are deleted.
+    """
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._items: list[Values | Path] = []
+        self._sizes: list[int] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._items.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Values:
+        item = self._items[index]
+        if isinstance(item, Path):
+            values: Values = torch.load(item, weights_only=True)
+            return values
+        return item
+
+    def append(self, values: Values) -> None:
+        """Adds the values of a further batch."""
+        self._items.append({})
+        self._sizes.append(0)
+        self.replace(len(self) - 1, values)
+
+    def replace(self, index: int, values: Values) -> None:
+        """Replaces the values of a batch.
+
+        If no file can be written, they stay in memory.
+        """
+        size = sum(_bytes(value) for value in values.values())
+        self._sizes[index] = size
+        self._items[index] = values
+        if sum(self._sizes) <= _MOST_BYTES:
+            return
+        try:
+            path = self._path(index)
+            # Views are copied: a file would have all of the tensor that they are a part of.
+            torch.save({slot: _copied(value) for slot, value in values.items()}, path)
+        except (OSError, RuntimeError):  # a full disk
+            return
+        self._items[index] = path
+        self._sizes[index] = 0
+
+    def _path(self, index: int) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="onnx-cgmq-")
+        return Path(self._folder.name) / f"{index}.pt"
+
+
+def _bytes(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value

@@ -1,0 +1,55 @@
+"""Values between parts come back as they were, from memory and from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from onnx_cgmq.learn import shelf as module
+from onnx_cgmq.learn.shelf import Shelf
+
+
+def _values(seed: int) -> dict[int, object]:
+    generator = torch.Generator().manual_seed(seed)
+    return {3: torch.randn(8, 16, generator=generator), 5: seed, 7: [seed, 2]}
+
+
+def _same(one: dict, other: dict) -> bool:
+    return torch.equal(one[3], other[3]) and (one[5], one[7]) == (other[5], other[7])
+
+
+@pytest.mark.parametrize("limit", [0, 1200, 1 << 20])
+def test_values_come_back_and_files_go(limit, monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", limit)
+    with Shelf() as shelf:
+        for seed in range(4):
+            shelf.append(_values(seed))
+        shelf.replace(1, _values(9))
+        shelf.replace(0, shelf[2])
+        assert [_same(shelf[i], _values(s)) for i, s in enumerate((2, 9, 2, 3))] == [True] * 4
+        folder = None if shelf._folder is None else Path(shelf._folder.name)
+        assert (folder is None) == (limit > 1200)
+        in_memory = sum(isinstance(item, dict) for item in shelf._items)
+        assert in_memory == (4 if limit > 1200 else limit // 512)
+    assert folder is None or not folder.exists()
+
+
+def test_a_full_disk_keeps_values_in_memory(monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module, "_MOST_BYTES", 0)
+    monkeypatch.setattr(torch, "save", full)
+    with Shelf() as shelf:
+        shelf.append(_values(1))
+        assert _same(shelf[0], _values(1))
+
+
+def test_a_view_is_stored_without_the_rest_of_its_tensor(monkeypatch) -> None:
+    monkeypatch.setattr(module, "_MOST_BYTES", 0)
+    with Shelf() as shelf:
+        shelf.append({0: torch.zeros(1 << 20)[:4]})
+        (path,) = shelf._items
+        assert path.stat().st_size < 1 << 14
