@@ -165,10 +165,9 @@ def one(arguments: argparse.Namespace) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if sys.platform == "darwin":
         peak //= 1024
-    report = cgmq.inspect(output)
     record = {
         **judge(case, source, output, test),
-        "rbop": report.rbop,
+        "rbop": None if arguments.method in STATICS else cgmq.inspect(output).rbop,
         "bytes": output.stat().st_size,
         "float_bytes": source.stat().st_size,
         "seconds": round(seconds, 1),
