@@ -284,6 +284,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="Number in a script's name.")
     parser.add_argument("--output", type=Path, help="Where to write the table, too.")
     arguments = parser.parse_args()
+    arguments.folder = arguments.folder.resolve()  # scripts run in folders of their own
     scripts = sorted(path for end in ("py", "sh") for path in arguments.folder.glob(f"*/*.{end}"))
     verdicts = []
     for script in scripts:
