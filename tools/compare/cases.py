@@ -139,7 +139,12 @@ RULES: dict[str, Rule] = {
             or (run.what == "generic  6.25%" and run.decibels < 8 and _RANGES not in run.text)
         )
     ),
-    "22": _FAILS,
+    # Two thirds of its multiply-accumulates are in subgraphs, which stay float.
+    "22": _all(
+        lambda run: (
+            run.says_bug or (run.code != 0 and not (run.code == 5 and "subgraph" in run.text))
+        )
+    ),
     "23": _refuses({"c23": (0, ""), "c23f": (4, r"\A(?!.*astype\('uint8'\)).*255")}),
     "29": _refuses(
         {
@@ -166,7 +171,7 @@ RULES: dict[str, Rule] = {
             run.code != 0
             or run.says_bug
             or "learning-rate" in run.text
-            or re.search(r"\bnan\b", run.text.lower()) is not None
+            or re.search(r"(loss|held out|SQNR.*):? nan\b", run.text) is not None
         )
     ),
     "43": _FAILS,
