@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +35,10 @@ from onnx_cgmq.learn.schedule import choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
+
+_FIRST_SAMPLES: Final = 7
+"""Samples that show what the outputs are. Few, because they are run with gradients; and a number
+that hardly any output has as a size of its own."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def learn(
     calibrate(mirror, train)
 
     teacher = Mirror(float_model)
-    first = next(train.batches(config.batch_size))
+    first = next(train.batches(min(config.batch_size, _FIRST_SAMPLES)))
     compared = loss_tensors(
         teacher,
         tensors(first.inputs),

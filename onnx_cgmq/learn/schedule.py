@@ -47,8 +47,12 @@ _MEASURED_SECONDS: Final = 60.0
 _FEWEST_MEASURED, _MOST_MEASURED = 8, 64
 """The fewest and the most samples on which losses are measured. Our choice."""
 
-_BATCH: Final = 16
-"""Samples in a training step of a part. Our choice, as for reconstruction elsewhere."""
+_BATCH, _SMALLEST_BATCH = 16, 4
+"""The most samples in a training step of a part, and the fewest if activations are large. Our
+choice."""
+
+_BATCH_BYTES: Final = 1 << 28
+"""About how many bytes the activations of these samples may take. Our choice, for memory."""
 
 MOVES: Final = 200
 """How often gates move by measured losses, which cost nothing to move by. Our choice."""
@@ -120,7 +124,8 @@ def choose_schedule(
 
 def _stages(config: Config, train: Samples, mirror: Mirror, activation_bytes: int) -> Stages:
     """Chooses the stages' lengths from the model's cost, so that a run takes about its time."""
-    batch = max(1, min(_BATCH, config.batch_size, len(train) // 2))
+    fits = max(_SMALLEST_BATCH, _BATCH_BYTES // activation_bytes)
+    batch = max(1, min(_BATCH, fits, config.batch_size, len(train) // 2))
     macs = max(1, total_macs(mac_ops(mirror.model)))
     cores = max(1, torch.get_num_threads())
     forward = macs / (_OPERATIONS_PER_SECOND * cores)
