@@ -29,7 +29,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)
-    activations = [name for name, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
+    activations = mirror.tensors_of(Role.ACTIVATION)
     count = min(samples, len(data))
     if activations:
         fits = samples_that_fit(bytes_per_sample(mirror, data, activations), training=False)

@@ -35,7 +35,7 @@ def bytes_per_sample(mirror: Mirror, data: Samples, names: Iterable[str]) -> int
     batch = next(data.batches(1))
     with mirror.unquantized():
         values = mirror.run(tensors(batch.inputs), list(names))
-    size = sum(v.numel() * v.element_size() for v in values.values() if isinstance(v, Tensor))
+    size = sum(v.nbytes for v in values.values() if isinstance(v, Tensor))
     return max(1, size // max(1, len(batch.indices)))
 
 

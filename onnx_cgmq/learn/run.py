@@ -145,7 +145,7 @@ def learn(
     compared = loss_tensors(
         teacher,
         tensors(first.inputs),
-        _weights(guide.mirror),
+        mirror.tensors_of(Role.WEIGHT),
         all_outputs=is_own(config.loss),
     )
     taught = Teacher(teacher, len(train), compared.names)
@@ -174,7 +174,7 @@ def learn(
 
 def _activation_bytes(mirror: Mirror, train: Samples) -> int:
     """Returns the bytes of the activations that are quantized, for one sample."""
-    names = [n for n, q in mirror.quantizers.items() if q.spec.role is Role.ACTIVATION]
+    names = mirror.tensors_of(Role.ACTIVATION)
     return bytes_per_sample(mirror, train, names) if names else 1
 
 
@@ -217,8 +217,3 @@ def _check_defined(
             "the float model gives nothing but NaN and infinity on this data: "
             f"{teacher.undefined_text}; {found}; check the model in onnxruntime"
         )
-
-
-def _weights(mirror: Mirror) -> list[str]:
-    """Returns the names of the tensors that are quantized as weights."""
-    return [name for name, q in mirror.quantizers.items() if q.spec.role is Role.WEIGHT]

@@ -63,7 +63,7 @@ class Shelf:
 
         If no file can be written, they stay in memory.
         """
-        size = sum(_bytes(value) for value in values.values())
+        size = sum(v.nbytes for v in values.values() if isinstance(v, Tensor))
         self._sizes[index] = size
         self._items[index] = values
         if sum(self._sizes) <= _MOST_BYTES:
@@ -81,10 +81,6 @@ class Shelf:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="onnx-cgmq-")
         return Path(self._folder.name) / f"{index}.pt"
-
-
-def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 def _copied(value: Any) -> Any:

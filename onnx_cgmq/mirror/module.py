@@ -170,6 +170,10 @@ class Mirror(nn.Module):
             for quantizer, bypassed in before.items():
                 quantizer.bypassed = bypassed
 
+    def tensors_of(self, role: Role) -> list[str]:
+        """Names of the quantized tensors of a role, in graph order."""
+        return [name for name, q in self.quantizers.items() if q.spec.role is role]
+
     def parts(self) -> tuple[Part, ...]:
         """Splits the graph into parts with weights, each of which :meth:`run_part` runs alone."""
         roles = (getattr(getattr(step.call, "spec", None), "role", None) for step in self._steps)

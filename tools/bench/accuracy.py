@@ -32,9 +32,8 @@ import onnxruntime as ort
 import torch
 
 import onnx_cgmq as cgmq
-from onnx_cgmq.ort.session import open_session
-from tools.bench.deploy import make_static, static_settings
-from tools.bench.models import JOBS, TEST_SEED, Output
+from tools.bench.deploy import STATICS, make_static, processor
+from tools.bench.models import JOBS, TEST_SEED, Output, outputs
 from tools.fetch import deploy_models
 from tools.fetch.deploy_models import Arrays
 from tools.fetch.model_data import samples
@@ -42,6 +41,7 @@ from tools.fetch.models import fetch
 
 RESULTS = Path("docs/benchmarks/accuracy")
 TABLE = Path("docs/benchmarks/accuracy.md")
+_AT_ONCE = 8  # samples that are judged together
 
 
 @dataclass(frozen=True)
@@ -112,19 +112,6 @@ METHODS: dict[str, Ours] = {
     "4/4 by cost": Ours("1.5625%", {}),
     "uniform 4/4": Ours("1.6%", {"widths": (4,)}),
 }
-STATICS = {f"static {types}": settings for types, settings in static_settings().items()}
-
-
-def outputs(file: Path, arrays: Arrays) -> Output:
-    """The first output of a file for all samples, in onnxruntime with its default optimizations."""
-    session = open_session(file)
-    inputs = {name: array for name, array in arrays.items() if name != "label"}
-    count = len(next(iter(inputs.values())))
-    parts = [
-        session.run(None, {name: array[i : i + 8] for name, array in inputs.items()})[0]
-        for i in range(0, count, 8)
-    ]
-    return np.concatenate(parts)
 
 
 def snr_db(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
@@ -135,7 +122,7 @@ def snr_db(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> float:
 
 def judge(case: Case, source: Path, written: Path, test: Arrays) -> dict[str, float]:
     """Compares a written file with the float file."""
-    before, after = outputs(source, test), outputs(written, test)
+    before, after = (outputs(file, test, _AT_ONCE) for file in (source, written))
     figures = {"snr_db": snr_db(before, after)}
     if case.score is not None:
         return {**figures, "score": case.score(before, after), "float_score": 1.0}
@@ -175,7 +162,7 @@ def one(arguments: argparse.Namespace) -> None:
         "train": len(next(iter(train.values()))),
         "test": len(next(iter(test.values()))),
         "threads": arguments.threads,
-        "processor": _processor(),
+        "processor": processor(),
     }
     print(json.dumps(record))
 
@@ -269,12 +256,6 @@ def _peak_bytes() -> int:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     (peak,) = (line for line in lines if line.startswith("VmHWM"))
     return int(peak.split()[1]) * 1024
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8") if info.exists() else ""
-    return "with VNNI" if "vnni" in flags else "without VNNI"
 
 
 def main() -> None:

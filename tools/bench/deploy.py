@@ -333,7 +333,7 @@ def table(arguments: argparse.Namespace) -> None:
         "",
         "Made by `python -m tools.bench.deploy train`, `write` and `table`; do not edit.",
         "",
-        f"onnxruntime {ort.__version__}, {platform.machine()}, {_processor()}; batch 1; medians of "
+        f"onnxruntime {ort.__version__}, {platform.machine()}, {processor()}; batch 1; medians of "
         f"{_LATENCY_ROUNDS} interleaved rounds in one process for each model. `static`: "
         "onnxruntime's `quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, "
         "the same calibration data), with its types of activations (INT8 is its default) and "
@@ -361,7 +361,8 @@ def table(arguments: argparse.Namespace) -> None:
     print(TABLE)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Whether this machine has the instructions that decide how fast INT8 is."""
     info = Path("/proc/cpuinfo")
     flags = info.read_text(encoding="utf-8") if info.exists() else ""
     return "with VNNI" if "vnni" in flags else "without VNNI"

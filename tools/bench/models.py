@@ -164,7 +164,7 @@ def quantize(name: str, path: Path, bound: str, arguments: argparse.Namespace) -
     )
     seconds = time.perf_counter() - started
     test = samples(name, job.test, TEST_SEED, arguments.images)
-    before, after = (_outputs(file, test, job.batch_size) for file in (path, output))
+    before, after = (outputs(file, test, job.batch_size) for file in (path, output))
     report = cgmq.inspect(output)
     return {
         "bound": bound,
@@ -183,11 +183,15 @@ def quantize(name: str, path: Path, bound: str, arguments: argparse.Namespace) -
     }
 
 
-def _outputs(file: Path, arrays: Arrays, size: int) -> Output:
-    """The only output for all samples, in onnxruntime with its default optimizations."""
+def outputs(file: Path, arrays: Arrays, size: int) -> Output:
+    """The first output for all samples, in onnxruntime with its default optimizations."""
     session = open_session(file)
-    ((name, array),) = arrays.items()
-    parts = [session.run(None, {name: array[i : i + size]})[0] for i in range(0, len(array), size)]
+    inputs = {name: array for name, array in arrays.items() if name != "label"}
+    count = len(next(iter(inputs.values())))
+    parts = [
+        session.run(None, {name: array[i : i + size] for name, array in inputs.items()})[0]
+        for i in range(0, count, size)
+    ]
     return np.concatenate(parts)
 
 
