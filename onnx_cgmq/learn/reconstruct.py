@@ -1,11 +1,12 @@
 """Reconstructs a network part by part, against the float model's values, from unlabelled samples.
 
 Each part gets the values of the quantized parts before it, and learns to give what the float model
-gives there. Weights learn how to be rounded: each may move by half a step at most, by the sign of
-its gradient (as SignRound does, arXiv 2309.05516), which needs few steps. Biases and the ranges of
-activations learn with Adam. While a part learns, quantization of activations is dropped at random
-(QDrop, arXiv 2203.05740), which keeps few samples from being learned by heart. The state that is
-nearest to the float model is kept, which may be the first one.
+gives there. First its ranges of activations are searched. Then weights learn how to be rounded:
+each may move by half a step at most, by the sign of its gradient (as SignRound does, arXiv
+2309.05516), which needs few steps. Biases and the ranges of activations learn with Adam. While a
+part learns, quantization of activations is dropped at random (QDrop, arXiv 2203.05740), which keeps
+few samples from being learned by heart. The state that is nearest to the float model is kept, which
+may be the first one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.range_search import search_ranges
 from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
@@ -54,6 +56,9 @@ _STEPS_JUDGED: Final = 20
 choice, as that of the batches: it costs a tenth of the time."""
 
 _BATCHES_JUDGED: Final = 8
+
+_BATCHES_SEARCHED: Final = 2
+"""Batches on which the ranges of a part are searched. Our choice."""
 
 _LEAST_SQUARE: Final = 1e-20
 """The smallest mean square by which an error is divided."""
@@ -112,54 +117,66 @@ def _learn_part(
         shared: Names of quantizers that several parts have; these do not learn.
         exact: What goes in, as the float model has it.
         quantized: What goes in, as the quantized model has it.
-        steps: Training steps.
+        steps: Training steps; without any, nothing is learned.
     """
     with torch.no_grad(), mirror.unquantized():
         for index in range(len(exact)):
             exact.replace(index, mirror.run_part(part, exact[index]))
     own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
+    comparison = _Comparison(mirror, part, quantized, exact)
+    if steps:
+        search_ranges(own.values(), lambda: comparison.mean(_BATCHES_SEARCHED))
     learners = _Learners(mirror, own, steps)
     if steps and not learners.is_empty:
-        compared = [slot for slot in part.exits if slot not in part.entries]
-        _train(mirror, part, learners, compared, quantized, exact, steps)
+        _train(comparison, learners, steps)
         learners.keep_codes()
     with torch.no_grad():
         for index in range(len(quantized)):
             quantized.replace(index, mirror.run_part(part, quantized[index]))
 
 
-def _train(
-    mirror: Mirror,
-    part: Part,
-    learners: _Learners,
-    compared: list[int],
-    quantized: Shelf,
-    exact: Shelf,
-    steps: int,
-) -> None:
-    """Trains a part: ``quantized`` goes in, ``exact`` should come out, where it is compared."""
+@dataclass(frozen=True)
+class _Comparison:
+    """Compares what a part gives with what the float model gives there.
 
-    def distance(index: int) -> Tensor:
-        found = mirror.run_part(part, quantized[index])
-        return _distance(found, exact[index], compared)
+    Attributes:
+        mirror: The mirror.
+        part: The part.
+        quantized: What goes into the part, for each batch.
+        exact: What should come out.
+    """
 
-    def mean_distance() -> float:
-        judged = range(min(_BATCHES_JUDGED, len(exact)))
-        with torch.no_grad():  # which also keeps quantization from being dropped
-            return float(torch.stack([distance(index) for index in judged]).mean())
+    mirror: Mirror
+    part: Part
+    quantized: Shelf
+    exact: Shelf
 
+    def distance(self, index: int) -> Tensor:
+        """The distance for a batch."""
+        found = self.mirror.run_part(self.part, self.quantized[index])
+        return _distance(found, self.exact[index], self.mirror.results_of(self.part))
+
+    def mean(self, batches: int) -> float:
+        """The mean distance for the first batches, without gradients: nothing is dropped then."""
+        judged = range(min(batches, len(self.exact)))
+        with torch.no_grad():
+            return float(torch.stack([self.distance(index) for index in judged]).mean())
+
+
+def _train(comparison: _Comparison, learners: _Learners, steps: int) -> None:
+    """Trains a part, and keeps the best state."""
     # Weights swing from code to code to the end, so the last values need not be the best ones.
-    best, state = mean_distance(), learners.state()
-    with _dropping(mirror, part):
+    best, state = comparison.mean(_BATCHES_JUDGED), learners.state()
+    with _dropping(comparison.mirror, comparison.part):
         for step in range(steps):
-            loss = distance(int(torch.randint(len(exact), ())))
+            loss = comparison.distance(int(torch.randint(len(comparison.exact), ())))
             if not loss.requires_grad:
                 break
             learners.clear()
             loss.backward()  # type: ignore[no-untyped-call]
             learners.step(1 - step / steps)
             if (step + 1) % _STEPS_JUDGED == 0 or step + 1 == steps:
-                now = mean_distance()
+                now = comparison.mean(_BATCHES_JUDGED)
                 if now < best:
                     best, state = now, learners.state()
     learners.restore(state)

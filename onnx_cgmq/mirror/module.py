@@ -184,6 +184,12 @@ class Mirror(nn.Module):
         calls = {step.call for step in part.steps if isinstance(step.call, GatedQuantizer)}
         return {name: q for name, q in self.quantizers.items() if q in calls}
 
+    def results_of(self, part: Part) -> list[int]:
+        """Slots of the values that a part makes, without steps, which the float model has not."""
+        quantizers = [step for step in part.steps if isinstance(step.call, GatedQuantizer)]
+        steps = {slot for step in quantizers for slot in step.outputs[1:]}
+        return [slot for slot in part.exits if slot not in steps and slot not in part.entries]
+
     def entries(self, inputs: Mapping[str, Tensor] | Tensor) -> dict[int, Any]:
         """The values that go into the first part, by slot, for inputs as in :meth:`forward`."""
         return {self._program.inputs[name]: t for name, t in self._named(inputs).items()}
