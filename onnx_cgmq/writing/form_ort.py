@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.gating.image_channels import lacks_a_channel
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
 from onnx_cgmq.gating.summed_pairs import SumOrder, weight_sums
 from onnx_cgmq.graph.layouts import permutation, transposed_views
@@ -32,6 +33,7 @@ from onnx_cgmq.writing.channels_last import flatten_channels_last
 from onnx_cgmq.writing.codes import FloatArray
 from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
+from onnx_cgmq.writing.image_channels import add_image_channels
 from onnx_cgmq.writing.node_writer import NodeWriter
 from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
@@ -63,6 +65,7 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
+    images = _lacking_a_channel(tensors, integer)
     _Writer(tensors, integer, may_fuse=integer_kernels).run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
@@ -70,6 +73,7 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     separate_biases(tensors.graph)
     separate_sums(tensors.graph, {node for node in integer if standard_op(node) == "MatMul"})
     separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
+    add_image_channels(tensors.graph, images)
     return by_name
 
 
@@ -88,6 +92,16 @@ def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
         if node.op_type == ACCUMULATOR_OP and tensors.accumulator_step(node) is None
     }
     return predict_kernels(tensors.model, widths, overflowing)
+
+
+def _lacking_a_channel(tensors: GatedTensors, integer: Collection[ir.Node]) -> set[ir.Node]:
+    """Finds the integer convolutions of images that are to get a channel more."""
+    return {
+        use.node
+        for weight in tensors.of_role(Role.WEIGHT)
+        for use in weight.node.outputs[0].uses()
+        if use.node in integer and lacks_a_channel(use.node, weight.spec.shape)
+    }
 
 
 class _Writer:
