@@ -22,12 +22,11 @@ _ONE_MORE: Final = (0, 0, 0, 0, 0, 1, 0, 0)
 def add_image_channels(graph: ir.Graph, convolutions: Collection[ir.Node]) -> None:
     """Adds a channel of zeros to what some convolutions read, in place.
 
-    A convolution with a UINT8 weight stays as it is: the fast kernel takes INT8.
-
     Args:
         graph: A written graph.
         convolutions: The nodes of the graph for which
             :func:`~onnx_cgmq.gating.image_channels.lacks_a_channel` held before it was written.
+            Their weights are INT8, as the fast kernel wants them.
     """
     for conv in [node for node in graph if node in convolutions]:
         image, weight = (_dequantize(value) for value in conv.inputs[:2])
@@ -36,8 +35,6 @@ def add_image_channels(graph: ir.Graph, convolutions: Collection[ir.Node]) -> No
         assert codes is not None
         assert zero_point is not None
         assert weight_codes is not None
-        if weight_codes.dtype is not ir.DataType.INT8:
-            continue
         pads = NodeWriter(conv, str(conv.name)).constant("one_more", np.array(_ONE_MORE, np.int64))
         _pad(image, [codes, pads, zero_point])
         _pad(weight, [weight_codes, pads])

@@ -24,23 +24,25 @@ LAYERS = [(16, 3, 1, 1, 1, False), (8, 3, 1, 1, 1, False)]
 
 
 def _planned(
-    width: int = 8, activations: int = 8, largest: float = 2.0
+    width: int = 8, activations: int = 8, pair_at: tuple[int, int] | None = None
 ) -> tuple[ir.Model, BitPlan]:
     """A gated network of images, and a plan with one width for all weights.
 
     Args:
         width: That width.
         activations: The width of all activations.
-        largest: The end of the range of the first weight, whose values reach 1. From 2 on, no pair
-            of codes can saturate.
+        pair_at: Where in the first kernel two channels have the largest code, and all else is 0. By
+            default no code is so large that any pair could saturate.
     """
     model = gated(LAYERS, granularity="tensor", activation_granularity="tensor")
     quantizers = quantizer_nodes(model)
     node, spec = quantizers["w0"]
     weight = np.random.default_rng(0).uniform(-1, 1, spec.shape).astype(np.float32)
-    weight[:, :2] = 1
+    if pair_at is not None:
+        weight[:] = 0
+        weight[:, :2, pair_at[0], pair_at[1]] = 1
     set_initializer(node.inputs[0], weight)
-    set_initializer(node.inputs[-2], np.full(spec.range_shape, largest))
+    set_initializer(node.inputs[-2], np.full(spec.range_shape, 2 if pair_at is None else 1))
     by_role = {Role.WEIGHT: width, Role.ACTIVATION: activations, Role.BIAS: 32}
     widths = {name: np.array(by_role[spec.role]) for name, (_, spec) in quantizers.items()}
     return model, make_plan(model, widths)
@@ -89,7 +91,14 @@ def test_the_channel_is_neither_counted_nor_stored() -> None:
     assert not report.nodes[0].slow
 
 
-def test_weights_of_uint8_get_no_channel(tmp_path: Path) -> None:
-    model, plan = _planned(largest=1.0)  # codes of 127 in pairs
+@pytest.mark.parametrize(
+    ("pair_at", "stored"),
+    [
+        ((0, 0), np.uint8),  # neighbours with three channels and with four
+        ((0, 1), np.int8),  # neighbours with four channels only: elements 3 and 4 of three
+    ],
+)
+def test_a_weight_that_could_then_saturate_gets_none(pair_at, stored, tmp_path: Path) -> None:
+    model, plan = _planned(pair_at=pair_at)
     weight = _first_weight(write_back(model, plan), tmp_path)
-    assert (weight.dtype, weight.shape) == (np.uint8, (16, 3, 3, 3))
+    assert (weight.dtype, weight.shape) == (stored, (16, 3, 3, 3))
