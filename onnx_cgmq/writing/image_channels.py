@@ -35,9 +35,11 @@ def add_image_channels(graph: ir.Graph, convolutions: Collection[ir.Node]) -> No
         assert codes is not None
         assert zero_point is not None
         assert weight_codes is not None
+        assert weight_codes.shape is not None
+        channels = weight_codes.shape.numpy()[1] + 1  # the image may leave their number open
         pads = NodeWriter(conv, str(conv.name)).constant("one_more", np.array(_ONE_MORE, np.int64))
-        _pad(image, [codes, pads, zero_point])
-        _pad(weight, [weight_codes, pads])
+        _pad(image, [codes, pads, zero_point], channels)
+        _pad(weight, [weight_codes, pads], channels)
 
 
 def _dequantize(value: ir.Value | None) -> ir.Node:
@@ -47,13 +49,11 @@ def _dequantize(value: ir.Value | None) -> ir.Node:
     return node
 
 
-def _pad(dequantize: ir.Node, inputs: Sequence[ir.Value]) -> None:
-    """Makes a DequantizeLinear read its codes with a channel more."""
+def _pad(dequantize: ir.Node, inputs: Sequence[ir.Value], channels: int) -> None:
+    """Makes a DequantizeLinear read its codes with a channel more, ``channels`` in all."""
     codes, values = inputs[0], dequantize.outputs[0]
-    assert codes.shape is not None
     assert codes.dtype is not None
-    batch, channels, *sizes = codes.shape
-    assert isinstance(channels, int)
-    values.shape = ir.Shape([batch, channels + 1, *sizes])
+    if codes.shape is not None:
+        values.shape = ir.Shape([codes.shape[0], channels, *codes.shape[2:]])
     emit = NodeWriter(dequantize, str(codes.name))
     dequantize.replace_input_with(0, emit.node("Pad", inputs, "padded", codes.dtype, values.shape))

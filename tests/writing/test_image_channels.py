@@ -12,6 +12,7 @@ import torch
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
@@ -102,3 +103,26 @@ def test_a_weight_that_could_then_saturate_gets_none(pair_at, stored, tmp_path: 
     model, plan = _planned(pair_at=pair_at)
     weight = _first_weight(write_back(model, plan), tmp_path)
     assert (weight.dtype, weight.shape) == (stored, (16, 3, 3, 3))
+
+
+@pytest.mark.parametrize("signature", ["float[n,3,h,w] x", "float[1,3,12,12] x"])
+def test_an_image_may_leave_its_sizes_open(signature: str) -> None:
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]> g ({signature}) => (float[n,m,i,j] y)
+        {{ h = Conv(x, w) r = Relu(h) y = Conv(r, v) }}"""
+    )
+    generator = np.random.default_rng(0)
+    for name, shape in (("w", (8, 3, 3, 3)), ("v", (5, 8, 1, 1))):
+        weight = generator.normal(0, 0.3, shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    model = insert_gates(proto, target="generic", granularity="tensor", widths=(4,))
+    written = write_back(model, make_plan(model))
+    assert _pads(written) == 2
+    x = generator.normal(size=(1, 3, 12, 12)).astype(np.float32)
+    expected = run(model, x, optimize=False)
+    np.testing.assert_allclose(run(written, x, optimize=False), expected, rtol=1e-5, atol=1e-5)
+    assert inspect(written, {"x": (1, 3, 12, 12)}).nodes[0].macs == 8 * 27 * 10 * 10
+
+
+def _pads(model: ir.Model) -> int:
+    return [node.op_type for node in model.graph].count("Pad")
