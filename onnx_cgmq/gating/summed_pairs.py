@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_cgmq.gating.image_channels import lacks_a_channel
 from onnx_cgmq.graph.layouts import permutation, transposed_views
 from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.operators import mac_spec
@@ -33,10 +34,12 @@ class SumOrder:
     Attributes:
         rows: The axes of the weight that are not summed: one sum is made for each of their places.
         summed: The axes that are summed, the one whose elements follow each other last.
+        zeros: How many zeros the kernel sums behind each run of elements of the last axis.
     """
 
     rows: tuple[int, ...]
     summed: tuple[int, ...]
+    zeros: int = 0
 
     def largest_pairs(self, values: Array) -> Array:
         """Returns the largest sum of the magnitudes of two neighbours with the same sign.
@@ -49,6 +52,8 @@ class SumOrder:
             of the axes :attr:`rows`.
         """
         ordered = values.transpose(*self.rows, *self.summed)
+        if self.zeros:
+            ordered = np.pad(ordered, [(0, 0)] * (ordered.ndim - 1) + [(0, self.zeros)])
         rows = ordered.shape[: len(self.rows)]
         flat = ordered.reshape(*rows, -1)
         paired = flat.shape[-1] // 2 * 2  # the last of an odd number is alone
@@ -67,7 +72,9 @@ class SumOrder:
             axes: The axis of the stored weight, for every axis that the node reads.
         """
         return SumOrder(
-            tuple(axes[axis] for axis in self.rows), tuple(axes[axis] for axis in self.summed)
+            tuple(axes[axis] for axis in self.rows),
+            tuple(axes[axis] for axis in self.summed),
+            self.zeros,
         )
 
 
@@ -85,7 +92,8 @@ def sum_order(node: ir.Node, shape: tuple[int, ...]) -> SumOrder | None:
     rank = len(shape)
     if standard_op(node) in ("Conv", "QLinearConv"):
         depthwise = shape[1] == 1 and shape[0] == int_attribute(node, "group", 1)
-        return None if depthwise else SumOrder((0,), (*range(2, rank), 1))  # channels last
+        zeros = 1 if lacks_a_channel(node, shape) else 0
+        return None if depthwise else SumOrder((0,), (*range(2, rank), 1), zeros)  # channels last
     if rank == 1:
         return SumOrder((), (0,))
     if standard_op(node) == "Gemm" and int_attribute(node, "transB", 0):

@@ -14,6 +14,7 @@ from onnx_cgmq.graph.input_shapes import dimension_name
 from onnx_cgmq.graph.layouts import permutation, transposes_above
 from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.inspection.zero_channels import remove_zero_channels
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
 from onnx_cgmq.ort.sizes import Sizes
 
@@ -34,6 +35,7 @@ def normalize(model: ir.Model) -> dict[ir.Value, ir.Shape]:
     if model.functions:
         common.InlinePass(lambda function: function.domain not in QUANT_DOMAINS)(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    remove_zero_channels(model)
     for node in list(model.graph.all_nodes()):
         if standard_op(node) == "DequantizeLinear":
             _transpose_floats(node)

@@ -9,6 +9,7 @@ what the gated graph computes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -29,9 +30,10 @@ from onnx_cgmq.writing.activations import (
     write_float_activation,
 )
 from onnx_cgmq.writing.channels_last import flatten_channels_last
-from onnx_cgmq.writing.codes import FloatArray
+from onnx_cgmq.writing.codes import FloatArray, may_saturate
 from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
+from onnx_cgmq.writing.image_channels import add_image_channels
 from onnx_cgmq.writing.node_writer import NodeWriter
 from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
@@ -63,13 +65,15 @@ def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[st
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     by_name = {str(node.name): choice for node, choice in kernels.items()}
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
-    _Writer(tensors, integer, may_fuse=integer_kernels).run()
+    writer = _Writer(tensors, integer, may_fuse=integer_kernels)
+    writer.run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
     separate_biases(tensors.graph)
     separate_sums(tensors.graph, {node for node in integer if standard_op(node) == "MatMul"})
     separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
+    add_image_channels(tensors.graph, writer.images)
     return by_name
 
 
@@ -91,7 +95,11 @@ def _kernels(tensors: GatedTensors) -> dict[ir.Node, KernelChoice]:
 
 
 class _Writer:
-    """Writes every tensor as codes for integer kernels, and as floats for float kernels."""
+    """Writes every tensor as codes for integer kernels, and as floats for float kernels.
+
+    Attributes:
+        images: The convolutions of images that are to get a channel of zeros more.
+    """
 
     def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node], may_fuse: bool) -> None:
         """Prepares the writing.
@@ -108,6 +116,9 @@ class _Writer:
         self._may_fuse = may_fuse
         weights = tensors.of_role(Role.WEIGHT)
         self._sums = {weight.node: self._sums_of(weight) for weight in weights}
+        self.images: set[ir.Node] = set()
+        for weight in weights:
+            self._choose_channels(weight)
 
     def run(self) -> None:
         """Writes all tensors, the biases first."""
@@ -188,6 +199,21 @@ class _Writer:
         """Says whether a node must not be fused with the quantizers around it."""
         is_float_mac = mac_spec(node) is not None and node not in self._integer_nodes
         return not self._may_fuse or is_float_mac or has_inexact_kernel(node)
+
+    def _choose_channels(self, weight: GatedTensor) -> None:
+        """Finds the image that a weight reads, if it is to get a channel of zeros more.
+
+        It gets none if the weight could then saturate: a plan of another version may leave room for
+        the pairs of three channels alone.
+        """
+        sums = self._sums[weight.node]
+        codes = weight.codes() if any(order.zeros for order, _ in sums) else None
+        if codes is None:
+            return
+        if may_saturate(codes.codes, sums):
+            self._sums[weight.node] = [(replace(order, zeros=0), code) for order, code in sums]
+        else:
+            self.images.update(use.node for use in weight.node.outputs[0].uses())
 
     def _sums_of(self, weight: GatedTensor) -> list[tuple[SumOrder, int]]:
         """Lists the sums of the integer kernels that read a weight, as ``store_weight`` wants."""

@@ -54,6 +54,12 @@ def test_largest_pairs_of_a_convolution_are_those_of_a_plain_loop(shape) -> None
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_zeros_behind_the_channels_part_neighbours() -> None:
+    weight = np.array([[[[1, 2]], [[4, 8]], [[16, 32]]]])  # channels of two places: 1 4 16, 2 8 32
+    assert SumOrder((0,), (2, 3, 1)).largest_pairs(weight) == 8 + 32
+    assert SumOrder((0,), (2, 3, 1), zeros=1).largest_pairs(weight) == 2 + 8
+
+
 def test_one_of_an_odd_number_is_alone() -> None:
     assert SumOrder((), (0,)).largest_pairs(np.array([1, 2, 9])) == 3
     assert SumOrder((), (0,)).largest_pairs(np.array([9])) == 0

@@ -45,6 +45,8 @@ class Case:
         quantized: Whether the output is quantized.
         depthwise: Whether every channel is a group of its own, with one output channel. There are
             then as many channels as there are pairs of places.
+        in_eights: Whether some pairs of places are there twice, so that output channels come in
+            eights. onnxruntime has another kernel for these, if input channels come in fours.
     """
 
     op: str
@@ -53,11 +55,13 @@ class Case:
     attributes: dict[str, Any] = field(default_factory=dict)
     quantized: bool = True
     depthwise: bool = False
+    in_eights: bool = False
 
     def __str__(self) -> str:
         extra = "".join(f" {name}={value}" for name, value in self.attributes.items())
         output = "" if self.quantized else ", float output"
         extra += " depthwise" if self.depthwise else ""
+        extra += " in eights" if self.in_eights else ""
         return f"{self.op} {list(self.x)} x {list(self.weight)}{extra}{output}"
 
 
@@ -93,6 +97,9 @@ def cases() -> Iterator[Case]:
             yield Case("MatMul", (2, summed), (2, 1, summed), quantized=quantized)
     for size, taps in itertools.product((3, 6), ((2, 3), (3, 3))):
         yield Case("Conv", (1, *taps), (1, 1, size, size), depthwise=True)
+    for channels, kernel in itertools.product((4, 8), (1, 2, 3)):
+        x = (1, channels, kernel + 3, kernel + 3)
+        yield Case("Conv", (channels, kernel, kernel), x, in_eights=True)
 
 
 def measure(case: Case) -> tuple[Pairs, Pairs, str]:
@@ -107,8 +114,9 @@ def measure(case: Case) -> tuple[Pairs, Pairs, str]:
     if case.depthwise:
         case = replace(case, x=(1, len(places), *case.x[2:]), attributes={"group": len(places)})
     groups = 1 if case.depthwise else case.attributes.get("group", 1)
-    rows = np.zeros((len(places), size), np.int8)
-    for row, pair in zip(rows, places, strict=True):
+    count = -(-len(places) // 8) * 8 if case.in_eights else len(places)
+    rows = np.zeros((count, size), np.int8)
+    for row, pair in zip(rows, itertools.cycle(places), strict=False):
         row[list(pair)] = _CODE
     if case.op == "Conv":
         weight = np.tile(rows, (groups, 1)).reshape(-1, *case.weight)

@@ -11,6 +11,7 @@ from tools.measure.saturation import Case, cases, measure
     ("case", "kernel", "pairs"),
     [
         (Case("Conv", (3, 3, 3), (1, 3, 5, 5)), "QLinearConv", 13),
+        (Case("Conv", (4, 2, 2), (1, 4, 5, 5), in_eights=True), "QLinearConv", 8),
         (Case("Conv", (1, 3, 3), (1, 1, 5, 5), depthwise=True), "QLinearConv", 0),
         (Case("Conv", (2, 3), (1, 4, 5), {"group": 2}), "QLinearConv", 3),
         (Case("Gemm", (5,), (2, 5), {"transB": 1}), "QGemm", 2),
