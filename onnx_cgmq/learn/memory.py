@@ -23,8 +23,7 @@ RUN_BYTES: Final = 1 << 28
 """About how many bytes of activations a run without gradients keeps. Our choice."""
 
 STEP_BYTES: Final = 1 << 30
-"""The most bytes that a training step takes, if it can do with them: a run should take no more than
-1.5 GB and three times the float model, of which Python and torch have the rest. Our choice."""
+"""The most bytes that a training step takes, if it can do with them. Our choice."""
 
 _FREE_SHARE: Final = 0.8
 """Share of the available memory that learning may take. Our choice."""
