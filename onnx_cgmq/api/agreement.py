@@ -16,6 +16,10 @@ from onnx_cgmq.ort.session import Outputs
 
 _MOST_SHOWN: Final = 4  # outputs in a text
 
+_LEAST_VARIANCE: Final = 1e-8
+"""The smallest variance by which a difference is divided, as a share of the mean square: what
+floats round off is no difference, even where outputs are nearly the same for all samples."""
+
 _SUM_TOLERANCE: Final = 1e-3
 """How far a sum of probabilities may be from 1."""
 
@@ -246,9 +250,13 @@ class _Sums:
         return OutputAgreement(decibels, self.largest, self.values, self.undefined)
 
     def noise_of_samples(self) -> npt.NDArray[np.float64]:
-        """The mean squared difference for each sample, over the variance in the reference."""
+        """The mean squared difference for each sample, over the variance in the reference.
+
+        A single value has no variance; there it is relative to the value.
+        """
         mean_square = self.second / self.values
-        variance = max(mean_square - (self.first / self.values) ** 2, 1e-12 * mean_square, 1e-30)
+        variance = mean_square - (self.first / self.values) ** 2 * (self.values > 1)
+        variance = max(variance, _LEAST_VARIANCE * mean_square, 1e-30)
         return np.concatenate(self._noise_of_samples) / variance
 
 

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.cost import geometry
 from onnx_cgmq.cost.geometry import Array, Side
+from onnx_cgmq.cost.implied_shapes import OpenShape, with_implied_sizes
 from onnx_cgmq.cost.product import Product
 from onnx_cgmq.cost.products import products
 from onnx_cgmq.errors import ModelError
@@ -163,15 +164,14 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
     """
     spec = mac_spec(node)
     assert spec is not None
-    shapes = [
-        None if value is None or not value.name else sizes.shape(value) for value in node.inputs
-    ]
+    shapes = _shapes(node, sizes)
     name = node.name or str(node.outputs[0].name)
     for index, value in spec.operand_values(node):
         if shapes[index] is None:
             raise ModelError(
                 f"node {name!r} ({node.op_type}): the rank of its input {value.name!r} is unknown; "
-                "infer the model's shapes first, as prepare() does"
+                "give shapes of the inputs (--shape, in Python: shapes) with which onnxruntime can "
+                "run the model, or infer its shapes first, as prepare() does"
             )
     known = [_with_ones(shape) for shape in shapes]
     try:
@@ -191,7 +191,7 @@ def has_open_size(node: ir.Node, sizes: Sizes) -> bool:
     """
     spec = mac_spec(node)
     assert spec is not None
-    shapes = [None if value is None else sizes.shape(value) for value in node.inputs]
+    shapes = _shapes(node, sizes)
     known = [_with_ones(shape) for shape in shapes]
     for index, _ in spec.operand_values(node):
         for axis, size in enumerate(shapes[index] or ()):
@@ -203,6 +203,12 @@ def has_open_size(node: ir.Node, sizes: Sizes) -> bool:
                 if _count(node, other) not in (_count(node, known), None):
                     return True
     return False
+
+
+def _shapes(node: ir.Node, sizes: Sizes) -> list[OpenShape | None]:
+    """The shapes of a node's inputs, as far as the graph or the operator itself has them."""
+    known = [None if v is None or not v.name else sizes.shape(v) for v in node.inputs]
+    return with_implied_sizes(node, known)
 
 
 def _count(node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> int | None:

@@ -31,6 +31,27 @@ class Batch:
     size: int
     targets: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
+    def split(self, size: int | None) -> list[Batch]:
+        """Splits the batch into batches of at most ``size`` samples, in order.
+
+        Args:
+            size: Number of samples; ``None`` for any. A batch whose size the model fixes, which
+                may have further entries, is not split.
+        """
+        rows = len(self.indices)
+        if size is None or rows <= size or rows != self.size:
+            return [self]
+        return [self._part(slice(start, start + size)) for start in range(0, rows, size)]
+
+    def _part(self, rows: slice) -> Batch:
+        return Batch(
+            inputs={name: array[rows] for name, array in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            indices=self.indices[rows],
+            size=len(self.indices[rows]),
+            targets={name: array[rows] for name, array in self.targets.items()},
+        )
+
 
 class Store(Protocol):
     """A place that holds samples."""

@@ -206,10 +206,10 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
 
 
 def _describe(value: ir.Value) -> None:
-    """Gives an initializer the type and shape of its tensor."""
+    """Gives an initializer the type and shape of its tensor, which a folded node only guessed."""
     if value.const_value is not None:
         value.type = value.type or ir.TensorType(value.const_value.dtype)
-        value.shape = value.shape or ir.Shape(value.const_value.shape.numpy())
+        value.shape = ir.Shape(value.const_value.shape.numpy())
 
 
 def _merge(graph: ir.Graph, proto: onnx.GraphProto) -> None:

@@ -64,8 +64,32 @@ def permutation(path: tuple[ir.Node, ...], rank: int) -> tuple[int, ...]:
     return axes
 
 
+def constants_above(value: ir.Value) -> tuple[frozenset[ir.Value], bool]:
+    """Finds the constants from which a value is computed.
+
+    Returns:
+        The constants, and whether the value depends on nothing else.
+    """
+    found, above, seen, alone = set(), [value], {value}, True
+    while above:
+        value = above.pop()
+        node = value.producer()
+        if value.const_value is not None:
+            found.add(value)
+        elif node is None:
+            alone = False
+        for read in node.inputs if node is not None else ():
+            if read is not None and read not in seen:
+                seen.add(read)
+                above.append(read)
+    return frozenset(found), alone
+
+
 def constants_read(model: ir.Model) -> Iterator[ir.Value]:
-    """Yields each weight, bias and embedding table that nodes read without a quantizer, once."""
+    """Yields each weight, bias and embedding table that nodes read without a quantizer, once.
+
+    In branches also the constants from which nodes compute one, as nothing is folded there.
+    """
     found: dict[ir.Value, None] = {}
     for node in model.graph.all_nodes():
         spec = quantized_spec(node) or mac_spec(node)
@@ -75,4 +99,7 @@ def constants_read(model: ir.Model) -> Iterator[ir.Value]:
         for value in (*values, spec.bias_value(node)):
             if value is not None and value.const_value is not None:
                 found[value] = None
+            elif value is not None and node.graph is not model.graph:
+                constants, alone = constants_above(value)
+                found.update(dict.fromkeys(constants if alone else ()))
     yield from found

@@ -35,6 +35,7 @@ from onnx_cgmq.inspection.uncounted import (
     other_constants,
     uncounted_products,
 )
+from onnx_cgmq.ort.ranks import set_ranks
 from onnx_cgmq.writing.compact.names import restore_names
 from onnx_cgmq.writing.embedded_plan import embedded_names, embedded_tensors
 
@@ -91,6 +92,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
     declared = normalize(graph)
     set_input_shapes(graph, shapes)
     unproven = take_declared_sizes(graph, declared)
+    set_ranks(graph)  # of what a file does not even declare
     claims = embedded_tensors(graph)
     operands = Operands(graph, claims)
     ops = mac_ops(graph, operands.source)

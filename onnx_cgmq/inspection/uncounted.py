@@ -9,7 +9,7 @@ from typing import Final
 import onnx_ir as ir
 
 from onnx_cgmq.graph.files.load import tensors_of
-from onnx_cgmq.graph.layouts import transposes_above
+from onnx_cgmq.graph.layouts import constants_above, transposes_above
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import lookup_spec, mac_spec, moves_codes
 from onnx_cgmq.inspection.operands import Operands
@@ -52,7 +52,7 @@ def computed_weights(model: ir.Model, operands: Operands) -> set[ir.Value]:
         if source is not None:
             counted.add(source)
         if (source is None or operands.is_doubted(value)) and is_fixed(value):
-            behind |= _constants_above(value)
+            behind |= constants_above(value)[0]
     return behind - counted
 
 
@@ -144,17 +144,3 @@ def _multiplied(model: ir.Model) -> Iterator[ir.Value]:
         bias = spec.bias_value(node)
         if bias is not None:
             yield bias
-
-
-def _constants_above(value: ir.Value) -> set[ir.Value]:
-    found, above, seen = set(), [value], {value}
-    while above:
-        value = above.pop()
-        if value.const_value is not None:
-            found.add(value)
-        node = value.producer()
-        for read in node.inputs if node is not None else ():
-            if read is not None and read not in seen:
-                seen.add(read)
-                above.append(read)
-    return found

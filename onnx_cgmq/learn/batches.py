@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -36,3 +36,13 @@ def answers(batch: Batch, rows: int) -> Answers:
         return labels
     targets = tensors({name: array[:rows] for name, array in batch.targets.items()})
     return targets if labels is None else {**targets, LABEL: labels}
+
+
+def joined(
+    run: Callable[[Batch], dict[str, Tensor]], batches: Sequence[Batch]
+) -> dict[str, Tensor]:
+    """What ``run`` gives for all of the batches, stacked along axis 0."""
+    found = [run(batch) for batch in batches]
+    if len(found) == 1:
+        return found[0]
+    return {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]}

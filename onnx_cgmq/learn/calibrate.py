@@ -32,7 +32,7 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     activations = mirror.tensors_of(Role.ACTIVATION)
     count = min(samples, len(data))
     if activations:
-        fits = samples_that_fit(bytes_per_sample(mirror, data, activations), training=False)
+        fits = samples_that_fit(bytes_per_sample(mirror, data, activations))
         batch_size = min(batch_size, fits)
     batches = -(-count // batch_size)
     seen = {name: Observer(mirror.quantizers[name].spec, batches) for name in activations}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.data.source import Batch, Samples
-from onnx_cgmq.learn.batches import answers, tensors
+from onnx_cgmq.learn.batches import answers, joined, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.losses import ClassOutput
 from onnx_cgmq.learn.teacher import Teacher
@@ -25,7 +25,8 @@ class Evaluator:
         teacher: The float model's outputs on these samples.
         loss: The loss that training uses.
         classes: The output with class scores, if there is one.
-        batch_size: Samples that are computed at once.
+        batch_size: Samples for which the loss is computed at once.
+        micro_batch: The most samples that the mirror computes at once; ``None`` for any number.
     """
 
     samples: Samples
@@ -33,6 +34,7 @@ class Evaluator:
     loss: LossFunction
     classes: ClassOutput | None
     batch_size: int
+    micro_batch: int | None = None
 
     @torch.no_grad()
     def evaluate(self, mirror: Mirror) -> tuple[float, float | None]:
@@ -40,7 +42,7 @@ class Evaluator:
         mirror.eval()
         total, correct, count = 0.0, 0, 0
         for batch in self._batches():
-            outputs = _without_padding(mirror.run(tensors(batch.inputs), self.teacher.names), batch)
+            outputs = _without_padding(self._outputs(mirror, batch), batch)
             wanted = answers(batch, batch.size)
             loss = self.loss(outputs, wanted, _without_padding(self.teacher.outputs(batch), batch))
             total += float(loss) * batch.size
@@ -48,6 +50,12 @@ class Evaluator:
             count += batch.size
         mirror.train()
         return total / count, correct / count if self._has_accuracy else None
+
+    def _outputs(self, mirror: Mirror, batch: Batch) -> dict[str, Tensor]:
+        def run(part: Batch) -> dict[str, Tensor]:
+            return mirror.run(tensors(part.inputs), self.teacher.names)
+
+        return joined(run, batch.split(self.micro_batch))
 
     def teacher_accuracy(self) -> float | None:
         """Returns the accuracy of the float model, if there are labels and class scores."""

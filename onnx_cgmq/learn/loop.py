@@ -15,11 +15,11 @@ from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.learn.allocate import allocate
-from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
-from onnx_cgmq.learn.loss_function import LossFunction, backward, is_own
+from onnx_cgmq.learn.loss_function import LossFunction, is_own
+from onnx_cgmq.learn.micro_batches import add_gradients
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
 from onnx_cgmq.learn.outcome import NOT_FINITE, Outcome
 from onnx_cgmq.learn.reconstruct import reconstruct
@@ -70,10 +70,12 @@ class Learner:
         checkpoint: Checkpoint | None = None,
         *,
         schedule: Schedule,
+        micro_batch: int | None = None,
     ) -> None:
         """Prepares a run that starts from the present state of the guide's mirror.
 
-        The arguments are the attributes of the same names.
+        The arguments are the attributes of the same names; batches are computed by
+        ``micro_batch`` samples.
         """
         self.best = Best()
         self.guide, self.mirror = guide, guide.mirror
@@ -86,7 +88,7 @@ class Learner:
         self._optimizer = Optimizer(self.mirror, config)
         self._untrained = UntrainedState(self.mirror)
         self._began = time.monotonic()
-        self._step = 0
+        self._step, self._micro_batch = 0, micro_batch
         self._lost_steps = 0  # the last steps in a row that had no finite gradient
         self._epochs = 0
         self._loss_sum = 0.0  # over the training steps of this epoch so far
@@ -229,15 +231,12 @@ class Learner:
 
     def _train_step(self, batch: Batch) -> None:
         self._optimizer.clear()
-        outputs = self.mirror.run(tensors(batch.inputs), self.teacher.names)
-        loss = self.loss(outputs, answers(batch, len(batch.indices)), self.teacher.outputs(batch))
-        backward(loss, self.loss)
+        value = add_gradients(self.mirror, batch, self.teacher, self.loss, self._micro_batch)
         rate = self._pace * schedule(self._step, self._guided, self.total_steps)
         learned = self._optimizer.step(rate)
         if learned and not self._settled:
             self.guide.step()
         self._step += 1
-        value = float(loss.detach())
         self._loss_sum += value
         self.emit(
             StepDone(

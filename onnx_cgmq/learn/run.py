@@ -29,7 +29,13 @@ from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
 from onnx_cgmq.learn.malloc import freed_memory_kept
-from onnx_cgmq.learn.memory import bytes_per_sample, samples_that_fit
+from onnx_cgmq.learn.memory import (
+    STEP_BYTES,
+    StepMemory,
+    bytes_per_sample,
+    is_by_sample,
+    measure_step,
+)
 from onnx_cgmq.learn.outcome import Outcome
 from onnx_cgmq.learn.schedule import choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
@@ -119,9 +125,12 @@ def learn(
     """
     train, held_out = data.train, data.held_out
     mirror = Mirror(gated)
-    size = _activation_bytes(mirror, train)
-    config = _within_memory(config, size, train, emit)
-    schedule = choose_schedule(config, train, mirror, size)
+    memory = measure_step(mirror, train)
+    config, micro_batch = _within_memory(config, memory, mirror, train, emit)
+    largest = config.model_copy(
+        update={"batch_size": min(config.batch_size, memory.samples_within(None))}
+    )
+    schedule = choose_schedule(largest, train, mirror, _activation_bytes(mirror, train))
     guide = Guide(
         mirror,
         bound,
@@ -141,14 +150,16 @@ def learn(
     calibrate(mirror, train)
 
     teacher = Mirror(float_model)
-    first = next(train.batches(min(config.batch_size, _FIRST_SAMPLES)))
+    first = next(
+        train.batches(min(config.batch_size, micro_batch or _FIRST_SAMPLES, _FIRST_SAMPLES))
+    )
     compared = loss_tensors(
         teacher,
         tensors(first.inputs),
         mirror.tensors_of(Role.WEIGHT),
         all_outputs=is_own(config.loss),
     )
-    taught = Teacher(teacher, len(train), compared.names)
+    taught = Teacher(teacher, len(train), compared.names, micro_batch)
     classes = class_output(taught.outputs(first), len(first.indices))
     if not is_own(config.loss):
         for samples in (train, held_out):
@@ -156,9 +167,20 @@ def learn(
             check_class_targets(samples, taught.outputs(first), scores)
         _check_defined(taught, train, config.batch_size, float_model)
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
-    held_out_teacher = Teacher(teacher, len(held_out), compared.names)
-    evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size)
-    learner = Learner(guide, train, taught, loss, evaluator, config, emit, saved, schedule=schedule)
+    held_out_teacher = Teacher(teacher, len(held_out), compared.names, micro_batch)
+    evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size, micro_batch)
+    learner = Learner(
+        guide,
+        train,
+        taught,
+        loss,
+        evaluator,
+        config,
+        emit,
+        saved,
+        schedule=schedule,
+        micro_batch=micro_batch,
+    )
     emit(
         Started(
             total_steps=learner.total_steps,
@@ -179,15 +201,30 @@ def _activation_bytes(mirror: Mirror, train: Samples) -> int:
 
 
 def _within_memory(
-    config: Config, size: int, train: Samples, emit: Callable[[Event], None]
-) -> Config:
-    """Makes batches smaller whose training steps would not fit into memory, with a note."""
-    fits = samples_that_fit(size, training=True)
-    if fits >= min(config.batch_size, len(train)):
-        return config
+    config: Config,
+    memory: StepMemory,
+    mirror: Mirror,
+    train: Samples,
+    emit: Callable[[Event], None],
+) -> tuple[Config, int | None]:
+    """Makes training steps fit into memory, with a note.
+
+    Returns:
+        The settings, with smaller batches where samples can't be computed apart; and how many
+        samples to compute at once, ``None`` for whole batches.
+    """
+    fits, wanted = memory.samples_within(STEP_BYTES), min(config.batch_size, len(train))
+    if fits >= wanted or train.unbatched or train.fixed_batch is not None:
+        return config, None
+    if is_by_sample(mirror, train):
+        if config.epochs is not None:
+            emit(
+                Notice(f"batches of {wanted} samples need much memory: {fits} are computed at once")
+            )
+        return config, fits
     if config.epochs is not None:
         emit(Notice(f"batches have {fits} samples, because {config.batch_size} need much memory"))
-    return config.model_copy(update={"batch_size": fits})
+    return config.model_copy(update={"batch_size": fits}), None
 
 
 def _check_defined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +15,21 @@ from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 MOMENTUM = 0.9
 """Share of the past in a running mean, which thus forgets a batch within some ten later ones. Our
 choice; momentum of optimizers and of batch normalisation often has this value."""
+
+
+@dataclass
+class _Sums:
+    """Sums over the micro-batches of a batch.
+
+    Attributes:
+        of: The sum of each wanted statistic, of the gate's shape, by name.
+        rows: Number of samples.
+        items: Number of elements of each gate.
+    """
+
+    of: dict[str, Tensor] = field(default_factory=dict)
+    rows: int = 0
+    items: int = 0
 
 
 class RunningStatistics:
@@ -44,26 +60,54 @@ class RunningStatistics:
         self._wanted = frozenset(wanted)
         self._momentum = momentum
         self._updates = 0
+        self._gradient: Tensor | None = None  # of a weight, over the micro-batches so far
+        self.expect(1)
         self.gradient: Tensor | None = None
         self.magnitude: Tensor | None = None
         self.gradient_square: Tensor | None = None
 
+    def expect(self, micro_batches: int) -> None:
+        """Prepares for a batch with so many backward passes, one for each micro-batch."""
+        self._left = self._micro_batches = micro_batches
+        self._sums, self._gradient = _Sums(), None
+
     def observe(self, value: Tensor, gradient: Tensor) -> None:
         """Adds a tensor and its gradient, which have the same shape, from a backward pass."""
+        if self._left == 0:
+            self.expect(self._micro_batches)
+        self._left -= 1
         is_activation = self._spec.role is Role.ACTIVATION
-        batch = value.shape[0] if is_activation and value.dim() else 1
-        shape = self._spec.gate_shape
-        items = max(1, value.numel() // max(1, _element_count(shape)))
+        if not is_activation and self._micro_batches > 1:
+            if self._gradient is not None:
+                gradient = self._gradient + gradient
+            self._gradient = gradient
+            if self._left:
+                return
+        sums = self._sums
+        sums.rows += value.shape[0] if is_activation and value.dim() else 1
+        sums.items += max(1, value.numel() // max(1, _element_count(self._spec.gate_shape)))
+        for name, values in (
+            ("gradient", gradient.abs),
+            ("magnitude", value.abs),
+            ("gradient_square", gradient.square),
+        ):
+            if name in self._wanted:
+                sums.of[name] = sums.of.get(name, 0.0) + _sum_per_gate(
+                    values(), self._spec.gate_shape
+                )
+        if not self._left:
+            self._update(sums)
+
+    def _update(self, sums: _Sums) -> None:
         # The loss is a mean over the batch. Times the batch size it gives the gradient of a sample.
         if "gradient" in self._wanted:
-            mean = _sum_per_gate(gradient.abs(), shape) * (batch / items)
+            mean = sums.of["gradient"] * (sums.rows / sums.items)
             self.gradient = self._updated_mean(self.gradient, mean)
         if "magnitude" in self._wanted:
-            self.magnitude = self._updated_mean(
-                self.magnitude, _sum_per_gate(value.abs(), shape) / items
-            )
+            mean = sums.of["magnitude"] / sums.items
+            self.magnitude = self._updated_mean(self.magnitude, mean)
         if "gradient_square" in self._wanted:
-            squares = _sum_per_gate(gradient.square(), shape)
+            squares = sums.of["gradient_square"]
             self.gradient_square = self._updated_mean(self.gradient_square, squares)
         self._updates += 1
 

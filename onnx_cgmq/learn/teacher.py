@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.data.source import Batch
-from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.batches import joined, tensors
 from onnx_cgmq.mirror.module import Mirror
 
 _CACHE_LIMIT = 1 << 26  # values of outputs in the cache (256 MiB of float32)
@@ -22,16 +22,24 @@ class Teacher:
         names: Names of these tensors.
     """
 
-    def __init__(self, mirror: Mirror, samples: int, names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        samples: int,
+        names: Sequence[str] | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
         """Wraps the mirror of the float model.
 
         Args:
             mirror: The mirror of the float model.
             samples: Number of samples in the data set.
             names: Names of the tensors that the loss compares; by default the outputs.
+            micro_batch: The most samples to compute at once; ``None`` for any number.
         """
         self.names: tuple[str, ...] = tuple(names or mirror.output_names)
         self._mirror = mirror.eval()
+        self._micro_batch = micro_batch
         self._samples = samples
         self._seen = np.zeros(samples, dtype=bool)
         self._finite: dict[str, tuple[int, int]] = {}
@@ -45,6 +53,9 @@ class Teacher:
         if self._cache is not None and self._known[batch.indices].all():
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}
+        return joined(self._computed, batch.split(self._micro_batch))
+
+    def _computed(self, batch: Batch) -> dict[str, Tensor]:
         outputs = self._mirror.run(tensors(batch.inputs), self.names)
         self._count(batch, outputs)
         self._store(batch.indices, outputs)

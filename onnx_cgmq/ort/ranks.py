@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from threading import Timer
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.input_shapes import dimension_name, graph_inputs, open_inputs
@@ -16,7 +18,13 @@ from onnx_cgmq.graph.operators import quantized_spec
 from onnx_cgmq.ort.session import LogLevel, new_session
 from onnx_cgmq.ort.sizes import Sizes
 
+if TYPE_CHECKING:
+    from onnx_cgmq.ort.session import Session
+
 Arrays = Mapping[str, npt.NDArray[Any]]
+
+_SECONDS: Final = 60.0
+"""How long a run may take: a damaged file may have a loop that does not end. Our choice."""
 
 
 def open_ranks(model: ir.Model) -> tuple[ir.Value, ...]:
@@ -100,15 +108,30 @@ def _run(
     made = {str(value.name): value for node in probe.graph for value in node.outputs}
     probe.graph.outputs.clear()
     probe.graph.outputs.extend(made[name] for name in wanted)
+    common.RemoveUnusedNodesPass()(probe)  # what comes behind may fail on numbers that are made up
     try:
         ir.external_data.load_to_model(probe)
         content = ir.serde.serialize_model(probe).SerializeToString()
         session = new_session(content, optimize=False, log_level=LogLevel.SILENT)
-        arrays = session.run(list(wanted), dict(inputs))
+        arrays = _run_in_time(session, list(wanted), inputs)
     except Exception:  # onnxruntime's errors have no common base, nor has protobuf's
         return {}
     found = zip(wanted.values(), arrays, strict=True)
     return {value: array for value, array in found if isinstance(array, np.ndarray)}
+
+
+def _run_in_time(session: Session, wanted: list[str], inputs: Arrays) -> list[Any]:
+    """Runs a session, which fails if that takes too long."""
+    import onnxruntime as ort
+
+    options = ort.RunOptions()
+    timer = Timer(_SECONDS, setattr, (options, "terminate", True))
+    timer.start()
+    try:
+        found: list[Any] = session.run(wanted, dict(inputs), options)
+        return found
+    finally:
+        timer.cancel()
 
 
 def _feeds(model: ir.Model, samples: Sequence[Arrays]) -> tuple[Arrays, Arrays]:
@@ -129,14 +152,16 @@ def _feeds(model: ir.Model, samples: Sequence[Arrays]) -> tuple[Arrays, Arrays]:
                 if (dtype := value.dtype) is not None and dtype is not ir.DataType.UNDEFINED
             }
         )
-    batch = _batch_name(model)
-    double = {
-        name: np.concatenate([array, array])
-        if array.ndim and _first(graph_inputs(model)[name]) == batch is not None
-        else array
-        for name, array in made[1].items()
-    }
-    return made[0], double
+    batch, inputs = _batch_name(model), graph_inputs(model)
+    return made[0], {name: _doubled(array, inputs[name], batch) for name, array in made[1].items()}
+
+
+def _doubled(array: npt.NDArray[Any], value: ir.Value, batch: str | None) -> npt.NDArray[Any]:
+    """An array for an input, twice as long along the axes that are the batch."""
+    for axis, dim in enumerate(value.shape or ()):
+        if batch is not None and axis < array.ndim and dimension_name(dim) == batch:
+            array = np.concatenate([array, array], axis)
+    return array
 
 
 def _batch_name(model: ir.Model) -> str | None:

@@ -15,6 +15,7 @@ from onnx_cgmq.graph.nodes import called, standard_op
 _NEVER_LARGER: Final = (
     "Cast",
     "Compress",
+    "Concat",
     "Flatten",
     "Identity",
     "NonZero",

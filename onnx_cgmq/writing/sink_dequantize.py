@@ -14,13 +14,14 @@ def sink_dequantization(graph: ir.Graph) -> None:
 
     The values stay the same to the last bit. Movers that onnxruntime does not fuse by itself (Slice
     and Pad before a residual Add) then run on codes too. This is done for activations only, and
-    only if they have one scale.
+    only if they have one scale. Movers in branches stay as they are.
     """
     pending = [node for node in graph if _dequantizes_activation(node)]
     while pending:
         dequantize = pending.pop()
         for reader, index in list(dequantize.outputs[0].uses()):
-            if index == 0 and moves_codes_fast(reader):
+            in_branch = reader.graph is not graph
+            if index == 0 and moves_codes_fast(reader) and not in_branch:
                 pending += _move_below(dequantize, reader)
 
 

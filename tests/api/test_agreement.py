@@ -70,6 +70,18 @@ def test_decibels_of_equal_outputs_are_infinite() -> None:
     assert agreement.decibels == np.inf
 
 
+@pytest.mark.parametrize("wanted", [[[0.3]], [[0.3], [0.3], [0.3]], [[0.3], [0.3000001]]])
+def test_rounding_is_no_difference_where_outputs_do_not_vary(wanted) -> None:
+    reference, agreement = np.array(wanted, np.float32), Agreement()
+    agreement.add(
+        {"y": reference * np.float32(1.0000002)}, {"y": reference}, _batch(size=len(wanted))
+    )
+    assert agreement.decibels > 40
+    agreement = Agreement()
+    agreement.add({"y": reference * 1.5}, {"y": reference}, _batch(size=len(wanted)))
+    assert agreement.decibels < 20
+
+
 def test_decibels_of_nan_are_as_low_as_can_be() -> None:
     agreement = Agreement()
     wanted = np.arange(6, dtype=np.float32).reshape(3, 2)

@@ -83,6 +83,19 @@ def several() -> onnx.ModelProto:
     return build(nodes, {"a": [2, 4], "b": [3, 5]}, {"y": [2, 5]}, w=normal(4, 3))
 
 
+def two_states(batch: str | None = "n") -> onnx.ModelProto:
+    """A recurrent step in a branch, whose two states have the batch on axis 1."""
+    nodes = [
+        ("Gather", ["state", "zero"], ["h"], {"axis": 0}),
+        ("Gather", ["state", "one"], ["c"], {"axis": 0}),
+        ("Concat", ["x", "h"], ["joint"], {"axis": 1}),
+        ("Gemm", ["joint", "w"], ["g"], {}),
+        ("Add", ["g", "c"], ["y"], {}),
+    ]
+    inputs, outputs = {"x": [batch, 4], "state": [2, batch, 3]}, {"y": [batch, 3]}
+    return build(nodes, inputs, outputs, zero=np.array(0), one=np.array(1), w=normal(7, 3))
+
+
 def test_which_inputs_have_no_batch_axis() -> None:
     assert unbatched_inputs(prepare(picture())) == {"image"}
     assert (
@@ -90,6 +103,8 @@ def test_which_inputs_have_no_batch_axis() -> None:
     )
     assert unbatched_inputs(prepare(scaled())) == {"t"}
     assert unbatched_inputs(prepare(several())) == {"a", "b"}
+    for batch in ("n", None):
+        assert unbatched_inputs(prepare(two_states(batch))) == {"x", "state"}
     images = build(
         [("Conv", ["x", "w"], ["y"], {})], {"x": [3, 3, 4, 4]}, {"y": None}, w=normal(2, 3, 1, 1)
     )
@@ -104,6 +119,7 @@ def test_which_inputs_have_no_batch_axis() -> None:
         (picture, {"image": normal(24, 3, 6, 6)}, 16 * 4 * 27 + 8),
         (timed, {"x": normal(24, 5, 1, 2), "h0": normal(24, 1, 1, 3)}, 5 * (9 * 2 + 9 * 3) + 6),
         (scaled, {"x": normal(24, 4), "t": normal(24)}, 12),
+        (two_states, {"x": normal(24, 1, 4), "state": normal(24, 2, 1, 3)}, 21),
         (scaled, {"x": normal(24, 4), "t": np.float32(2)}, 12),
         (several, {"a": normal(24, 2, 4), "b": normal(24, 3, 5)}, 2 * 4 * 3 + 2 * 3 * 5),
     ],

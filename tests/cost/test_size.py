@@ -87,3 +87,25 @@ def test_a_bound_on_the_size_holds_with_a_shared_bias(target) -> None:
     bound = 3 * 4 * CLASSES + 20  # bytes: all copies of the bias, and weights of few bits
     result = quantize(one_bias_for_all(), {"x": x}, f"{bound}B", target=target, epochs=1)
     assert result.report.weight_bytes <= result.cost.weight_bytes <= bound
+
+
+def test_weights_that_a_branch_computes_count_as_in_the_file() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]> g (float[n, 8] x) => (float[n, 8] y)
+        <float zero = {0}> {
+            [first] h = MatMul (x, w)
+            total = ReduceSum <keepdims = 0> (h)
+            positive = Greater (total, zero)
+            y = If (positive) <
+                then_branch = t () => (a) { u = Transpose (v)  s = Neg (u)  a = MatMul (h, s) },
+                else_branch = e () => (b) { b = Identity (h) }>
+        }"""
+    )
+    for name in ("w", "v"):
+        values = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    storage = Storage.of(insert_gates(model, target="generic"))
+    assert storage.ungated == 4 * 64
+    x = np.random.default_rng(1).normal(size=(32, 8)).astype(np.float32)
+    result = quantize(model, {"x": x}, "size:65%", target="generic", epochs=1)
+    assert result.cost.weight_bytes == result.report.weight_bytes <= 0.65 * 2 * 4 * 64

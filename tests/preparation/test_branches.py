@@ -13,6 +13,7 @@ from onnx_cgmq.preparation.branches import (
     inline_constant_branches,
     remove_identities,
 )
+from onnx_cgmq.preparation.prepare import prepare
 
 X = np.array([1, -2], np.float32)
 
@@ -106,3 +107,20 @@ def test_remove_identities_keeps_one_between_input_and_output() -> None:
     model = load_model(build("y = Identity(x)"))
     remove_identities(model)
     assert ops(model) == ["Identity"]
+
+
+def test_weights_that_a_constant_branch_puts_together_are_initializers() -> None:
+    constants = ", int64[1] zero = {0}, int64[1] one = {1}"
+    body = """
+        ends = Neg (minus)
+        p = Slice (w, zero, one, zero)
+        q = Slice (w, one, ends, zero)
+        r = Concat <axis = 0> (q, p)
+        a = MatMul (x, r)
+    """
+    model = build(f"y = If(yes) {branches(body, 'a = Identity(x)')}", constants)
+    for name, values in (("w", np.eye(2, dtype=np.float32)), ("minus", np.array([-2]))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    prepared = prepare(model)
+    assert ops(prepared) == ["MatMul"]
+    assert run(prepared) == [-2, 1]

@@ -39,20 +39,31 @@ def thresholded_relu(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("Elu")
 def elu(ctx: Context, x: Tensor) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x) - 1)``."""
-    return functional.elu(x, ctx.real("alpha", 1.0))
+    return _elu(x, ctx.real("alpha", 1.0))
 
 
 @onnx_op("Celu")
 def celu(ctx: Context, x: Tensor) -> Tensor:
     """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``."""
-    return functional.celu(x, ctx.real("alpha", 1.0))
+    alpha = ctx.real("alpha", 1.0)
+    return torch.where(x > 0, x, _elu(x / alpha, alpha))
 
 
 @onnx_op("Selu")
 def selu(ctx: Context, x: Tensor) -> Tensor:
     """``gamma * elu(x, alpha)``."""
     alpha = ctx.real("alpha", 1.67326319217681884765625)
-    return ctx.real("gamma", 1.05070102214813232421875) * functional.elu(x, alpha)
+    return ctx.real("gamma", 1.05070102214813232421875) * _elu(x, alpha)
+
+
+def _elu(x: Tensor, alpha: float) -> Tensor:
+    """``elu`` with ``exp(x)`` rounded before 1 is subtracted, as in onnxruntime.
+
+    A small ``x`` has few digits then. torch's own function has them all, and so a quantizer behind
+    small values would give other codes.
+    """
+    below = torch.expm1(x.clamp_max(0)) + 1
+    return torch.where(x > 0, x, alpha * (below - 1))
 
 
 @onnx_op("Sigmoid")
