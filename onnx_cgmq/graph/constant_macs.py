@@ -59,6 +59,13 @@ class ConstantMac:
         """The bias of the node, if it has one."""
         return self.node.inputs[2] if len(self.node.inputs) > 2 else None
 
+    @property
+    def inputs(self) -> int:
+        """Number of input channels."""
+        assert self.weight.const_value is not None
+        kernels = self.weight.const_value.size // self._elements
+        return kernels // self.channels * self.group
+
     def kernels(self) -> Constant:
         """The weight in one layout for all operators, float64.
 
