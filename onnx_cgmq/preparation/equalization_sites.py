@@ -125,23 +125,33 @@ def _start(node: ir.Node) -> _Start | None:
         return None
     mac = ConstantMac.of(node)
     if mac is not None:
-        channels, indices = Channels(mac.axis, mac.channels), (2,)
-    elif standard_op(node) in _NORMS:
+        return _with_vectors(node, Channels(mac.axis, mac.channels), (2,), mac)
+    if standard_op(node) in _NORMS:
         on_last = standard_op(node) == "LayerNormalization"
         if on_last and int_attribute(node, "axis", -1) not in (-1, rank - 1):
             return None
         channels = Channels(rank - 1 if on_last else 1, _size(optional(node, 1)))
-        indices = (1, 2)
-    elif standard_op(node) == "Mul":
-        found = [(i, axis) for i in (0, 1) if (axis := _axis_of_vector(node, i)) is not None]
-        if not found:
+        return _with_vectors(node, channels, (1, 2))
+    for index in (0, 1) if standard_op(node) == "Mul" else ():
+        axis = _axis_of_vector(node, index)
+        if axis is not None and _is_float(node.inputs[index]):
+            channels = Channels(axis, _size(node.inputs[index]))
+            return _Start(channels, None, (Vector(node, index, channels),))
+    return None
+
+
+def _with_vectors(
+    node: ir.Node, channels: Channels, indices: tuple[int, ...], mac: ConstantMac | None = None
+) -> _Start | None:
+    """Describes a node; ``None`` if an input at one of the indices is no vector of the channels."""
+    given = [(index, optional(node, index)) for index in indices]
+    vectors = [Vector(node, index, channels) for index, value in given if value is not None]
+    for _, value in given:
+        if value is not None and not (
+            _is_float(value) and _size(value) == channels.size and _runs_along_last_axis(value)
+        ):
             return None
-        index, axis = found[0]
-        channels, indices = Channels(axis, _size(node.inputs[index])), (index,)
-    else:
-        return None
-    vectors = [Vector(node, i, channels) for i in indices if optional(node, i) is not None]
-    return _Start(channels, mac, tuple(vectors)) if all(map(_fits, vectors)) else None
+    return _Start(channels, mac, tuple(vectors))
 
 
 @dataclass
@@ -242,10 +252,10 @@ def _axis_of_vector(node: ir.Node, index: int) -> int | None:
     return axes[0] if len(axes) == 1 and len(sizes) <= rank else None
 
 
-def _fits(vector: Vector) -> bool:
-    """Says whether an input is a constant with all its elements along the last of its axes."""
-    value, size = vector.node.inputs[vector.index], vector.channels.size
-    return _is_float(value) and _size(value) == size and value.const_value.shape[-1] == size
+def _runs_along_last_axis(value: ir.Value) -> bool:
+    """Says whether all elements of a constant lie along its last axis."""
+    assert value.const_value is not None
+    return value.const_value.shape.numpy()[-1:] == (value.const_value.size,)
 
 
 def _size(value: ir.Value | None) -> int:

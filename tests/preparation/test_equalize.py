@@ -136,6 +136,15 @@ SITES = {
         "a = BatchNormalization(x, g, b, e, u) r = Relu(a) y = Conv(r, v)",
         NORM | {"e": np.zeros(4), "u": np.ones(4), "v": weights(5, 4, 3, 3)},
     ),
+    "factors of channels": (
+        "(float[n,4,8,8] x) => (float[n,k,a,b] y)",
+        "t = Tanh(x) m = Mul(t, g) a = Add(m, b) r = Relu(a) y = Conv(r, v)",
+        {
+            "g": uneven(weights(4, 1, 1)),
+            "b": uneven(weights(1, 4, 1, 1), 1),
+            "v": weights(5, 4, 3, 3),
+        },
+    ),
     "PRelu": (
         IMAGE,
         "c = Conv(x, w, b) r = PRelu(c, s) y = Conv(r, v)",
