@@ -11,20 +11,20 @@ import numpy as np
 from onnx_cgmq.graph.affine import Constant
 from onnx_cgmq.ort.channel_statistics import ChannelStatistics
 
-_CODES: Final = 255
-"""Steps in the range of an activation of 8 bits; weights have so many between -1 and 1 times their
-largest magnitude, but one."""
+_WIDTH: Final = 8
+"""Bits of activations, and of weights."""
+
+_NARROW_WIDTH: Final = 4
+"""Bits of weights at which factors must not make the error larger: gates may choose fewer than 8,
+and errors of weights then count most. Our choice."""
 
 _SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 """How much of the differences between channels of the activation is evened out; the rest of the
 factors evens out weights."""
 
-_WIDEST: Final = 10
-"""Logarithm to base 2 of the largest factor. The smallest is its inverse. Our choice."""
-
-_LEAST_WEIGHT: Final = 1e-3
-"""Reach of a channel's weights below which it counts as that: channels that no row needs get no
-endless factors. Our choice."""
+_LEAST: Final = 2.0**-5
+"""The smallest reach of a channel, as a share of that of all, that factors follow: a channel that is
+nearly always 0 may reach further on other data. The same goes for weights. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,23 @@ class Reader:
             repeat=len(mean_square) // count,
         )
 
-    def error(self, factors: Constant) -> float:
+    def error(self, factors: Constant, width: int) -> float:
         """The mean squared error of the node's output, as a share of its mean square.
 
-        Operands have 8 bits, one range for the whole activation, and one for each output channel of
-        the weight. Errors of rounding are taken as uniform and independent.
+        The activation has 8 bits and one range, the weight a range for each output channel. Errors
+        of rounding are taken as uniform and independent.
 
         Args:
             factors: By what the value is divided and the weights are multiplied, for each channel.
+            width: Bits of the weight.
         """
         steps = [
-            (max((high / factors).max(), 0) - min((low / factors).min(), 0)) / _CODES
+            (max((high / factors).max(), 0) - min((low / factors).min(), 0)) / (2**_WIDTH - 1)
             for low, high in zip(self.lows, self.highs, strict=True)
         ]
         factors, groups = np.repeat(factors, self.repeat), len(self.reach)
         of_values = np.square(steps).sum() * (factors**2 * self.power).sum()
-        rows = (self.reach * factors.reshape(groups, 1, -1)).max(axis=2) / (_CODES / 2)
+        rows = (self.reach * factors.reshape(groups, 1, -1)).max(axis=2) / (2 ** (width - 1) - 1)
         inputs = (self.mean_square / factors**2).reshape(groups, -1).sum(axis=1)
         of_weights = self.elements * (np.square(rows).sum(axis=1) * inputs).sum()
         return float((of_values + of_weights) / 12 / self._signal)
@@ -93,13 +94,13 @@ class Reader:
     def reach_of_value(self) -> Constant:
         """The largest magnitude of each channel of the operand, as a share of that of all."""
         reach = np.maximum(np.abs(self.lows[-1]), np.abs(self.highs[-1]))
-        return reach / reach.max()
+        return np.asarray(reach / reach.max())
 
     def reach_of_weights(self) -> Constant:
         """The largest weight of each channel of the site, as a share of the largest of its row."""
         rows = self.reach.max(axis=2, keepdims=True)
         shares = np.divide(self.reach, rows, out=np.zeros_like(self.reach), where=rows > 0)
-        return shares.max(axis=1).reshape(-1, self.repeat).max(axis=1)
+        return np.asarray(shares.max(axis=1).reshape(-1, self.repeat).max(axis=1))
 
     @property
     def has_signal(self) -> bool:
@@ -123,15 +124,18 @@ def best_factors(readers: Sequence[Reader]) -> tuple[Constant, float]:
     """
     value = np.max([reader.reach_of_value() for reader in readers], axis=0)
     weights = np.max([reader.reach_of_weights() for reader in readers], axis=0)
-    ones = np.ones(len(value))
-    start = sum(reader.error(ones) for reader in readers)
-    best, least = ones, 1.0
+    best, least = np.ones(len(value)), 1.0
+    start, narrow = (_error(readers, best, width) for width in (_WIDTH, _NARROW_WIDTH))
     for share in _SHARES:
         factors = _powers(value, weights, share)
-        error = sum(reader.error(factors) for reader in readers) / start
-        if error < least:
-            best, least = factors, error
+        left = _error(readers, factors, _WIDTH) / start
+        if left < least and _error(readers, factors, _NARROW_WIDTH) <= narrow:
+            best, least = factors, left
     return best, least
+
+
+def _error(readers: Sequence[Reader], factors: Constant, width: int) -> float:
+    return sum(reader.error(factors, width) for reader in readers)
 
 
 def _powers(value: Constant, weights: Constant, share: float) -> Constant:
@@ -139,9 +143,8 @@ def _powers(value: Constant, weights: Constant, share: float) -> Constant:
 
     Channels that are always 0 have the factor 1.
     """
+    logarithms = share * np.log2(np.maximum(value, _LEAST))
+    logarithms -= (1 - share) * np.log2(np.maximum(weights, _LEAST))
     used = value > 0
-    logarithms = np.zeros(len(value))
-    logarithms[used] = share * np.log2(value[used])
-    logarithms[used] -= (1 - share) * np.log2(np.maximum(weights[used], _LEAST_WEIGHT))
-    logarithms[used] -= np.round(logarithms[used].mean())
-    return np.exp2(np.clip(np.round(logarithms), -_WIDEST, _WIDEST))
+    logarithms -= np.round(logarithms[used].mean())
+    return np.where(used, np.exp2(np.round(logarithms)), 1.0)

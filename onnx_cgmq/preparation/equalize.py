@@ -27,7 +27,7 @@ from onnx_cgmq.preparation.equalization_factors import Reader, best_factors
 from onnx_cgmq.preparation.equalization_sites import NoSite, Site, find_site
 from onnx_cgmq.preparation.prepare import is_prepared, prepare_in_place
 
-_SAMPLES: Final = 64
+_SAMPLES: Final = 256
 _BATCH_SIZE: Final = 8
 
 _LARGEST_SHARE: Final = 0.9
@@ -40,7 +40,7 @@ def equalize(model: ModelLike, data: Any) -> ir.Model:
     Args:
         model: Path, ``onnx.ModelProto`` or ``onnx_ir.Model``; it is not changed. A model that is
             not prepared is prepared first (:func:`~onnx_cgmq.preparation.prepare.prepare`).
-        data: Samples, of which at most 64 are run.
+        data: Samples, of which at most 256 are run.
 
     Returns:
         The prepared model, with other constants. It computes the same.
