@@ -23,8 +23,8 @@ _SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 factors evens out weights."""
 
 _LEAST: Final = 2.0**-5
-"""The smallest reach of a channel, as a share of that of all, that factors follow: a channel that is
-nearly always 0 may reach further on other data. The same goes for weights. Our choice."""
+"""The smallest reach of a channel, as a share of that of all, that factors follow: a channel that
+is nearly always 0 may reach further on other data. The same goes for weights. Our choice."""
 
 
 @dataclass(frozen=True)
