@@ -209,6 +209,12 @@ LEFT = {
         {"w": uneven(weights(4, 4), 1)},
         "other nodes read it too",
     ),
+    "the bias of both": (
+        IMAGE,
+        "c = Conv(x, w, b) y = Conv<group = 6>(c, v, b)",
+        CONV | {"v": weights(6, 1, 3, 3)},
+        "other nodes read it too",
+    ),
     "a weight of two readers": (
         "(float[n,4] x) => (float[n,k] y, float[n,k] z)",
         "h = Gemm(x, w, b) r = Relu(h) t = Tanh(x) y = MatMul(r, v) z = MatMul(t, v)",
@@ -296,9 +302,9 @@ def test_outputs_stay_the_same(layers: list[tuple[str, str]], seed: int) -> None
     moved(build(IMAGE, f"{text} y = Conv({value}, last)", **arrays))
 
 
-def test_a_shared_bias_is_copied() -> None:
-    shared = "c = Conv(x, w, b) y = Conv<group = 6>(c, v, b)"
-    model = build(IMAGE, shared, **CONV | {"v": weights(6, 1, 3, 3)})
+def test_a_shared_shift_of_a_norm_is_copied() -> None:
+    nodes = "l = LayerNormalization(x, g, b) m = MatMul(l, v) y = Add(m, b)"
+    model = build(ROWS, nodes, **NORM | {"v": weights(4, 4)})
     assert len(moved(model)) == 1
 
 
