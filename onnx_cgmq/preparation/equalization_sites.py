@@ -104,7 +104,9 @@ def find_site(node: ir.Node) -> Site | NoSite | None:
     search.follow(Place(node.outputs[0], start.channels), ())
     if not search.readings:
         return None
-    constants = [] if start.mac is None else [start.mac.weight, start.mac.bias]
+    constants: list[ir.Value | None] = []
+    if start.mac is not None:
+        constants = [start.mac.weight, start.mac.bias]
     if not all(value is None or _is_own_float(value) for value in constants):
         return NoSite(node, "its weight or bias is not in float32, or other nodes read it too")
     if search.why:
