@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.learn.guide import Guide
     from onnx_cgmq.learn.outcome import Outcome
     from onnx_cgmq.mirror.module import Mirror
+    from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
     from onnx_cgmq.settings.config import Config, Direction, Effort
     from onnx_cgmq.settings.target import Target
@@ -100,6 +101,7 @@ _MODULES = {
     "VerificationError": "onnx_cgmq.errors",
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
+    "equalize": "onnx_cgmq.preparation.equalize",
     "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
     "inspect": "onnx_cgmq.inspection",
@@ -157,6 +159,7 @@ __all__ = [
     "__version__",
     "bench",
     "calibrate",
+    "equalize",
     "explain",
     "insert_gates",
     "inspect",

@@ -33,6 +33,7 @@ from onnx_cgmq.inspection import Report, inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import Runnable
+from onnx_cgmq.preparation.equalize import equalize_in_place
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.preparation.unknown_ranks import find_ranks
 from onnx_cgmq.settings import load_target
@@ -156,8 +157,10 @@ def quantize(
     check_lookups(float_model, samples)
     config = _with_shapes_of_data(samples, float_model, config)
     find_ranks(float_model, (batch.inputs for batch in islice(samples.batches(1), 2)))
-    gated = insert_gates(float_model, config)
     train, held_out = _split(samples, validation, float_model, config)
+    if config.moves_factors:
+        equalize_in_place(float_model, train)
+    gated = insert_gates(float_model, config)
     history: list[dict[str, Any]] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT

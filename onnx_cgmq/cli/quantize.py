@@ -123,6 +123,13 @@ def quantize_command(
             "tensors at 16 or 32 bits to 8 (default: as the target says).",
         ),
     ] = None,
+    equalize: Annotated[
+        bool | None,
+        typer.Option(
+            "--equalize/--no-equalize",
+            help=_help("Move factors of channels between operators first.", "equalize"),
+        ),
+    ] = None,
     effort: Annotated[
         Effort | None,
         typer.Option(
@@ -197,6 +204,7 @@ def quantize_command(
         "input_width": input_width,
         "direction": direction,
         "integer_kernels": integer_kernels,
+        "equalize": equalize,
         "effort": effort,
         "epochs": epochs,
         "batch_size": batch_size,

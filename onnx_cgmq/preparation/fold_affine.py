@@ -8,15 +8,14 @@ learned scalar factors. It also folds HardSigmoid, which leaves a Clip.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.graph.affine import Affine, Constant, affine_of
+from onnx_cgmq.graph.constant_macs import ConstantMac
 from onnx_cgmq.graph.emitter import Emitter, replace, set_constant
-from onnx_cgmq.graph.nodes import float_attribute, int_attribute, standard_op
+from onnx_cgmq.graph.nodes import float_attribute, standard_op
 
 
 def fold_affine(model: ir.Model) -> None:
@@ -32,7 +31,7 @@ def fold_affine(model: ir.Model) -> None:
             if affine is None:
                 continue
             mac = _producer_for(affine.source, node)
-            receiver = None if mac is None else _mac_node(mac)
+            receiver = None if mac is None else ConstantMac.of(mac)
             if receiver is None:
                 why = (
                     "its input does not come from an operator with constant weights, or other "
@@ -51,25 +50,6 @@ def fold_affine(model: ir.Model) -> None:
                 _bypass(node, receiver.node)
 
 
-@dataclass(frozen=True)
-class _MacNode:
-    """The MAC node into which an affine node can be folded.
-
-    Attributes:
-        node: The node itself.
-        weight: The constant weight of the node.
-        axis: The channel axis of the output.
-        rank: Number of axes of the output.
-        channels: Number of channels of the output.
-    """
-
-    node: ir.Node
-    weight: ir.Value
-    axis: int
-    rank: int
-    channels: int
-
-
 def _producer_for(value: ir.Value, reader: ir.Node) -> ir.Node | None:
     """Returns the producer of a value if it is in the reader's graph and nothing else reads it."""
     node = value.producer()
@@ -78,34 +58,7 @@ def _producer_for(value: ir.Value, reader: ir.Node) -> ir.Node | None:
     return node if len(value.uses()) == 1 else None
 
 
-def _mac_node(node: ir.Node) -> _MacNode | None:
-    """Describes a node as one to fold into, or returns ``None`` if that is not possible."""
-    op = standard_op(node)
-    if op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return None
-    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
-    if weight is None or weight.const_value is None or weight.const_value.size == 0:
-        return None
-    if bias is not None and bias.const_value is None:
-        return None
-    shape = weight.const_value.shape.numpy()
-    if op == "Conv":
-        return _MacNode(node, weight, 1, len(shape), shape[0])
-    if op == "ConvTranspose":
-        return _MacNode(node, weight, 1, len(shape), shape[1] * int_attribute(node, "group", 1))
-    if op == "Gemm":
-        return _MacNode(node, weight, 1, 2, shape[0 if int_attribute(node, "transB", 0) else 1])
-    rank = _rank(node.outputs[0])
-    if len(shape) != 2 or rank is None or rank < 2:
-        return None
-    return _MacNode(node, weight, rank - 1, rank, shape[1])
-
-
-def _rank(value: ir.Value) -> int | None:
-    return None if value.shape is None else len(value.shape)
-
-
-def _why_not(receiver: _MacNode, affine: Affine) -> str:
+def _why_not(receiver: ConstantMac, affine: Affine) -> str:
     """Says why an affine map can't be folded; the text is empty if it can."""
     vectors = affine.along(receiver.axis, receiver.rank, receiver.channels)
     if vectors is None:
@@ -117,49 +70,30 @@ def _why_not(receiver: _MacNode, affine: Affine) -> str:
     return ""
 
 
-def _fold(model: ir.Model, receiver: _MacNode, affine: Affine) -> None:
+def _fold(model: ir.Model, receiver: ConstantMac, affine: Affine) -> None:
     """Folds an affine map for which :func:`_why_not` gives no reason against it."""
     vectors = affine.along(receiver.axis, receiver.rank, receiver.channels)
     assert vectors is not None
     scale, shift = vectors
     if not np.all(scale == 1):
-        _set(model, receiver, 1, _scaled_weight(receiver, scale))
+        _set(model, receiver, 1, receiver.scaled_outputs(scale))
     if standard_op(receiver.node) == "MatMul" and shift.any():
         receiver.node.op_type = "Gemm"
-    if standard_op(receiver.node) != "MatMul" and (shift.any() or _bias(receiver) is not None):
+    if standard_op(receiver.node) != "MatMul" and (shift.any() or receiver.bias is not None):
         _set(model, receiver, 2, _new_bias(receiver, scale, shift))
 
 
-def _scaled_weight(receiver: _MacNode, scale: Constant) -> Constant:
-    assert receiver.weight.const_value is not None
-    weight = receiver.weight.const_value.numpy().astype(np.float64)
-    op = standard_op(receiver.node)
-    if op == "Conv":
-        return weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    if op == "ConvTranspose":  # [in, out / group, k...]: the groups split both axes
-        group = int_attribute(receiver.node, "group", 1)
-        grouped = weight.reshape(group, -1, *weight.shape[1:])
-        factors = scale.reshape(group, 1, -1, *(1,) * (weight.ndim - 2))
-        return (grouped * factors).reshape(weight.shape)
-    transposed = op == "Gemm" and int_attribute(receiver.node, "transB", 0)
-    return weight * (scale[:, None] if transposed else scale)
-
-
-def _bias(receiver: _MacNode) -> ir.Value | None:
-    return receiver.node.inputs[2] if len(receiver.node.inputs) > 2 else None
-
-
-def _new_bias(receiver: _MacNode, scale: Constant, shift: Constant) -> Constant:
+def _new_bias(receiver: ConstantMac, scale: Constant, shift: Constant) -> Constant:
     # Gemm multiplies its bias by an attribute, which is folded into the values too.
     beta = float_attribute(receiver.node, "beta", 1.0)
     receiver.node.attributes.pop("beta", None)
-    bias = _bias(receiver)
+    bias = receiver.bias
     if bias is None or bias.const_value is None:
         return shift
     return bias.const_value.numpy().astype(np.float64) * beta * scale + shift
 
 
-def _set(model: ir.Model, receiver: _MacNode, index: int, array: Constant) -> None:
+def _set(model: ir.Model, receiver: ConstantMac, index: int, array: Constant) -> None:
     """Sets an input of the MAC node to a constant that no other node reads."""
     assert receiver.weight.const_value is not None
     node, dtype = receiver.node, receiver.weight.const_value.dtype.numpy()

@@ -66,6 +66,9 @@ class Config(BaseModel):
         activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
             the target allows it.
         weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
+        equalize: Move factors of channels between operators before quantizers are put in
+            (:func:`~onnx_cgmq.preparation.equalize.equalize`), if a weight has one gate and a range
+            for each channel, and an activation one gate.
         exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.gating.exact.exact_ranges`),
             so that float kernels and integer kernels compute the same codes in every runtime.
         widths: The widths that gates may select, ascending.
@@ -110,6 +113,7 @@ class Config(BaseModel):
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Granularity = Granularity.CHANNEL
+    equalize: bool = True
     exact_steps: bool = False
     widths: tuple[int, ...] = (2, 4, 8)
     activation_widths: tuple[int, ...] | None = None
@@ -216,6 +220,16 @@ class Config(BaseModel):
         return self.activation_granularity or self.granularity
 
     @property
+    def moves_factors(self) -> bool:
+        """Whether channels are equalized.
+
+        Factors that move cost a weight nothing only if each channel has a range of its own; an
+        activation with a gate for each channel needs no factors.
+        """
+        one_gate = self.granularity is self.activations is Granularity.TENSOR
+        return self.equalize and one_gate and self.weight_ranges is Granularity.CHANNEL
+
+    @property
     def signed_grid(self) -> GridForm:
         """The grid of activations that can be negative.
 
@@ -233,6 +247,7 @@ class Settings(TypedDict, total=False):
     granularity: Granularity | str
     activation_granularity: Granularity | str | None
     weight_ranges: Granularity | str
+    equalize: bool
     exact_steps: bool
     widths: Sequence[int]
     activation_widths: Sequence[int] | None

@@ -41,7 +41,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         "--target generic --form native --runtime onnxruntime>=1.23 "
         "--granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
-        "--input-width 8 --direction gradient --no-integer-kernels --effort best "
+        "--input-width 8 --direction gradient --no-integer-kernels --no-equalize --effort best "
         "--epochs 3 --batch-size 7 "
         "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
         f"--resume --log {tmp_path / 'm.jsonl'}"
@@ -61,6 +61,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         input_width=8,
         direction=Direction.GRADIENT,
         integer_kernels=False,
+        equalize=False,
         effort=Effort.BEST,
         epochs=3,
         batch_size=7,

@@ -100,6 +100,23 @@ def test_activations_and_biases_follow_weights_where_the_target_allows_it(
     assert gates.activations is follows
 
 
+@pytest.mark.parametrize(
+    ("settings", "moves"),
+    [
+        ({}, True),
+        ({"target": "ort-cpu"}, True),
+        ({"equalize": False}, False),
+        ({"granularity": "channel"}, False),
+        ({"weight_ranges": "tensor"}, False),
+        ({"target": "generic"}, False),
+        ({"target": "generic", "weight_ranges": "channel"}, True),
+        ({"target": "qonnx"}, False),
+    ],
+)
+def test_factors_move_only_where_a_weight_has_a_range_for_each_channel(settings, moves):
+    assert Config.create(**settings).moves_factors is moves
+
+
 def test_settings_can_be_written_and_read():
     config = Config.create(target="ort-cpu", widths=(4, 8))
     assert Config.create(**config.model_dump(mode="json")) == config
