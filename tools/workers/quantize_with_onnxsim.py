@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx.version_converter
 import onnxsim
 from onnxsim.full_qdq import quantize_full_qdq
 from onnxsim.quark_weight_rounding import adaround_int8
@@ -15,6 +16,7 @@ from onnxsim.quark_weight_rounding import adaround_int8
 from tools.workers import peer
 
 _BATCH = 8
+_OPSET = 21  # the first with INT4
 
 
 def quantize(model: Path, arrays: peer.Arrays, output: Path, *, method: str) -> None:
@@ -29,6 +31,8 @@ def quantize(model: Path, arrays: peer.Arrays, output: Path, *, method: str) -> 
         rounded = quantize_full_qdq(proto, samples)
         learned, _ = adaround_int8(proto, rounded, samples)
     else:
+        proto = onnx.version_converter.convert_version(proto, _OPSET)
+        proto.ir_version = max(proto.ir_version, onnx.IR_VERSION_2024_3_25)  # that opset's
         rounded = onnxsim.quantize_weight_only_int4(proto)
         if method == "AdaRound INT4 weights":
             learned = onnxsim.apply_adaround(proto, rounded, samples)
