@@ -6,6 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+import pytest
+
+from onnx_cgmq import ModelError
 from tools.bench import accuracy as tool
 
 RECORD = {
@@ -31,6 +34,17 @@ def test_other_tools_run_where_there_are_environments() -> None:
     assert ("resnet20", "nncf 8/8") in chosen
     assert ("resnet20", "uniform 4/8") in chosen
     assert {case for case, _ in chosen} == {"resnet20"}
+
+
+def test_only_the_files_of_other_tools_may_have_no_cost(monkeypatch, tmp_path) -> None:
+    def refuse(_: Path) -> None:
+        raise ModelError("the rank is unknown")
+
+    monkeypatch.setattr(tool.cgmq, "inspect", refuse)
+    assert tool.rbop("nncf 8/8", tmp_path) is None
+    assert tool.rbop("static INT8", tmp_path) is None
+    with pytest.raises(ModelError):
+        tool.rbop("8/8", tmp_path)
 
 
 def test_the_table_has_notes_failures_and_versions(monkeypatch, tmp_path) -> None:
