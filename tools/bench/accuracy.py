@@ -1,12 +1,15 @@
-"""How good the files are: ours beside onnxruntime's own INT8, on the same samples, without labels.
+"""How good the files are: ours beside those of other tools, on the same samples, without labels.
 
 Each run is a process of its own, whose time and peak memory are measured. The written file is
 compared with the float file in onnxruntime, on samples that nothing was learned from.
 
     python -m tools.bench.accuracy run --shared SHARED [--only resnet20] [--methods static,fast]
+    python -m tools.bench.accuracy run --shared SHARED --environments FOLDER --methods aimet,nncf
     python -m tools.bench.accuracy table                  # docs/benchmarks/accuracy.md
 
-``run`` makes all runs that have no result yet, so that it can be stopped and started again.
+``run`` makes all runs that have no result yet, so that it can be stopped and started again. FOLDER
+is what ``python -m tools.bench.peers install`` made; without it the other tools are left out, but
+for onnxruntime's.
 SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
 ``models/resnet20_cifar10.onnx``.
 """
@@ -14,13 +17,11 @@ SHARED holds ``data/imagenet_1k_sample.zip``, ``data/cifar10_jpeg.zip`` and
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,14 @@ import onnxruntime as ort
 import torch
 
 import onnx_cgmq as cgmq
+from tools.bench import peers
 from tools.bench.deploy import STATICS, make_static, processor
 from tools.bench.models import JOBS, TEST_SEED, Output, outputs
 from tools.fetch import deploy_models
 from tools.fetch.deploy_models import Arrays
 from tools.fetch.model_data import samples
 from tools.fetch.models import fetch
+from tools.measure.process import measured
 
 RESULTS = Path("docs/benchmarks/accuracy")
 TABLE = Path("docs/benchmarks/accuracy.md")
@@ -142,29 +145,62 @@ def one(arguments: argparse.Namespace) -> None:
     train, _ = case.data(arguments.shared)
     train.pop("label", None)  # all of this is without labels
     output = arguments.files / f"{case.name}.{arguments.method.replace('/', '-')}.onnx"
-    _forget_peak()
-    began = time.perf_counter()
-    if arguments.method in STATICS:
-        make_static(source, train, output, **STATICS[arguments.method])
-    else:
-        ours = METHODS[arguments.method]
-        cgmq.quantize(source, train, ours.bound, output=output, **ours.settings)
-    seconds = time.perf_counter() - began
-    peak = _peak_bytes()
+    try:
+        figures = quantize(case, arguments, source, train, output)
+    except peers.PeerError as error:
+        sys.exit(str(error))
     _, test = case.data(arguments.shared)
     record = {
         **judge(case, source, output, test),
-        "rbop": None if arguments.method in STATICS else cgmq.inspect(output).rbop,
+        "rbop": rbop(arguments.method, output),
         "bytes": output.stat().st_size,
         "float_bytes": source.stat().st_size,
-        "seconds": round(seconds, 1),
-        "peak_bytes": peak,
+        **figures,
         "train": len(next(iter(train.values()))),
         "test": len(next(iter(test.values()))),
         "threads": arguments.threads,
         "processor": processor(),
     }
     print(json.dumps(record))
+
+
+def quantize(
+    case: Case, arguments: argparse.Namespace, source: Path, train: Arrays, output: Path
+) -> dict[str, Any]:
+    """Writes the file; what that took."""
+    name = arguments.method
+    if name in peers.METHODS:
+        return peers.quantize(
+            peers.METHODS[name],
+            case.name,
+            source,
+            train,
+            output,
+            environments=arguments.environments,
+            threads=arguments.threads,
+        )
+
+    def work() -> None:
+        if name in STATICS:
+            make_static(source, train, output, **STATICS[name])
+        else:
+            ours = METHODS[name]
+            cgmq.quantize(source, train, ours.bound, output=output, **ours.settings)
+
+    seconds, peak = measured(work)
+    return {"seconds": round(seconds, 1), "peak_bytes": peak}
+
+
+def rbop(method: str, written: Path) -> float | None:
+    """The cost, read from the written file; ``None`` where shapes in another tool's don't tell."""
+    if method in STATICS:
+        return None
+    try:
+        return cgmq.inspect(written).rbop
+    except cgmq.ModelError:
+        if method in peers.METHODS:
+            return None
+        raise
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -177,8 +213,9 @@ def run(arguments: argparse.Namespace) -> None:
             continue
         print(case.name, method, flush=True)
         command = [sys.executable, "-m", "tools.bench.accuracy", "one", case.name, method]
-        for option in ("shared", "cache", "files", "threads"):
-            command += [f"--{option}", str(getattr(arguments, option))]
+        for option in ("shared", "cache", "files", "threads", "environments"):
+            if getattr(arguments, option) is not None:
+                command += [f"--{option}", str(getattr(arguments, option))]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             error = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -191,7 +228,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[Case, str]]:
     chosen = arguments.methods.split(",") if arguments.methods else []
-    for method in (*STATICS, *METHODS):
+    for method in (*STATICS, *METHODS, *peers.METHODS):
+        if method in peers.METHODS and arguments.environments is None:
+            continue
         if chosen and not any(method.startswith(start) for start in chosen):
             continue
         for case in CASES:
@@ -205,57 +244,56 @@ def _result(case: str, method: str) -> Path:
 
 def table(_: argparse.Namespace) -> None:
     """Writes the table from the results."""
+    records = {
+        (case.name, method): json.loads(path.read_text(encoding="utf-8"))
+        for case in CASES
+        for method in (*STATICS, *peers.METHODS, *METHODS)
+        if (path := _result(case.name, method)).exists()
+    }
+    tools = sorted({record["tool"] for record in records.values() if "tool" in record})
     lines = [
         "# Accuracy",
         "",
         "Made by `python -m tools.bench.accuracy run` and `table`; do not edit.",
         "",
         f"onnxruntime {ort.__version__}, torch {torch.__version__}, {platform.machine()}; "
+        f"other tools: {', '.join(tools)}; "
         f"{os.cpu_count()} cores, other work ran on the machine. No labels were used. Every file "
         "is compared with the float file in onnxruntime, on samples that nothing was learned from "
         "or chosen by. All settings are the defaults, but for those in the name of a row; there "
-        "is no setting by model. `static`: onnxruntime's `quantize_static` (QDQ, INT8 weights per "
-        "channel, its own pre-processing, at most 256 of the same samples), with two types of "
-        "activations and both range settings. `by cost`: our widths under a bound that uniform "
-        "widths just meet; `uniform`: our engine with these widths everywhere. SNR: of the first "
-        "output. Minutes and peak memory: of a process that does nothing else, on one thread.",
+        "is no setting by model, but for the iterations of AIMET. `static`: onnxruntime's "
+        "`quantize_static` (QDQ, INT8 weights per channel, its own pre-processing, at most 256 of "
+        "the same samples), with two types of activations and both range settings. `nncf`, "
+        "`aimet` and `onnxsim`: each in an environment of its own, on the same samples, for "
+        f"{peers.LIMIT // 60} minutes at most. `aimet`: weights by channel, after its "
+        "cross-layer equalization. `INT4 weights`: activations stay floats, for onnxsim learns to "
+        "round INT4 in no other form, and of MatMul and Gemm only. `by cost`: our widths under a "
+        "bound that uniform widths just meet; `uniform`: our engine with these widths everywhere. "
+        "SNR: of the first output. Minutes and peak memory: of a process that does nothing else, "
+        "on one thread.",
         "",
         "| model | method | score | float | SNR, dB | RBOP % | file, bytes | of float | minutes "
         "| peak, GB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for case in CASES:
-        for method in (*STATICS, *METHODS):
-            path = _result(case.name, method)
-            if path.exists():
-                lines.append(_row(case, method, json.loads(path.read_text(encoding="utf-8"))))
+    lines += [_row(case, method, record) for (case, method), record in records.items()]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(TABLE)
 
 
-def _row(case: Case, method: str, record: dict[str, Any]) -> str:
+def _row(case: str, method: str, record: dict[str, Any]) -> str:
     if "error" in record:
-        return f"| {case.name} | {method} | failed: {record['error']} | | | | | | | |"
-    rbop = "" if method in STATICS else f"{100 * record['rbop']:.3f}"
+        reason = record["error"].replace("|", "/")  # which would end the cell
+        return f"| {case} | {method} | failed: {reason} | | | | | | | |"
+    label = next(known.label for known in CASES if known.name == case)
+    name = f"{method}, {record['note']}" if record.get("note") else method
+    cost = "" if record["rbop"] is None else f"{100 * record['rbop']:.3f}"
     return (
-        f"| {case.name} | {method} | {case.label} {100 * record['score']:.2f} % "
-        f"| {100 * record['float_score']:.2f} % | {record['snr_db']:.1f} | {rbop} "
+        f"| {case} | {name} | {label} {100 * record['score']:.2f} % "
+        f"| {100 * record['float_score']:.2f} % | {record['snr_db']:.1f} | {cost} "
         f"| {record['bytes']:,} | {record['bytes'] / record['float_bytes']:.2f} "
         f"| {record['seconds'] / 60:.1f} | {record['peak_bytes'] / 1e9:.2f} |"
     )
-
-
-def _forget_peak() -> None:
-    """Makes the peak of this process start anew, without what loading the data took (Linux)."""
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def _peak_bytes() -> int:
-    """The largest memory of this process since then, its training data included."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (peak,) = (line for line in lines if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024
 
 
 def main() -> None:
@@ -276,6 +314,7 @@ def main() -> None:
         command.add_argument("--cache", type=Path, default=Path(".cache/models"))
         command.add_argument("--files", type=Path, default=Path("runs/accuracy"))
         command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--environments", type=Path, help="folder of the other tools")
     arguments = parser.parse_args()
     arguments.action(arguments)
 
