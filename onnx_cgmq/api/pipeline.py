@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from typing_extensions import Unpack
 
+from onnx_cgmq.api.costly import leave_out_costly
 from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
 from onnx_cgmq.api.input_notes import input_notes
 from onnx_cgmq.api.output import OutputFiles, data_files
@@ -161,6 +162,7 @@ def quantize(
     if config.moves_factors:
         equalize_in_place(float_model, train)
     gated = insert_gates(float_model, config)
+    gated, config, left_out = leave_out_costly(float_model, gated, config, bound, train)
     history: list[dict[str, Any]] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
     for_onnxruntime = config.form is Form.ORT
@@ -169,9 +171,9 @@ def quantize(
         *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
         *float_partner_notes(costs, bound),
         *uneven_weights(gated),
+        *input_notes(float_model, samples),
+        *filter(None, [left_out]),
     ):
-        emit(Notice(note))
-    for note in input_notes(float_model, samples):
         emit(Notice(note))
 
     from onnx_cgmq.learn.run import Data, learn  # loads torch

@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
+from onnx_cgmq.learn.distance import distance
 from onnx_cgmq.learn.range_search import search_ranges
 from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
@@ -59,9 +59,6 @@ _BATCHES_JUDGED: Final = 8
 
 _BATCHES_SEARCHED: Final = 2
 """Batches on which the ranges of a part are searched. Our choice."""
-
-_LEAST_SQUARE: Final = 1e-20
-"""The smallest mean square by which an error is divided."""
 
 
 def reconstruct(
@@ -154,7 +151,7 @@ class _Comparison:
     def distance(self, index: int) -> Tensor:
         """The distance for a batch."""
         found = self.mirror.run_part(self.part, self.quantized[index])
-        return _distance(found, self.exact[index], self.mirror.results_of(self.part))
+        return distance(found, self.exact[index], self.mirror.results_of(self.part))
 
     def mean(self, batches: int) -> float:
         """The mean distance for the first batches, without gradients: nothing is dropped then."""
@@ -181,21 +178,6 @@ def _train(comparison: _Comparison, learners: _Learners, steps: int) -> None:
                     best, state = now, learners.state()
     learners.restore(state)
     learners.clear()
-
-
-def _distance(found: Values, wanted: Values, compared: list[int]) -> Tensor:
-    """The squared error of finite floating point values, relative to their mean square."""
-    total = torch.zeros(())
-    for slot in compared:
-        target, given = wanted[slot], found[slot]
-        if not isinstance(target, Tensor) or not target.is_floating_point() or not target.numel():
-            continue
-        if not torch.isfinite(target.sum()):
-            known = torch.isfinite(target)
-            given, target = torch.where(known, given, 0.0), torch.where(known, target, 0.0)
-        scale = target.square().mean().clamp_min(_LEAST_SQUARE)
-        total = total + F.mse_loss(given, target) / scale
-    return total
 
 
 @contextmanager
