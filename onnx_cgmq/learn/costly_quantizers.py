@@ -27,6 +27,9 @@ _BATCH_SIZE: Final = 8
 """Samples that ranges are fitted to, samples on which errors are measured, and samples at once. Our
 choice, for time."""
 
+_HARMLESS: Final = 1e-3
+"""An error of the outputs that nobody notices, relative to their mean square. Our choice: 30 dB."""
+
 
 @plain_torch()
 @torch.no_grad()
@@ -35,7 +38,8 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
 
     Errors are those of the outputs at 8 bits, with other quantizers left out; they add up about.
     The largest are left out until the carried quantizers together cost no more than those of the
-    activations that are multiplied. Weights do not count here, because their rounding is learned.
+    activations that are multiplied, or next to nothing. Weights do not count here, because their
+    rounding is learned.
 
     Args:
         mirror: The mirror of the gated model. It is calibrated, and its gates are set to 8 bits.
@@ -68,7 +72,8 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
                 mirror.quantizers[name].bypassed = True
             return float(torch.stack(errors).mean())
 
-        allowed = error([name for name in activations if name in operands])
+        needed = error([name for name in activations if name in operands])
+        allowed = max(needed, _HARMLESS)
         if error(carried) <= allowed:
             return ()
         alone = {name: error([name]) for name in carried}
