@@ -54,8 +54,7 @@ def leave_out_costly(
     config = config.model_copy(update={"keep_float": (*config.keep_float, *names)})
     note = (
         f"not quantized: {', '.join(repr(name) for name in names)}; quantizers there would only "
-        "serve integer kernels, and cost more accuracy than those of all activations that are "
-        "multiplied. The kernels that make these values run in floats; to have them in integers, "
-        "name the values in 'fix' (--fix NAME=8)"
+        "serve integer kernels, and cost too much accuracy for that. The kernels that make these "
+        "values run in floats; to have them in integers, name the values in 'fix' (--fix NAME=8)"
     )
     return insert_gates(float_model, config), config, note

@@ -27,6 +27,10 @@ _BATCH_SIZE: Final = 8
 """Samples that ranges are fitted to, samples on which errors are measured, and samples at once. Our
 choice, for time."""
 
+_SHARE: Final = 0.5
+"""What carried quantizers may cost at most, as a share of what those of the activations cost that
+are multiplied. Our choice."""
+
 _HARMLESS: Final = 1e-3
 """An error of the outputs that nobody notices, relative to their mean square. Our choice: 30 dB."""
 
@@ -37,7 +41,7 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
     """Names the carried quantizers that should be left out.
 
     Errors are those of the outputs at 8 bits, with other quantizers left out; they add up about.
-    The largest are left out until the carried quantizers together cost no more than those of the
+    The largest are left out until the carried quantizers together cost half as much as those of the
     activations that are multiplied, or next to nothing. Weights do not count here, because their
     rounding is learned.
 
@@ -73,7 +77,7 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
             return float(torch.stack(errors).mean())
 
         needed = error([name for name in activations if name in operands])
-        allowed = max(needed, _HARMLESS)
+        allowed = max(_SHARE * needed, _HARMLESS)
         if error(carried) <= allowed:
             return ()
         alone = {name: error([name]) for name in carried}
