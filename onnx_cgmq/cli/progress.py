@@ -91,7 +91,11 @@ class ProgressDisplay:
         )
         for item in event.bounds:
             self._print(f"bound {item.bound} = {item.limit:,} {item.unit}")
-        self._print(f"{accuracy}; {event.epochs} epochs" if event.epochs else accuracy)
+        if event.epochs:
+            accuracy += f"; {event.epochs} epochs"
+        if event.expected_seconds is not None:
+            accuracy += f"; learning takes about {_duration(event.expected_seconds)}"
+        self._print(accuracy)
 
     def _show_progress(self, event: StageProgress) -> None:
         self._progress.update(
@@ -133,3 +137,10 @@ class ProgressDisplay:
 
 def _accuracy(share: float | None) -> str:
     return "" if share is None else f"  accuracy {share:.2%}"
+
+
+def _duration(seconds: float) -> str:
+    """A time in words, as exact as an estimate deserves."""
+    if seconds < 90:
+        return f"{max(1, round(seconds / 10)) * 10} seconds"
+    return f"{round(seconds / 60)} minutes"

@@ -56,6 +56,8 @@ class Started(Event):
         float_accuracy: Share of held-out samples that the float model classifies right, or ``None``
             without labels.
         bounds: The bounds.
+        expected_seconds: About how long learning will take, as estimated from the time of a run on
+            a few samples; ``None`` if the run trains end to end, where epochs show it soon.
     """
 
     kind: ClassVar[str] = "started"
@@ -64,6 +66,7 @@ class Started(Event):
     epochs: int
     float_accuracy: float | None
     bounds: tuple[Limit, ...]
+    expected_seconds: float | None = None
 
 
 @dataclass(frozen=True)

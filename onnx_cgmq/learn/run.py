@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Limit, Notice, Started
@@ -37,7 +39,7 @@ from onnx_cgmq.learn.memory import (
     measure_step,
 )
 from onnx_cgmq.learn.outcome import Outcome
-from onnx_cgmq.learn.schedule import choose_schedule
+from onnx_cgmq.learn.schedule import Schedule, choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
@@ -187,6 +189,7 @@ def learn(
             epochs=schedule.epochs,
             float_accuracy=evaluator.teacher_accuracy(),
             bounds=tuple(Limit(b.text, json_number(b.limit), b.unit_text) for b in guide.bounds),
+            expected_seconds=_expected_seconds(schedule, guide, train, config),
         )
     )
     if compared.without_gradient:
@@ -225,6 +228,26 @@ def _within_memory(
     if config.epochs is not None:
         emit(Notice(f"batches have {fits} samples, because {config.batch_size} need much memory"))
     return config.model_copy(update={"batch_size": fits}), None
+
+
+def _expected_seconds(
+    schedule: Schedule, guide: Guide, train: Samples, config: Config
+) -> float | None:
+    """About how long the stages of a run will take, from the time of a run of a few samples."""
+    if schedule.stages is None:
+        return None
+    first = next(train.batches(min(schedule.stages.batch_size, _FIRST_SAMPLES)))
+    inputs = tensors(first.inputs)
+    with torch.no_grad():
+        guide.mirror(inputs)  # the first run of a shape takes longer
+        began = time.perf_counter()
+        guide.mirror(inputs)
+        forward = (time.perf_counter() - began) / len(first.indices)
+    passes = 0
+    if not guide.is_kept_when_settled(config.integer_kernels):
+        ladders = [guide.mirror.quantizers[name].spec.ladder for name in guide.counted]
+        passes = sum(len(ladder.quantized) for ladder in ladders)
+    return schedule.stages.expected_seconds(forward, len(train), passes)
 
 
 def _check_defined(

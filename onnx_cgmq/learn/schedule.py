@@ -54,6 +54,10 @@ choice."""
 _BATCH_BYTES: Final = 1 << 28
 """About how many bytes the activations of these samples may take. Our choice, for memory."""
 
+_RUNS_PER_STEP, _RUNS_PER_SEARCH = 5, 20
+"""How many runs without gradients take as long as a training step, and as the search for ranges.
+Ours, from a few networks."""
+
 MOVES: Final = 200
 """How often gates move by measured losses, which cost nothing to move by. Our choice."""
 
@@ -71,6 +75,19 @@ class Stages:
     measured_samples: int
     reconstruction_steps: int
     batch_size: int
+
+    def expected_seconds(self, forward: float, samples: int, passes: int) -> float:
+        """About how long the stages take.
+
+        Args:
+            forward: Seconds that a run of one sample takes, without gradients.
+            samples: Number of training samples.
+            passes: How many runs on the measured samples the allocation takes; 0 without one.
+        """
+        if not self.reconstruction_steps:
+            return forward * passes * self.measured_samples
+        steps = self.reconstruction_steps * _RUNS_PER_STEP + _RUNS_PER_SEARCH
+        return forward * (passes * self.measured_samples + steps * self.batch_size + 2 * samples)
 
 
 @dataclass(frozen=True)

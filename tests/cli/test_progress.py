@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from io import StringIO
 
+import pytest
+
 from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
 from onnx_cgmq.contract.events import Limit, StageDone, StageProgress, Started
 
@@ -23,3 +25,13 @@ def test_the_bar_follows_the_stages() -> None:
     assert "no class labels" in shown
     assert "epochs" not in shown
     assert "reconstruct    held out 0.2500  1.0 s" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "10 seconds"), (44, "40 seconds"), (200, "3 minutes")]
+)
+def test_it_says_how_long_a_run_will_take(seconds: float, words: str) -> None:
+    text = StringIO()
+    with ProgressDisplay(ProgressConsole(file=text, width=200)) as display:
+        display(Started(0, 0, None, (), expected_seconds=seconds))
+    assert f"learning takes about {words}" in text.getvalue()

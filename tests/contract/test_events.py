@@ -35,6 +35,7 @@ def test_records_are_json():
             {"bound": "0.4%", "limit": 7, "unit": "bit operations"},
             {"bound": "cost:3ms", "limit": 0.5, "unit": "ms"},
         ),
+        "expected_seconds": None,
     }
     assert StepDone(1, 2, "guided", math.nan, math.inf).to_record()["loss"] is None
 

@@ -105,3 +105,11 @@ def test_gates_move_as_often_as_the_schedule_says() -> None:
     assert Schedule(Stages(8, 0, 8), 0).guided_steps(data, 32) == 0
     assert Schedule(Stages(8, 0, 8), 0).moves(data, 32) == MOVES
     assert Schedule(None, 4).moves(data, 32) == Schedule(None, 4).guided_steps(data, 32) == 10
+
+
+def test_more_work_is_expected_to_take_longer() -> None:
+    stages = Stages(measured_samples=8, reconstruction_steps=10, batch_size=4)
+    few = stages.expected_seconds(0.01, samples=20, passes=0)
+    assert few == pytest.approx(0.01 * (10 * 5 * 4 + 20 * 4 + 2 * 20))
+    assert stages.expected_seconds(0.01, samples=20, passes=6) == pytest.approx(few + 0.01 * 6 * 8)
+    assert Stages(8, 0, 4).expected_seconds(0.01, samples=20, passes=0) == 0
