@@ -29,6 +29,7 @@ _NEVER_LARGER: Final = (
 """Operators whose result has at most as many elements as they read; NonZero: times its axes."""
 
 _MOST_AXES: Final = 64
+"""So many axes a tensor has at most."""
 
 _LEFT_ALONE: Final = (
     "AveragePool",
@@ -89,7 +90,8 @@ def _bytes(output: ir.Value, node: ir.Node) -> int | None:
     if standard_op(node) not in _NEVER_LARGER:
         return None
     read = sum(math.prod(shape) for shape in _shapes(node))
-    return _MOST_AXES * read * bits // 8
+    axes = _MOST_AXES if standard_op(node) == "NonZero" else 1
+    return axes * read * bits // 8
 
 
 def _products(node: ir.Node) -> int:
