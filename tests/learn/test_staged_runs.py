@@ -75,10 +75,10 @@ def test_a_destructive_rate_ends_no_worse_than_the_calibrated_state(rate, monkey
         if isinstance(event, StageDone):
             losses[event.stage] = event.validation_loss
 
-    learner = start.learner("2.5%", emit=emit)
+    learner = start.learner("5%", emit=emit)
     outcome = learner.run()
     calibrated = job(convnet(), **NARROW)
-    guide = calibrated.guide("2.5%")
+    guide = calibrated.guide("5%")
     guide.set_widths(learner.guide.widths)
     leave_room_for_pairs(calibrated.mirror, spare=1)
     loss, _ = calibrated.evaluator().evaluate(calibrated.mirror)

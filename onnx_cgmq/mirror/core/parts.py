@@ -33,9 +33,10 @@ def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
     """Splits a program into parts that follow each other, each with at least one weight.
 
     A part ends where a single value goes on (behind a residual block, for example); or, if there
-    are many weights since the last end, where fewest values do. Only values count that weights have
-    changed and that a later step reads: an attention mask is carried along, and so is an output of
-    the program that is finished.
+    are many weights since the last end, where fewest values do. It takes in what follows up to the
+    next weight, as long as no more values go on: what an activation function cuts off need not be
+    right. Only values count that weights have changed and that a later step reads: an attention
+    mask is carried along, and so is an output of the program that is finished.
 
     Args:
         program: The program.
@@ -67,11 +68,18 @@ def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
     entries, start = tuple(sorted(alive)), 0
     weights: set[int] = set()  # of this part: the steps that quantize them
     changed: set[int] = set()  # slots of values that depend on weights
-    best: tuple[int, int] | None = None  # of this part: fewest values that go on, and where
+    best: tuple[int, int] | None = None  # of this part: fewest values that go on, and where last
+    single: int | None = None  # of this part: where first a single value goes on
     lives: list[tuple[int, ...]] = []
     ends: list[int] = []
     for position, index in enumerate(moving):
         step = steps[index]
+        is_full = len(weights) >= _MOST_WEIGHTS
+        if weights_of[index] and best is not None and (best[0] <= 1 or is_full):
+            ends.append(best[1])
+            after = moving[best[1] + 1 : position]
+            weights = {weight for i in after for weight in weights_of[i]}
+            best = single = None
         alive.update(slot for slot in step.outputs if last_use.get(slot, -1) > index)
         alive -= {slot for slot in step.inputs if last_use[slot] <= index}
         lives.append(tuple(sorted(alive)))
@@ -81,13 +89,12 @@ def split(program: Program, is_weight: Sequence[bool]) -> tuple[Part, ...]:
         if not weights or position + 1 == len(moving):
             continue
         going_on = sum(slot in changed and last_read.get(slot, -1) > index for slot in alive)
-        if best is None or going_on < best[0]:
+        if best is None or going_on <= best[0]:
             best = going_on, position
-        if going_on <= 1 or len(weights) >= _MOST_WEIGHTS:
-            ends.append(best[1])
-            after = moving[best[1] + 1 : position + 1]
-            weights = {weight for i in after for weight in weights_of[i]}
-            best = None
+        if single is None and going_on <= 1:
+            single = position
+    if single is not None:  # behind the last weight: logits, not what Softmax makes of them
+        ends.append(single)
 
     parts = []
     for end in ends:

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.preparation.prepare import prepare
 from tests.support.toys import convnet, mlp
 from tools.fuzz.architectures import random_architecture
@@ -244,6 +245,19 @@ def test_a_chain_has_a_part_for_each_layer_with_one_entry(model, count) -> None:
     parts = mirror.parts()
     assert len(parts) == count
     assert all(len(part.entries) == 1 for part in parts)
+
+
+def test_a_part_takes_in_what_follows_up_to_the_next_weight() -> None:
+    mirror = _mirror(convnet())
+    slot_of = mirror._program.slot_of
+    assert [part.exits for part in mirror.parts()[:2]] == [(slot_of["p"],), (slot_of["f"],)]
+
+
+def test_scores_end_a_part_before_softmax_does() -> None:
+    mirror = _mirror(mlp(softmax=True))
+    scores, last = mirror._program.slot_of["scores"], mirror.parts()[-1]
+    assert last.entries == (scores,)
+    assert not any(isinstance(step.call, GatedQuantizer) for step in last.steps)
 
 
 def test_a_residual_block_is_one_part() -> None:
