@@ -33,7 +33,7 @@ from onnx_cgmq.errors import CgmqError
 _BOUND = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 _TWICE = 0.3  # share of the cases with two signals
-_EPOCHS = 400  # training takes longer than the start of the program
+_EPOCHS = 120  # training takes longer than the start of the program
 
 
 def main() -> None:
