@@ -56,7 +56,8 @@ class Reader:
 
         Args:
             places: Statistics of the values that are quantized, the operand of the node last.
-            kernels: Weights of the node (:meth:`~ConstantMac.kernels`).
+            kernels: Weights of the node, by
+                :meth:`~onnx_cgmq.graph.constant_macs.ConstantMac.kernels`.
             count: Number of channels of the site.
         """
         mean_square = places[-1].mean_square
