@@ -1,10 +1,11 @@
 """Stops runs by signals at random moments: each time a file or a checkpoint must be there.
 
-Every case starts the command line on a tiny model and sends SIGINT, SIGTERM, SIGHUP or SIGKILL
-after a random time, sometimes one more soon after. Then one of these must hold: there is a file
-that keeps the bound; there is a checkpoint, and ``--resume`` makes such a file of it; or no epoch
-had ended. No traceback may be shown, the exit code must be the one of the signal, and no unfinished
-file may be left, unless the run was killed or stopped twice.
+Every case starts the command line on a tiny model and sends SIGINT, SIGTERM, SIGHUP or SIGKILL at a
+random moment: while it starts, or some time after a random epoch; sometimes one more soon after.
+The log tells the epoch, so that a busy machine moves no moment to the end of the run. Then one of
+these must hold: there is a file that keeps the bound; there is a checkpoint, and ``--resume`` makes
+such a file of it; or no epoch had ended. No traceback may be shown, the exit code must be the one
+of the signal, and no unfinished file may be left, unless the run was killed or stopped twice.
 
     python -m tools.fuzz.signals --cases 50
 """
@@ -33,7 +34,9 @@ from onnx_cgmq.errors import CgmqError
 _BOUND = 0.05
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 _TWICE = 0.3  # share of the cases with two signals
-_EPOCHS = 120  # training takes longer than the start of the program
+_STARTING = 0.2  # share of the cases in which the signal comes while the program starts
+_LATER = 0.1  # the most seconds after the end of an epoch; about what an epoch takes
+_EPOCHS = 120
 
 
 def main() -> None:
@@ -46,10 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_sources(folder)
-        longest = _seconds_of_a_run(folder)
+        start = _seconds_of_a_start(folder)
         for case in range(options.cases):
             draw = random.Random(f"{options.seed} {case}")
-            found = stop_a_run(folder, draw, longest)
+            found = stop_a_run(folder, draw, start)
             results[found] += 1
             print(f"{case:4} {found}", flush=True)
             if found.startswith("WRONG"):
@@ -59,18 +62,22 @@ def main() -> None:
     sys.exit(bool(wrong))
 
 
-def stop_a_run(folder: Path, draw: random.Random, longest: float) -> str:
+def stop_a_run(folder: Path, draw: random.Random, start: float) -> str:
     """Starts a run, stops it, and returns what is left, or ``WRONG`` and what should not be."""
     for path in (*folder.glob("out.*"), *folder.glob(f"{PART_PREFIX}*")):
         path.unlink()
     sent = [draw.choice(_SIGNALS)]
-    waits = [draw.uniform(0, longest)]
+    starting = draw.random() < _STARTING
+    epoch = 0 if starting else draw.randint(1, _EPOCHS)
+    waits = [draw.uniform(0, start if starting else _LATER)]
     if draw.random() < _TWICE:
         sent.append(draw.choice(_SIGNALS))
         waits.append(draw.uniform(0, 0.3))
     with subprocess.Popen(
         _command(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as run:
+        while _epochs(folder) < epoch and run.poll() is None:
+            time.sleep(0.01)
         for number, wait in zip(sent, waits, strict=True):
             time.sleep(wait)
             run.send_signal(number)
@@ -79,7 +86,8 @@ def stop_a_run(folder: Path, draw: random.Random, longest: float) -> str:
     problem = _problem(folder, run.returncode, sent, errors)
     if problem is None:
         return f"{names}: {_left(folder)}"
-    return f"WRONG {names} after {waits}: {problem}, exit code {run.returncode}, {errors[-500:]}"
+    moment = f"epoch {epoch} and {waits}"
+    return f"WRONG {names} after {moment}: {problem}, exit code {run.returncode}, {errors[-500:]}"
 
 
 def _problem(folder: Path, code: int, sent: list[signal.Signals], errors: str) -> str | None:
@@ -134,10 +142,17 @@ def _command() -> list[str]:
     return [sys.executable, "-m", "onnx_cgmq", *arguments.split(), *outputs.split()]
 
 
-def _seconds_of_a_run(folder: Path) -> float:
+def _seconds_of_a_start(folder: Path) -> float:
+    """Seconds until the first epoch has ended."""
     began = time.monotonic()
-    subprocess.run(_command(), cwd=folder, capture_output=True, check=True)
-    return time.monotonic() - began
+    with subprocess.Popen(
+        _command(), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        while not _epochs(folder) and run.poll() is None:
+            time.sleep(0.01)
+        seconds = time.monotonic() - began
+        run.kill()
+    return seconds
 
 
 def _write_sources(folder: Path) -> None:
