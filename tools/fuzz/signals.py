@@ -83,14 +83,17 @@ def stop_a_run(folder: Path, draw: random.Random, start: float) -> str:
             run.send_signal(number)
         _, errors = run.communicate()
     names = "+".join(number.name for number in sent)
-    problem = _problem(folder, run.returncode, sent, errors)
+    left = _left(folder)
+    problem = _problem(folder, left, run.returncode, sent, errors)
     if problem is None:
-        return f"{names}: {_left(folder)}"
+        return f"{names}: {left}"
     moment = f"epoch {epoch} and {waits}"
     return f"WRONG {names} after {moment}: {problem}, exit code {run.returncode}, {errors[-500:]}"
 
 
-def _problem(folder: Path, code: int, sent: list[signal.Signals], errors: str) -> str | None:
+def _problem(
+    folder: Path, left: str, code: int, sent: list[signal.Signals], errors: str
+) -> str | None:
     # A negative code: the signal came before Python ran our code, or after.
     allowed = {0, *(128 + n for n in sent), *(-n for n in sent)}
     if code not in allowed:
@@ -100,7 +103,6 @@ def _problem(folder: Path, code: int, sent: list[signal.Signals], errors: str) -
     parts = list(folder.glob(f"{PART_PREFIX}*"))
     if parts and len(sent) == 1 and code != -signal.SIGKILL:
         return f"{parts[0].name} is left"
-    left = _left(folder)
     if left == "a file":
         return _problem_of_the_file(folder)
     if left == "a checkpoint":
