@@ -25,7 +25,12 @@ from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.graph.operators import mac_spec
 from onnx_cgmq.inspection.executed_kernels import executed_kernels
 from onnx_cgmq.inspection.normalize import normalize, take_declared_sizes
-from onnx_cgmq.inspection.notes import declared_sizes, open_sizes, unknown_operators
+from onnx_cgmq.inspection.notes import (
+    declared_sizes,
+    open_sizes,
+    overridable_constants,
+    unknown_operators,
+)
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
 from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
@@ -139,6 +144,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
             *unknown_operators(graph),
             *uncounted_products(graph, macs),
             *other_constants(others, weight_bytes),
+            *overridable_constants(graph),
             *declared_sizes(graph, unproven),
             *open_sizes(graph),
         ),

@@ -29,6 +29,18 @@ def unknown_operators(model: ir.Model) -> tuple[str, ...]:
     )
 
 
+def overridable_constants(model: ir.Model) -> tuple[str, ...]:
+    """A sentence on constants that are inputs too, of which nothing follows."""
+    found = [value.name for value in model.graph.inputs if value.const_value is not None]
+    if not found:
+        return ()
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return (
+        "callers may override constants that are inputs of the model too, so they fix no width and "
+        f"no limit: {found[0]}{more}; take them off the graph's inputs if nobody does",
+    )
+
+
 def declared_sizes(model: ir.Model, declared: Collection[ir.Value]) -> tuple[str, ...]:
     """A sentence on operands whose sizes the file only declares."""
     found = [

@@ -154,7 +154,9 @@ def test_a_limit_that_callers_may_override_is_none() -> None:
     model = foreign_model(nodes, constants, ("n", 32))
     assert inspect(model).rbop == 2 / 32
     model.graph.input.append(helper.make_tensor_value_info("most", TensorProto.UINT8, []))
-    assert inspect(model).rbop == 8 / 32
+    report = inspect(model)
+    assert report.rbop == 8 / 32
+    assert any("callers may override" in note and "most" in note for note in report.notes)
 
 
 def test_a_plan_may_not_call_a_value_by_the_name_of_another() -> None:

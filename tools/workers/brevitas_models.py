@@ -7,8 +7,9 @@ Run by ``tools/compare/inspect.py`` in an environment of its own, without onnx-c
     python tools/workers/brevitas_models.py FOLDER
 
 Every network is exported as QONNX and as QCDQ, by torch's exporter and by the older one, which
-traces TorchScript. ``FOLDER/brevitas.json`` lists the files, the widths and multiply-accumulates of
-their layers as the network was built, and what QONNX's ``inference_cost`` says of the QONNX files.
+traces TorchScript. Constants that torch's exporter makes inputs too are made constants again.
+``FOLDER/brevitas.json`` lists the files, the widths and multiply-accumulates of their layers as the
+network was built, and what QONNX's ``inference_cost`` says of the QONNX files.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import brevitas.nn as qnn
+import onnx
 import torch
 from brevitas.export import export_onnx_qcdq, export_qonnx
 from brevitas.quant import (
@@ -167,6 +169,16 @@ def qonnx_cost(path: Path) -> dict[str, Any]:
     return {"qonnx_bops": int(cost["total_bops"]), "qonnx_unknown": unknown}
 
 
+def fix_constants(path: Path) -> None:
+    """Takes constants off the inputs of a file: no width follows from what callers may override."""
+    model = onnx.load(path, load_external_data=False)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    onnx.save(model, path)
+
+
 def export(folder: Path) -> list[dict[str, Any]]:
     """Writes all files; one that Brevitas refuses to export has its reason in ``error``."""
     records = []
@@ -183,6 +195,7 @@ def export(folder: Path) -> list[dict[str, Any]]:
                 record = {"network": name, "form": form, "exporter": exporter, "layers": built}
                 try:
                     write(network, x, str(path), dynamo=exporter == "torch.export")
+                    fix_constants(path)
                     record["file"] = path.name
                     if form == "QONNX":
                         record |= qonnx_cost(path)
