@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
     from onnx_cgmq.contract.form import Form
     from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
+    from onnx_cgmq.data.data_files import DataFiles
+    from onnx_cgmq.data.image_options import ImageOptions
     from onnx_cgmq.errors import (
         AgreementError,
         BoundError,
@@ -64,6 +66,7 @@ _MODULES = {
     "Config": "onnx_cgmq.settings.config",
     "ConfigError": "onnx_cgmq.errors",
     "DataError": "onnx_cgmq.errors",
+    "DataFiles": "onnx_cgmq.data.data_files",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
     "Effort": "onnx_cgmq.settings.config",
@@ -75,6 +78,7 @@ _MODULES = {
     "Granularity": "onnx_cgmq.contract.bits",
     "GridForm": "onnx_cgmq.contract.bits",
     "Guide": "onnx_cgmq.learn.guide",
+    "ImageOptions": "onnx_cgmq.data.image_options",
     "Kernel": "onnx_cgmq.gating.predicted_kernels",
     "Limit": "onnx_cgmq.contract.events",
     "Mirror": "onnx_cgmq.mirror.module",
@@ -121,6 +125,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "DataFiles",
     "Decision",
     "Direction",
     "Effort",
@@ -132,6 +137,7 @@ __all__ = [
     "Granularity",
     "GridForm",
     "Guide",
+    "ImageOptions",
     "Kernel",
     "Limit",
     "Mirror",

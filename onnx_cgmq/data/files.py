@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from onnx_cgmq.data.damage import DamagedFileError, check_few, damage_note
 from onnx_cgmq.data.samples import Indices
 from onnx_cgmq.errors import DataError
 
@@ -38,16 +39,20 @@ class FileStore:
     """Samples in files, in the order of the files.
 
     The constructor reads and checks every file once, so that bad data is reported before training
-    and not in the middle of it.
+    and not in the middle of it. A few damaged files are left out, if ``load`` says that they are
+    (:class:`~onnx_cgmq.data.damage.DamagedFileError`).
 
     Args:
         paths: The files (or folders) that ``load`` understands; at least one.
         load: Reads and checks one file.
         cache_bytes: Memory for the content of files, in bytes.
 
+    Attributes:
+        note: A sentence on the files that were left out; empty if there are none.
+
     Raises:
         DataError: A file can't be read, does not fit the model, or differs from the first one in
-            the arrays that it has.
+            the arrays that it has; or too many are damaged.
     """
 
     def __init__(
@@ -56,7 +61,7 @@ class FileStore:
         load: Callable[[Path], Loaded],
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._paths = list(paths)
+        self._paths: list[Path] = []
         self._load = load
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
@@ -64,11 +69,20 @@ class FileStore:
         counts: list[int] = []
         sizes: list[int] = []
         labels: list[npt.NDArray[np.int64]] = []
-        first = self._file(0)
+        damaged: list[DamagedFileError] = []
+        first: Loaded | None = None
         shapes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
         forms: list[int] = []
-        for number, path in enumerate(self._paths):
-            loaded = self._file(number)
+        for path in paths:
+            self._paths.append(path)
+            try:
+                loaded = self._file(len(self._paths) - 1)
+            except DamagedFileError as error:
+                self._paths.pop()
+                damaged.append(error)
+                check_few(damaged, len(paths))
+                continue
+            first = first or loaded
             if loaded.inputs.keys() != first.inputs.keys():
                 raise DataError(
                     f"{path}: arrays {sorted(loaded.inputs)}, but {self._paths[0]} has "
@@ -85,6 +99,7 @@ class FileStore:
             sizes.append(loaded.nbytes)
             if loaded.labels is not None:
                 labels.append(loaded.labels)
+        self.note = damage_note(damaged, len(paths)) if damaged else ""
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._groups = _groups(sizes, cache_bytes)
         self._labels = np.concatenate(labels) if labels else None

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,30 +32,36 @@ class CalibrationReader(Protocol):
 
 
 def read_npz(path: Path, input_names: Sequence[str]) -> Item:
-    """Reads the arrays of an ``.npz`` file.
+    """Reads the arrays of an ``.npz`` file, or for a model with one input that of an ``.npy`` file.
 
     Raises:
-        DataError: The file can't be read, or is not an ``.npz`` file of plain arrays.
+        DataError: The file can't be read, or is not such a file of plain arrays.
     """
+    is_array = False
     try:
         with path.open("rb") as file:
             is_array = file.read(len(_NPY_MAGIC)) == _NPY_MAGIC
         if not is_array:
             return take_labels(_read_arrays(path), input_names)
+        if len(input_names) == 1:
+            with path.open("rb") as file:
+                return {input_names[0]: _read_array(file, path.name)}, None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except Exception as error:  # of the kind that the damage makes it
         # For any other file numpy's message advises to unpickle it, which is not safe.
-        reason = str(error) if _is_archive(path) else "no zip archive, or truncated"
+        reason = str(error) if is_array or _is_archive(path) else "no zip archive, or truncated"
         if "allow_pickle" in reason:
             reason = (
                 "one of them holds Python objects; save arrays of numbers, and samples of "
                 "different shapes in files of their own, in one folder"
             )
-        raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
+        kind = ".npy" if is_array else ".npz"
+        raise DataError(f"{path}: not a readable {kind} file of plain arrays ({reason})") from error
     raise DataError(
-        f"{path}: the file has a single array without a name; "
-        f"save it with numpy.savez(file, **{{{input_names[0]!r}: array}})"
+        f"{path}: the file has a single array without a name, but the model has the inputs "
+        f"{list(input_names)}; save one for each with numpy.savez(file, "
+        f"**{{{input_names[0]!r}: array, ...}})"
     )
 
 
@@ -72,11 +78,15 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):
-                    raise ValueError(f"{name} has more bytes than its shape says")
-            arrays[name.removesuffix(".npy")] = array
+                arrays[name.removesuffix(".npy")] = _read_array(file, name)
     return arrays
+
+
+def _read_array(file: IO[bytes], name: str) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError(f"{name} has more bytes than its shape says")
+    return array
 
 
 def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:

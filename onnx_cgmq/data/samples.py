@@ -123,6 +123,7 @@ class Samples:
             values.
         unbatched: Names of inputs without a batch axis. If there are any, a batch is one sample,
             and these inputs are its whole arrays.
+        notes: Sentences on how the data was read, which the user should see.
     """
 
     store: Store
@@ -130,6 +131,7 @@ class Samples:
     fixed_batch: int | None = None
     outputs: tuple[str, ...] = ()
     unbatched: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
