@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_cgmq.data.damage import DamagedFileError, check_few, damage_note
-from onnx_cgmq.data.samples import Indices
+from onnx_cgmq.data.samples import Indices, Store
 from onnx_cgmq.errors import DataError
 
 CACHE_BYTES = 256 << 20
@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
         return sum(array.nbytes for array in self.inputs.values())
 
 
-class FileStore:
+class FileStore(Store):
     """Samples in files, in the order of the files.
 
     The constructor reads and checks every file once, so that bad data is reported before training
@@ -65,6 +65,7 @@ class FileStore:
         self._load = load
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
+        self._cached = 0
         self._as_read: dict[int, tuple[tuple[str, tuple[int, ...]], ...]] = {}
         counts: list[int] = []
         sizes: list[int] = []
@@ -150,12 +151,10 @@ class FileStore:
                 "leave the data as it is during a run"
             )
         self._cache[number] = loaded
-        while len(self._cache) > 1 and self._cached_bytes() > self._cache_bytes:
-            self._cache.popitem(last=False)
+        self._cached += loaded.nbytes
+        while len(self._cache) > 1 and self._cached > self._cache_bytes:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
         return loaded
-
-    def _cached_bytes(self) -> int:
-        return sum(loaded.nbytes for loaded in self._cache.values())
 
 
 def _groups(sizes: Sequence[int], limit: int) -> Indices:

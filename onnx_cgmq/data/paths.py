@@ -17,8 +17,9 @@ from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.image_options import ImageOptions
 from onnx_cgmq.data.images import ImageReader
 from onnx_cgmq.data.labels import folder_labels, table_labels
-from onnx_cgmq.data.samples import ArrayStore, Store
+from onnx_cgmq.data.samples import Store
 from onnx_cgmq.data.sounds import SoundReader
+from onnx_cgmq.data.streams import collected
 from onnx_cgmq.data.wanted import Wanted
 from onnx_cgmq.errors import DataError
 
@@ -55,17 +56,9 @@ def open_files(files: DataFiles, wanted: Wanted) -> Opened:
     if suffix in tables.SUFFIXES:
         files.refuse_unused("a table")
         item = tables.read_table(path, wanted.specs, wanted.outputs)
-        return Opened(in_memory([wanted.checked(item, str(path))]))
+        return Opened(collected([wanted.checked(item, str(path))]))
     files.refuse_unused("a file of arrays")
-    return Opened(in_memory([wanted.checked(readers.read_npz(path, wanted.names), str(path))]))
-
-
-def in_memory(items: Sequence[Loaded]) -> Store:
-    """Makes a store of checked items; there are several if samples differ in their shapes."""
-    if len(items) == 1:
-        return ArrayStore(items[0].inputs, items[0].labels)
-    names = [Path(str(number)) for number in range(len(items))]
-    return FileStore(names, lambda path: items[int(path.name)])
+    return Opened(collected([wanted.checked(readers.read_npz(path, wanted.names), str(path))]))
 
 
 def source_files(path: Path) -> list[Path]:
@@ -158,7 +151,7 @@ def _open_text(files: DataFiles, path: Path, wanted: Wanted) -> Opened:
             "tokenizer.json (DataFiles in Python)"
         )
     items, note = texts.read_lines(path, Path(files.tokenizer), wanted.specs, files.length)
-    return Opened(in_memory([wanted.checked(item, str(path)) for item in items]), (note,))
+    return Opened(collected(wanted.checked(item, str(path)) for item in items), (note,))
 
 
 def _found(folder: Path) -> tuple[list[Path], Counter[str]]:

@@ -110,8 +110,8 @@ def read_items(
     input_names: Sequence[str],
     where: str,
     lift: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]] = dict,
-) -> list[Item]:
-    """Reads all batches of a reader; those of equal shapes are joined along the batch axis.
+) -> Iterator[Item]:
+    """Reads the batches of a reader, one when the one before has been taken.
 
     Args:
         batches: The batches.
@@ -120,36 +120,26 @@ def read_items(
         lift: Gives the arrays of a batch their batch axis, where inputs have none.
 
     Raises:
-        DataError: There are none, or they can't be joined.
+        DataError: There are none, or they have different arrays.
     """
-    read = [as_item(batch, input_names, where) for batch in user_items(batches, where)]
-    items = [(lift(arrays), labels) for arrays, labels in read]
-    if not items:
+    first: Item | None = None
+    for batch in user_items(batches, where):
+        arrays, labels = as_item(batch, input_names, where)
+        first = first or (arrays, labels)
+        if arrays.keys() != first[0].keys():
+            raise DataError(
+                f"{where}: the batches have arrays of different names; give the same in every batch"
+            )
+        if (labels is None) != (first[1] is None):
+            raise DataError(
+                f"{where}: some batches have labels and some have none; give labels in all, or in "
+                "none"
+            )
+        yield lift(arrays), labels
+    if first is None:
         raise DataError(
             f"{where}: the data is empty (a reader that was used before must be rewound)"
         )
-    names = items[0][0].keys()
-    if any(inputs.keys() != names for inputs, _ in items):
-        raise DataError(
-            f"{where}: the batches have arrays of different names; give the same in every batch"
-        )
-    labels = [batch_labels for _, batch_labels in items if batch_labels is not None]
-    if labels and len(labels) != len(items):
-        raise DataError(
-            f"{where}: some batches have labels and some have none; give labels in all, or in none"
-        )
-    alike: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
-    for item in items:
-        alike.setdefault(tuple(item[0][name].shape[1:] for name in names), []).append(item)
-    return [
-        (
-            {name: _join([inputs[name] for inputs, _ in group], name, where) for name in names},
-            _join([found for _, found in group if found is not None], LABEL, where)
-            if labels
-            else None,
-        )
-        for group in alike.values()
-    ]
 
 
 def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
@@ -227,19 +217,6 @@ def natural(path: Path) -> tuple[tuple[int, str], ...]:
     """A sort key that puts ``input_10`` after ``input_9``."""
     parts = re.findall(r"\d+|\D+", path.name)
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
-
-
-def _join(arrays: Sequence[npt.NDArray[Any]], name: str, where: str) -> npt.NDArray[Any]:
-    if len(arrays) == 1:
-        return arrays[0]
-    try:
-        return np.concatenate(arrays, axis=0)
-    except ValueError as error:
-        shapes = sorted({str(list(array.shape[1:])) for array in arrays})
-        raise DataError(
-            f"{where}: batches of {name!r} can't be joined along axis 0; samples have shapes "
-            f"{', '.join(shapes)} ({error})"
-        ) from error
 
 
 def _read_tensor(path: Path) -> npt.NDArray[Any]:

@@ -14,9 +14,10 @@ from onnx_cgmq.data import readers
 from onnx_cgmq.data.checks import one_sample
 from onnx_cgmq.data.data_files import DataFiles
 from onnx_cgmq.data.objects import import_object, is_object_path
-from onnx_cgmq.data.paths import Opened, in_memory, open_files
-from onnx_cgmq.data.samples import Batch, Samples
+from onnx_cgmq.data.paths import Opened, open_files
+from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
 from onnx_cgmq.data.specs import class_count, fixed_batch, input_specs, output_names
+from onnx_cgmq.data.streams import LoaderStore, can_be_read_anew, collected
 from onnx_cgmq.data.user_code import user_code
 from onnx_cgmq.data.wanted import Wanted
 from onnx_cgmq.errors import DataError
@@ -67,7 +68,6 @@ def open_data(data: Any, model: ir.Model) -> Samples:
 def _open(data: Any, wanted: Wanted, *, from_factory: bool) -> Opened:
     names = wanted.names
     where = f"data ({type(data).__name__})"
-    lift = partial(one_sample, specs=wanted.specs)
     name = _name(data)
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
         data = import_object(data)
@@ -76,21 +76,34 @@ def _open(data: Any, wanted: Wanted, *, from_factory: bool) -> Opened:
     if isinstance(data, DataFiles):
         return open_files(data, wanted)
     if hasattr(data, "get_next"):
-        items = readers.read_items(readers.calibration_batches(data), names, where, lift)
-    elif isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
-        items = [readers.as_item(data, names, where)]
-    elif isinstance(data, Iterable):
-        items = readers.read_items(data, names, where, lift)
-    elif callable(data) and not from_factory:
+        data = readers.calibration_batches(data)
+    if isinstance(data, (Mapping, tuple)) or hasattr(data, "__array__"):
+        item = wanted.checked(readers.as_item(data, names, where), where)
+        return Opened(ArrayStore(item.inputs, item.labels))
+    if isinstance(data, Iterable):
+        return Opened(_open_batches(data, wanted, where))
+    if callable(data) and not from_factory:
         with user_code(f"the data factory {name}", DataError):
             made = data()
         return _open(made, wanted, from_factory=True)
-    else:
-        raise DataError(
-            f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of "
-            f"arrays named {names}, a reader, or package.module:factory"
-        )
-    return Opened(in_memory([wanted.checked(item, where) for item in items]))
+    raise DataError(
+        f"{where}: this kind of data can't be read; give an .npz file, a folder, a dict of arrays "
+        f"named {names}, a reader, or package.module:factory"
+    )
+
+
+def _open_batches(data: Iterable[Any], wanted: Wanted, where: str) -> Store:
+    lift = partial(one_sample, specs=wanted.specs)
+
+    def read() -> Store:
+        items = readers.read_items(data, wanted.names, where, lift)
+        numbered = enumerate(items, 1)
+        return collected(wanted.checked(item, f"{where}, batch {n}") for n, item in numbered)
+
+    store = read()
+    if store.forms is None and can_be_read_anew(data):
+        return LoaderStore(store, read, where)
+    return store
 
 
 def _name(data: Any) -> str:
