@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     )
     from onnx_cgmq.contract.form import Form
     from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
-    from onnx_cgmq.data.data_files import DataFiles
-    from onnx_cgmq.data.image_options import ImageOptions
     from onnx_cgmq.errors import (
         AgreementError,
         BoundError,
@@ -52,6 +50,8 @@ if TYPE_CHECKING:
     from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
     from onnx_cgmq.settings.config import Config, Direction, Effort
+    from onnx_cgmq.settings.data_files import DataFiles
+    from onnx_cgmq.settings.image_options import ImageOptions
     from onnx_cgmq.settings.target import Target
     from onnx_cgmq.writing.write_back import write_back
 
@@ -66,7 +66,7 @@ _MODULES = {
     "Config": "onnx_cgmq.settings.config",
     "ConfigError": "onnx_cgmq.errors",
     "DataError": "onnx_cgmq.errors",
-    "DataFiles": "onnx_cgmq.data.data_files",
+    "DataFiles": "onnx_cgmq.settings.data_files",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
     "Effort": "onnx_cgmq.settings.config",
@@ -78,7 +78,7 @@ _MODULES = {
     "Granularity": "onnx_cgmq.contract.bits",
     "GridForm": "onnx_cgmq.contract.bits",
     "Guide": "onnx_cgmq.learn.guide",
-    "ImageOptions": "onnx_cgmq.data.image_options",
+    "ImageOptions": "onnx_cgmq.settings.image_options",
     "Kernel": "onnx_cgmq.gating.predicted_kernels",
     "Limit": "onnx_cgmq.contract.events",
     "Mirror": "onnx_cgmq.mirror.module",

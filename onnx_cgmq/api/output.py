@@ -13,11 +13,11 @@ from typing import Any
 
 from onnx_cgmq.contract.replace import PART_PREFIX, regular_file
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
-from onnx_cgmq.data.data_files import DataFiles
 from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.data.paths import source_files
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.graph.files.load import external_data_path
+from onnx_cgmq.settings.data_files import DataFiles
 
 _SMALL = 1 << 20
 """Bytes that are needed beside those of the model: the plan, the log."""

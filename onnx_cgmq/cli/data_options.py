@@ -12,10 +12,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from onnx_cgmq.data.data_files import FOLDERS, DataFiles
-from onnx_cgmq.data.image_options import LAYOUTS, PRESETS, ImageOptions
-from onnx_cgmq.data.objects import is_object_path
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.settings.data_files import FOLDERS, DataFiles
+from onnx_cgmq.settings.image_options import LAYOUTS, PRESETS, ImageOptions
 
 _HELP = {
     "preset": f"How images are scaled: {', '.join(PRESETS)}.",
@@ -72,6 +71,8 @@ class DataOptions:
         """
         if self == DataOptions():
             return data
+        from onnx_cgmq.data.objects import is_object_path  # loads numpy
+
         if is_object_path(data) and not os.path.exists(data):
             raise ConfigError(
                 f"--data {data} gives arrays, so the options of images, sounds and lines of text "

@@ -38,8 +38,8 @@ from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.contract.events import Started
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
-from onnx_cgmq.data.data_files import DataFiles
 from onnx_cgmq.settings.config import Config, Direction, Effort
+from onnx_cgmq.settings.data_files import DataFiles
 
 
 def _help(text: str, setting: str) -> str:

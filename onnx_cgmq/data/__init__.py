@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_cgmq.data.data_files import DataFiles
-from onnx_cgmq.data.image_options import ImageOptions
 from onnx_cgmq.data.samples import Batch, Samples
 from onnx_cgmq.data.source import open_data
 
-__all__ = ["Batch", "DataFiles", "ImageOptions", "Samples", "open_data"]
+__all__ = ["Batch", "Samples", "open_data"]

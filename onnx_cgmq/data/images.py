@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from onnx_cgmq.data.damage import DamagedFileError
 from onnx_cgmq.data.extras import extra_package
-from onnx_cgmq.data.image_options import PRESETS, ImageOptions, Preset, Size, size_of
 from onnx_cgmq.data.specs import InputSpec, shape_text
 from onnx_cgmq.errors import DataError
+from onnx_cgmq.settings.image_options import PRESETS, ImageOptions, Preset, Size, size_of
 
 SUFFIXES: Final = frozenset(
     {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif"}

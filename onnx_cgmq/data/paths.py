@@ -12,9 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from onnx_cgmq.data import images, readers, sounds, tables, texts
-from onnx_cgmq.data.data_files import FOLDERS, DataFiles
 from onnx_cgmq.data.files import FileStore, Loaded
-from onnx_cgmq.data.image_options import ImageOptions
 from onnx_cgmq.data.images import ImageReader
 from onnx_cgmq.data.labels import folder_labels, table_labels
 from onnx_cgmq.data.samples import Store
@@ -22,6 +20,8 @@ from onnx_cgmq.data.sounds import SoundReader
 from onnx_cgmq.data.streams import collected
 from onnx_cgmq.data.wanted import Wanted
 from onnx_cgmq.errors import DataError
+from onnx_cgmq.settings.data_files import FOLDERS, DataFiles
+from onnx_cgmq.settings.image_options import ImageOptions
 
 _SINGLE: Final = images.SUFFIXES | sounds.SUFFIXES
 """How names of files end that hold one sample each."""

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from onnx_cgmq.data import readers
 from onnx_cgmq.data.checks import one_sample
-from onnx_cgmq.data.data_files import DataFiles
 from onnx_cgmq.data.objects import import_object, is_object_path
 from onnx_cgmq.data.paths import Opened, open_files
 from onnx_cgmq.data.samples import ArrayStore, Batch, Samples, Store
@@ -21,6 +20,7 @@ from onnx_cgmq.data.streams import LoaderStore, can_be_read_anew, collected
 from onnx_cgmq.data.user_code import user_code
 from onnx_cgmq.data.wanted import Wanted
 from onnx_cgmq.errors import DataError
+from onnx_cgmq.settings.data_files import DataFiles
 
 __all__ = ["Batch", "Samples", "open_data"]
 
@@ -36,8 +36,8 @@ def open_data(data: Any, model: ir.Model) -> Samples:
             * the same with ``.npy`` files, for a model with one input;
             * an ONNX ``test_data_set_*`` folder, or a folder of them;
             * a CSV or Parquet file of features, ``label`` optional;
-            * :class:`~onnx_cgmq.data.data_files.DataFiles`: images, sounds or lines of text, with
-              what they do not say themselves;
+            * :class:`~onnx_cgmq.settings.data_files.DataFiles`: images, sounds or lines of text,
+              with what they do not say themselves;
             * ``"package.module:factory"``, or a callable, which may return any of these;
             * an onnxruntime ``CalibrationDataReader``;
             * a torch ``DataLoader`` or another iterable of batches: dicts, ``(x, y)`` or ``x``;

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_cgmq import DataFiles
 from onnx_cgmq.api import output as outputs
 from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
-from onnx_cgmq.data import DataFiles
 from onnx_cgmq.errors import OutputError
 from tests.support.toys import mlp, toy_data
 

@@ -3,8 +3,8 @@ import onnx
 import pytest
 from PIL import Image
 
+from onnx_cgmq import DataFiles, ImageOptions
 from onnx_cgmq.cli.data_options import DataOptions
-from onnx_cgmq.data import DataFiles, ImageOptions
 from onnx_cgmq.errors import ConfigError
 
 

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from onnx_cgmq.data import DataFiles, ImageOptions, open_data
+from onnx_cgmq import DataFiles, ImageOptions
+from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import ConfigError, DataError
 from tests.support.inputs import FLOAT, UINT8, input_model
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onnx_cgmq.data import DataFiles, open_data
+from onnx_cgmq import DataFiles
+from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import DataError
 from tests.support.inputs import input_model
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from onnx_cgmq.data import DataFiles, open_data
+from onnx_cgmq import DataFiles
+from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import ConfigError, DataError
 from tests.support.inputs import INT64, input_model
 

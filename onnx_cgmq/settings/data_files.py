@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from onnx_cgmq.data.image_options import ImageOptions
 from onnx_cgmq.errors import ConfigError, DataError
+from onnx_cgmq.settings.image_options import ImageOptions
 
 FOLDERS: Final = "folders"
 """Says that the names of folders are the labels."""
