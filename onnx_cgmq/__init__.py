@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
     from onnx_cgmq.settings.config import Config, Direction, Effort
+    from onnx_cgmq.settings.data_files import DataFiles
+    from onnx_cgmq.settings.image_options import ImageOptions
     from onnx_cgmq.settings.target import Target
     from onnx_cgmq.writing.write_back import write_back
 
@@ -64,6 +66,7 @@ _MODULES = {
     "Config": "onnx_cgmq.settings.config",
     "ConfigError": "onnx_cgmq.errors",
     "DataError": "onnx_cgmq.errors",
+    "DataFiles": "onnx_cgmq.settings.data_files",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
     "Effort": "onnx_cgmq.settings.config",
@@ -75,6 +78,7 @@ _MODULES = {
     "Granularity": "onnx_cgmq.contract.bits",
     "GridForm": "onnx_cgmq.contract.bits",
     "Guide": "onnx_cgmq.learn.guide",
+    "ImageOptions": "onnx_cgmq.settings.image_options",
     "Kernel": "onnx_cgmq.gating.predicted_kernels",
     "Limit": "onnx_cgmq.contract.events",
     "Mirror": "onnx_cgmq.mirror.module",
@@ -121,6 +125,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "DataFiles",
     "Decision",
     "Direction",
     "Effort",
@@ -132,6 +137,7 @@ __all__ = [
     "Granularity",
     "GridForm",
     "Guide",
+    "ImageOptions",
     "Kernel",
     "Limit",
     "Mirror",

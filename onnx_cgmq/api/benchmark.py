@@ -85,7 +85,8 @@ class Benchmark:
         batch: Number of samples in a call.
         rounds: Number of interleaved rounds.
         random_inputs: Whether inputs were drawn at random, because there was no data.
-        notes: Sentences on models that stock onnxruntime does not run as they were run here.
+        notes: Sentences on how data was read, and on models that stock onnxruntime does not run as
+            they were run here.
     """
 
     timings: tuple[Timing, ...]
@@ -207,7 +208,10 @@ def bench(
         batch,
         rounds,
         random_inputs=samples is None,
-        notes=tuple(f"{path}: {note}" for path in paths if (note := Runnable.of(path).note)),
+        notes=(
+            *(() if samples is None else samples.notes),
+            *(f"{path}: {note}" for path in paths if (note := Runnable.of(path).note)),
+        ),
     )
 
 

@@ -14,14 +14,13 @@ from typing import Any
 from onnx_cgmq.contract.replace import PART_PREFIX, regular_file
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.data.objects import is_object_path
+from onnx_cgmq.data.paths import source_files
 from onnx_cgmq.errors import OutputError
 from onnx_cgmq.graph.files.load import external_data_path
+from onnx_cgmq.settings.data_files import DataFiles
 
 _SMALL = 1 << 20
 """Bytes that are needed beside those of the model: the plan, the log."""
-
-_PATTERNS_OF_DATA = ("*.npz", "*.pb", "test_data_set_*/*.pb")
-"""Returns the files that data is read from, if it is a folder."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,14 @@ class OutputFiles:
 
 def data_files(data: Any) -> list[Path]:
     """Returns the files that data is read from, if it is given by a path."""
+    if isinstance(data, DataFiles):
+        given = (data.labels_file, data.tokenizer)
+        return [*source_files(Path(data.path)), *(Path(file) for file in given if file is not None)]
     if not isinstance(data, (str, os.PathLike)):
         return []
     if isinstance(data, str) and is_object_path(data) and not os.path.exists(data):
         return []
-    path = Path(data)
-    if not os.path.isdir(path):  # false too where no file can have the name
-        return [path]
-    return [file for pattern in _PATTERNS_OF_DATA for file in path.glob(pattern)]
+    return source_files(Path(data))
 
 
 def _check_writable(path: Path) -> None:

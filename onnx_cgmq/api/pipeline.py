@@ -168,6 +168,7 @@ def quantize(
     for_onnxruntime = config.form is Form.ORT
     costs = CostModel.of(gated, load_target(config.target).cost)
     for note in (
+        *dict.fromkeys((*samples.notes, *held_out.notes)),
         *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
         *float_partner_notes(costs, bound),
         *uneven_weights(gated),

@@ -82,9 +82,9 @@ class Check:
             if the file does not say which activations are.
         table_cost: What the multiply-accumulates cost by the target's cost table, if it has one.
         table_unit: The unit of the cost table.
-        notes: Sentences on what the cost may leave out, as in
-            :class:`~onnx_cgmq.inspection.Report`; and one on the form of the deployed model, if
-            stock onnxruntime does not run it as it was run here.
+        notes: Sentences on how data was read; on what the cost may leave out, as in
+            :class:`~onnx_cgmq.inspection.Report`; and on the form of the deployed model, if stock
+            onnxruntime does not run it as it was run here.
         mirror_db: How far the outputs of the mirror stand above their differences to those of the
             deployed model, in dB, for a sample in the middle; infinite if these are equal, ``None``
             if the reference is no mirror, or if chance decides.
@@ -197,7 +197,7 @@ def verify(
         peak_activation_bytes=report.peak_activation_bytes,
         table_cost=None if table is None else float(price_of(report.pairs, table)),
         table_unit=None if table is None else table.unit,
-        notes=(*report.notes, *filter(None, [runnable.note])),
+        notes=(*samples.notes, *report.notes, *filter(None, [runnable.note])),
         mirror_db=agreement.decibels if repeats and not _is_model(reference) else None,
         optimization_db=None if plain is None else unoptimized.decibels,
         outputs=agreement.outputs,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
 from onnx_cgmq.cli.options import (
     DATA_HELP,
@@ -18,6 +19,7 @@ from onnx_cgmq.cli.options import (
 )
 
 
+@with_data_options
 def bench_command(
     models: Annotated[
         list[Path], typer.Argument(metavar="MODEL...", help="ONNX files with the same inputs.")
@@ -32,6 +34,8 @@ def bench_command(
     rounds: Annotated[int, typer.Option("--rounds", help="Number of interleaved rounds.")] = 20,
     as_json: JsonOption = False,
     debug: DebugOption = False,
+    *,
+    data_options: DataOptions,
 ) -> None:
     """Time models side by side in onnxruntime, and compare the others with the first."""
     with reported(as_json=as_json, debug=debug):
@@ -39,7 +43,7 @@ def bench_command(
 
         result = bench(
             models,
-            data,
+            data_options.of_optional(data),
             shapes=parse_shapes(shape),
             batch=batch,
             threads=threads,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
 from onnx_cgmq.cli.options import (
     DataOption,
@@ -75,6 +76,7 @@ def _explain(model: Path, names: list[str], as_json: bool) -> None:
         typer.echo("\n".join(map(str, found)))
 
 
+@with_data_options
 def verify_command(
     reference: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float ONNX file.")],
     deployed: Annotated[Path, typer.Argument(metavar="OUT", help="The quantized ONNX file.")],
@@ -86,6 +88,8 @@ def verify_command(
     target: TargetOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
+    *,
+    data_options: DataOptions,
 ) -> None:
     """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
     with reported(as_json=as_json, debug=debug):
@@ -93,9 +97,9 @@ def verify_command(
         from onnx_cgmq.cli.summary import check_table
         from onnx_cgmq.settings import DEFAULT_TARGET
 
-        check = verify(
-            reference, deployed, data, bound=bound or None, target=target or DEFAULT_TARGET
-        )
+        files = data_options.of(data)
+        bounds, used = bound or None, target or DEFAULT_TARGET
+        check = verify(reference, deployed, files, bound=bounds, target=used)
         if as_json:
             typer.echo(check.to_json())
         else:

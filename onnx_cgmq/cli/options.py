@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 _WIDTH_OF_FILES = 160
 
 DATA_HELP = (
-    "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, an ONNX "
+    "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, a folder of "
+    "images or sounds, a CSV or Parquet file, lines of text with --tokenizer, an ONNX "
     "test_data_set_* folder or a folder of these, or package.module:factory."
 )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
 from onnx_cgmq.cli.options import (
     DataOption,
@@ -38,6 +39,7 @@ from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.contract.events import Started
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.settings.config import Config, Direction, Effort
+from onnx_cgmq.settings.data_files import DataFiles
 
 
 def _help(text: str, setting: str) -> str:
@@ -49,6 +51,7 @@ def _help(text: str, setting: str) -> str:
     return f"{text.removesuffix('.')} (default {shown})."
 
 
+@with_data_options
 def quantize_command(
     model: ModelArgument,
     data: DataOption,
@@ -190,6 +193,8 @@ def quantize_command(
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     debug: DebugOption = False,
+    *,
+    data_options: DataOptions,
 ) -> None:
     """Learn bit-widths under a bound and write the quantized model."""
     given: dict[str, Any] = {
@@ -223,7 +228,8 @@ def quantize_command(
         _check_settings_stay(output, log, config_file, target)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
-        _run(model, data, ", ".join(bound), output, validation, config, resume, log, as_json, quiet)
+        files, held_out = data_options.of(data), data_options.of_optional(validation)
+        _run(model, files, ", ".join(bound), output, held_out, config, resume, log, as_json, quiet)
 
 
 _ADVICE: Final = {
@@ -252,10 +258,10 @@ def _check_settings_stay(
 
 def _run(
     model: Path,
-    data: str,
+    data: str | DataFiles,
     bound: str,
     output: Path,
-    validation: str | None,
+    validation: str | DataFiles | None,
     config: Config,
     resume: bool,
     log: Path | None,

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from onnx_cgmq.data.samples import Indices
+from onnx_cgmq.data.damage import DamagedFileError, check_few, damage_note
+from onnx_cgmq.data.samples import Indices, Store
 from onnx_cgmq.errors import DataError
 
 CACHE_BYTES = 256 << 20
@@ -34,20 +35,24 @@ class Loaded(NamedTuple):
         return sum(array.nbytes for array in self.inputs.values())
 
 
-class FileStore:
+class FileStore(Store):
     """Samples in files, in the order of the files.
 
     The constructor reads and checks every file once, so that bad data is reported before training
-    and not in the middle of it.
+    and not in the middle of it. A few damaged files are left out, if ``load`` says that they are
+    (:class:`~onnx_cgmq.data.damage.DamagedFileError`).
 
     Args:
         paths: The files (or folders) that ``load`` understands; at least one.
         load: Reads and checks one file.
         cache_bytes: Memory for the content of files, in bytes.
 
+    Attributes:
+        note: A sentence on the files that were left out; empty if there are none.
+
     Raises:
         DataError: A file can't be read, does not fit the model, or differs from the first one in
-            the arrays that it has.
+            the arrays that it has; or too many are damaged.
     """
 
     def __init__(
@@ -56,19 +61,29 @@ class FileStore:
         load: Callable[[Path], Loaded],
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self._paths = list(paths)
+        self._paths: list[Path] = []
         self._load = load
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, Loaded] = OrderedDict()
+        self._cached = 0
         self._as_read: dict[int, tuple[tuple[str, tuple[int, ...]], ...]] = {}
         counts: list[int] = []
         sizes: list[int] = []
         labels: list[npt.NDArray[np.int64]] = []
-        first = self._file(0)
+        damaged: list[DamagedFileError] = []
+        first: Loaded | None = None
         shapes: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
         forms: list[int] = []
-        for number, path in enumerate(self._paths):
-            loaded = self._file(number)
+        for path in paths:
+            self._paths.append(path)
+            try:
+                loaded = self._file(len(self._paths) - 1)
+            except DamagedFileError as error:
+                self._paths.pop()
+                damaged.append(error)
+                check_few(damaged, len(paths))
+                continue
+            first = first or loaded
             if loaded.inputs.keys() != first.inputs.keys():
                 raise DataError(
                     f"{path}: arrays {sorted(loaded.inputs)}, but {self._paths[0]} has "
@@ -85,6 +100,7 @@ class FileStore:
             sizes.append(loaded.nbytes)
             if loaded.labels is not None:
                 labels.append(loaded.labels)
+        self.note = damage_note(damaged, len(paths)) if damaged else ""
         self._starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._groups = _groups(sizes, cache_bytes)
         self._labels = np.concatenate(labels) if labels else None
@@ -135,12 +151,10 @@ class FileStore:
                 "leave the data as it is during a run"
             )
         self._cache[number] = loaded
-        while len(self._cache) > 1 and self._cached_bytes() > self._cache_bytes:
-            self._cache.popitem(last=False)
+        self._cached += loaded.nbytes
+        while len(self._cache) > 1 and self._cached > self._cache_bytes:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
         return loaded
-
-    def _cached_bytes(self) -> int:
-        return sum(loaded.nbytes for loaded in self._cache.values())
 
 
 def _groups(sizes: Sequence[int], limit: int) -> Indices:

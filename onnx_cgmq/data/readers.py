@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,30 +32,36 @@ class CalibrationReader(Protocol):
 
 
 def read_npz(path: Path, input_names: Sequence[str]) -> Item:
-    """Reads the arrays of an ``.npz`` file.
+    """Reads the arrays of an ``.npz`` file, or for a model with one input that of an ``.npy`` file.
 
     Raises:
-        DataError: The file can't be read, or is not an ``.npz`` file of plain arrays.
+        DataError: The file can't be read, or is not such a file of plain arrays.
     """
+    is_array = False
     try:
         with path.open("rb") as file:
             is_array = file.read(len(_NPY_MAGIC)) == _NPY_MAGIC
         if not is_array:
             return take_labels(_read_arrays(path), input_names)
+        if len(input_names) == 1:
+            with path.open("rb") as file:
+                return {input_names[0]: _read_array(file, path.name)}, None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
     except Exception as error:  # of the kind that the damage makes it
         # For any other file numpy's message advises to unpickle it, which is not safe.
-        reason = str(error) if _is_archive(path) else "no zip archive, or truncated"
+        reason = str(error) if is_array or _is_archive(path) else "no zip archive, or truncated"
         if "allow_pickle" in reason:
             reason = (
                 "one of them holds Python objects; save arrays of numbers, and samples of "
                 "different shapes in files of their own, in one folder"
             )
-        raise DataError(f"{path}: not a readable .npz file of plain arrays ({reason})") from error
+        kind = ".npy" if is_array else ".npz"
+        raise DataError(f"{path}: not a readable {kind} file of plain arrays ({reason})") from error
     raise DataError(
-        f"{path}: the file has a single array without a name; "
-        f"save it with numpy.savez(file, **{{{input_names[0]!r}: array}})"
+        f"{path}: the file has a single array without a name, but the model has the inputs "
+        f"{list(input_names)}; save one for each with numpy.savez(file, "
+        f"**{{{input_names[0]!r}: array, ...}})"
     )
 
 
@@ -72,11 +78,15 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):
-                    raise ValueError(f"{name} has more bytes than its shape says")
-            arrays[name.removesuffix(".npy")] = array
+                arrays[name.removesuffix(".npy")] = _read_array(file, name)
     return arrays
+
+
+def _read_array(file: IO[bytes], name: str) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    if file.read(1):
+        raise ValueError(f"{name} has more bytes than its shape says")
+    return array
 
 
 def read_test_data_set(folder: Path, input_names: Sequence[str]) -> Item:
@@ -100,8 +110,8 @@ def read_items(
     input_names: Sequence[str],
     where: str,
     lift: Callable[[Mapping[str, npt.NDArray[Any]]], dict[str, npt.NDArray[Any]]] = dict,
-) -> list[Item]:
-    """Reads all batches of a reader; those of equal shapes are joined along the batch axis.
+) -> Iterator[Item]:
+    """Reads the batches of a reader, one when the one before has been taken.
 
     Args:
         batches: The batches.
@@ -110,36 +120,26 @@ def read_items(
         lift: Gives the arrays of a batch their batch axis, where inputs have none.
 
     Raises:
-        DataError: There are none, or they can't be joined.
+        DataError: There are none, or they have different arrays.
     """
-    read = [as_item(batch, input_names, where) for batch in user_items(batches, where)]
-    items = [(lift(arrays), labels) for arrays, labels in read]
-    if not items:
+    first: Item | None = None
+    for batch in user_items(batches, where):
+        arrays, labels = as_item(batch, input_names, where)
+        first = first or (arrays, labels)
+        if arrays.keys() != first[0].keys():
+            raise DataError(
+                f"{where}: the batches have arrays of different names; give the same in every batch"
+            )
+        if (labels is None) != (first[1] is None):
+            raise DataError(
+                f"{where}: some batches have labels and some have none; give labels in all, or in "
+                "none"
+            )
+        yield lift(arrays), labels
+    if first is None:
         raise DataError(
             f"{where}: the data is empty (a reader that was used before must be rewound)"
         )
-    names = items[0][0].keys()
-    if any(inputs.keys() != names for inputs, _ in items):
-        raise DataError(
-            f"{where}: the batches have arrays of different names; give the same in every batch"
-        )
-    labels = [batch_labels for _, batch_labels in items if batch_labels is not None]
-    if labels and len(labels) != len(items):
-        raise DataError(
-            f"{where}: some batches have labels and some have none; give labels in all, or in none"
-        )
-    alike: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
-    for item in items:
-        alike.setdefault(tuple(item[0][name].shape[1:] for name in names), []).append(item)
-    return [
-        (
-            {name: _join([inputs[name] for inputs, _ in group], name, where) for name in names},
-            _join([found for _, found in group if found is not None], LABEL, where)
-            if labels
-            else None,
-        )
-        for group in alike.values()
-    ]
 
 
 def as_item(data: Any, input_names: Sequence[str], where: str) -> Item:
@@ -217,19 +217,6 @@ def natural(path: Path) -> tuple[tuple[int, str], ...]:
     """A sort key that puts ``input_10`` after ``input_9``."""
     parts = re.findall(r"\d+|\D+", path.name)
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in parts)
-
-
-def _join(arrays: Sequence[npt.NDArray[Any]], name: str, where: str) -> npt.NDArray[Any]:
-    if len(arrays) == 1:
-        return arrays[0]
-    try:
-        return np.concatenate(arrays, axis=0)
-    except ValueError as error:
-        shapes = sorted({str(list(array.shape[1:])) for array in arrays})
-        raise DataError(
-            f"{where}: batches of {name!r} can't be joined along axis 0; samples have shapes "
-            f"{', '.join(shapes)} ({error})"
-        ) from error
 
 
 def _read_tensor(path: Path) -> npt.NDArray[Any]:

@@ -23,6 +23,8 @@ class Batch:
         size: Number of samples asked for. Further entries only fill the batch up to a size that the
             model fixes; they repeat the last sample and must not count in any result.
         targets: Target values by output name: float32, or int64 class indexes.
+        version: How often the samples were read anew (:meth:`Samples.shuffled`): what was computed
+            of a sample of another version is no longer true.
     """
 
     inputs: dict[str, npt.NDArray[Any]]
@@ -30,6 +32,7 @@ class Batch:
     indices: Indices
     size: int
     targets: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    version: int = 0
 
     def split(self, size: int | None) -> list[Batch]:
         """Splits the batch into batches of at most ``size`` samples, in order.
@@ -50,11 +53,18 @@ class Batch:
             indices=self.indices[rows],
             size=len(self.indices[rows]),
             targets={name: array[rows] for name, array in self.targets.items()},
+            version=self.version,
         )
 
 
 class Store(Protocol):
-    """A place that holds samples."""
+    """A place that holds samples.
+
+    Attributes:
+        version: How often they were read anew.
+    """
+
+    version: int = 0
 
     @property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -75,8 +85,16 @@ class Store(Protocol):
     def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
         """Positions in ``indices``, in a random order in which this store reads efficiently."""
 
+    def renew(self) -> None:
+        """Reads the samples anew, if they may be others each time."""
+        return
 
-class ArrayStore:
+    def fixed(self) -> Store:
+        """The samples as they are now, which :meth:`renew` does not change."""
+        return self
+
+
+class ArrayStore(Store):
     """Samples in memory. The arrays are not copied."""
 
     def __init__(
@@ -123,6 +141,7 @@ class Samples:
             values.
         unbatched: Names of inputs without a batch axis. If there are any, a batch is one sample,
             and these inputs are its whole arrays.
+        notes: Sentences on how the data was read, which the user should see.
     """
 
     store: Store
@@ -130,6 +149,7 @@ class Samples:
     fixed_batch: int | None = None
     outputs: tuple[str, ...] = ()
     unbatched: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -171,6 +191,7 @@ class Samples:
             indices=np.asarray(indices, dtype=np.int64),
             size=len(rows),
             targets={name: a for name, a in arrays.items() if name in self.outputs},
+            version=self.store.version,
         )
 
     def batches(
@@ -237,7 +258,12 @@ class Samples:
         return 1 if self.unbatched else self.fixed_batch or batch_size
 
     def shuffled(self, seed: int | Sequence[int]) -> Indices:
-        """A random order for :meth:`batches` in which each file of samples is read about once."""
+        """A random order for :meth:`batches` in which each file of samples is read about once.
+
+        If the samples are those of a loader, which may change them at random, it is read anew for
+        each order after the first.
+        """
+        self.store.renew()
         return self.store.shuffle(self.indices, np.random.default_rng(seed))
 
     def subset(self, indices: Indices) -> Samples:
@@ -257,14 +283,16 @@ class Samples:
     def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
         """Splits the set at random into ``(training, held_out)``, each with at least one sample.
 
-        If the share is 0, or if there is only one sample, both are the whole set.
+        If the share is 0, or if there is only one sample, both are the whole set. The samples are
+        never read anew: a loader that shuffles would mix both sets.
         """
+        whole = replace(self, store=self.store.fixed())
         if validation_share <= 0 or len(self) < 2:
-            return self, self
+            return whole, whole
         generator = np.random.default_rng(seed)
         count = min(max(1, round(validation_share * len(self))), len(self) - 1)
         drawn = generator.permutation(len(self))
         parts = []
         for part in (drawn[count:], drawn[:count]):
-            parts.append(self.subset(part[self.store.shuffle(self.indices[part], generator)]))
+            parts.append(whole.subset(part[whole.store.shuffle(self.indices[part], generator)]))
         return parts[0], parts[1]

@@ -18,6 +18,8 @@ _CACHE_LIMIT = 1 << 26  # values of outputs in the cache (256 MiB of float32)
 class Teacher:
     """Computes the tensors of the float model that the loss compares, and caches them by sample.
 
+    Samples that were read anew are other samples: what was computed before is given up.
+
     Attributes:
         names: Names of these tensors.
     """
@@ -46,10 +48,14 @@ class Teacher:
         self._known = np.zeros(samples, dtype=bool)
         self._cache: dict[str, Tensor] | None = None
         self._may_cache = True
+        self._version = 0
 
     @torch.no_grad()
     def outputs(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the tensors that the loss compares, by name, for a batch of the data set."""
+        if batch.version != self._version:
+            self._version = batch.version
+            self._known[:] = False
         if self._cache is not None and self._known[batch.indices].all():
             index = torch.from_numpy(batch.indices)
             return {name: cached[index] for name, cached in self._cache.items()}

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_cgmq import DataFiles
 from onnx_cgmq.api import output as outputs
 from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.pipeline import quantize
@@ -157,6 +158,18 @@ def test_the_files_of_data(tmp_path) -> None:
         (tmp_path / name).write_text("")
     assert sorted_names(tmp_path / "a.npz") == ["a.npz"]
     assert sorted_names(str(tmp_path)) == ["a.npz", "b.npz", "test_data_set_0/input_0.pb"]
+    folder = tmp_path / "photos"
+    (folder / "cats").mkdir(parents=True)
+    for name in ("cats/a.jpg", "b.png", "notes.txt", "labels.csv"):
+        (folder / name).write_text("")
+    given = DataFiles(folder, labels=folder / "labels.csv", tokenizer=tmp_path / "t.json")
+    assert sorted_names(given) == [
+        "photos/b.png",
+        "photos/cats/a.jpg",
+        "photos/labels.csv",
+        "t.json",
+    ]
+    assert sorted_names(DataFiles(folder, labels="folders")) == sorted_names(folder)
     assert data_files("package.module:factory") == data_files({}) == data_files(None) == []
 
 

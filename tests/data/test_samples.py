@@ -51,7 +51,9 @@ def test_split_leaves_something_on_both_sides(samples, share, held_out):
 
 def test_share_zero_holds_out_nothing(samples):
     train, validation = samples.split(0.0, seed=0)
-    assert train is validation is samples
+    assert train is validation
+    assert train.store is samples.store
+    assert train.indices is samples.indices
 
 
 def test_some_samples_are_drawn_from_everywhere_in_their_order(samples):

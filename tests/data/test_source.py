@@ -227,6 +227,21 @@ def test_input_named_label_is_an_input():
     assert not open_data({"label": rows(2)}, model).has_labels
 
 
+def test_npy_is_the_only_input(one, two, tmp_path):
+    np.save(tmp_path / "a.npy", rows(2))
+    assert numbers(open_data(tmp_path / "a.npy", one)) == [0, 1]
+    np.save(tmp_path / "b.npy", rows(2, start=5))
+    assert numbers(open_data(tmp_path, one)) == [0, 1, 5, 6]
+    with pytest.raises(DataError, match=r"a single array without a name, .*\['x', 'ids'\]"):
+        open_data(tmp_path / "a.npy", two)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
+    with pytest.raises(DataError, match=r"not a readable .npy file .*Python objects"):
+        open_data(tmp_path / "objects.npy", one)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"not a readable .npy file"):
+        open_data(tmp_path / "cut.npy", one)
+
+
 def test_bad_files(one, tmp_path):
     def refused(name, content, message):
         path: Path = tmp_path / name
@@ -238,8 +253,6 @@ def test_bad_files(one, tmp_path):
     refused("truncated.npz", (tmp_path / "good.npz").read_bytes()[:-30], "not a readable .npz")
     refused("text.npz", b"hello", "no zip archive")
     refused("empty.npz", b"", "not a readable .npz")
-    np.save(tmp_path / "array.npy", rows(2))
-    refused("array.npz", (tmp_path / "array.npy").read_bytes(), "a single array without a name")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     with pytest.raises(DataError, match=r"not a readable .npz file of plain arrays"):
         open_data(tmp_path / "objects.npz", one)

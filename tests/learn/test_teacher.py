@@ -54,6 +54,19 @@ def test_teacher_computes_each_sample_once() -> None:
     np.testing.assert_array_equal(outputs["y"], 2 * DATA[[5, 6]])
 
 
+def test_samples_that_are_read_anew_are_computed_anew() -> None:
+    model = Model(_double)
+    teacher = Teacher(model, 10)
+    teacher.outputs(_batch(0, 1, 2))
+    rows = np.array([0, 1, 2])
+    changed = Batch({"x": DATA[rows] + 1}, None, rows, 3, version=1)
+    np.testing.assert_array_equal(teacher.outputs(changed)["y"], 2 * (DATA[rows] + 1))
+    assert model.calls == 2
+    teacher.outputs(changed.split(2)[1])
+    assert model.calls == 2
+    np.testing.assert_array_equal(teacher.outputs(_batch(0, 1))["y"], 2 * DATA[[0, 1]])
+
+
 def test_outputs_of_the_teacher_have_no_gradient() -> None:
     model = Model(_double)
     model.weight = nn.Parameter(torch.ones(3))
