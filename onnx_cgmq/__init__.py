@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.float_agreement import FloatAgreement
-    from onnx_cgmq.api.pipeline import Result, quantize
+    from onnx_cgmq.api.pipeline import quantize
+    from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
@@ -86,7 +87,7 @@ _MODULES = {
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
     "Report": "onnx_cgmq.inspection",
-    "Result": "onnx_cgmq.api.pipeline",
+    "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
     "StageDone": "onnx_cgmq.contract.events",
     "StageProgress": "onnx_cgmq.contract.events",
