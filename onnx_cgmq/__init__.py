@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
+    from onnx_cgmq.reporting.html_report import html_report
     from onnx_cgmq.settings.config import Config, Direction, Effort
     from onnx_cgmq.settings.target import Target
     from onnx_cgmq.writing.write_back import write_back
@@ -105,6 +106,7 @@ _MODULES = {
     "equalize": "onnx_cgmq.preparation.equalize",
     "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
+    "html_report": "onnx_cgmq.reporting.html_report",
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
     "quantize": "onnx_cgmq.api.pipeline",
@@ -162,6 +164,7 @@ __all__ = [
     "calibrate",
     "equalize",
     "explain",
+    "html_report",
     "insert_gates",
     "inspect",
     "prepare",
