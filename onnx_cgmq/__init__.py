@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.float_agreement import FloatAgreement
-    from onnx_cgmq.api.pipeline import Result, quantize
+    from onnx_cgmq.api.pipeline import quantize
+    from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.mirror.module import Mirror
     from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
+    from onnx_cgmq.reporting.html_report import html_report
     from onnx_cgmq.settings.config import Config, Direction, Effort
     from onnx_cgmq.settings.data_files import DataFiles
     from onnx_cgmq.settings.image_options import ImageOptions
@@ -90,7 +92,7 @@ _MODULES = {
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
     "Report": "onnx_cgmq.inspection",
-    "Result": "onnx_cgmq.api.pipeline",
+    "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
     "StageDone": "onnx_cgmq.contract.events",
     "StageProgress": "onnx_cgmq.contract.events",
@@ -108,6 +110,7 @@ _MODULES = {
     "equalize": "onnx_cgmq.preparation.equalize",
     "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
+    "html_report": "onnx_cgmq.reporting.html_report",
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
     "quantize": "onnx_cgmq.api.pipeline",
@@ -167,6 +170,7 @@ __all__ = [
     "calibrate",
     "equalize",
     "explain",
+    "html_report",
     "insert_gates",
     "inspect",
     "prepare",

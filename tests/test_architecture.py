@@ -24,6 +24,7 @@ LAYERS = (
     "learn",  # ranges, gates and weights under the bound
     "inspection",  # from any quantized model to a report
     "api",  # the public functions
+    "reporting",  # HTML pages of results and reports
     "cli",  # the command line
 )
 """From the ground up: each may import what stands before it."""

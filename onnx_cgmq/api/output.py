@@ -25,30 +25,35 @@ _SMALL = 1 << 20
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files that a run, or :meth:`~onnx_cgmq.api.pipeline.Result.save`, writes.
+    """The files that a run, or :meth:`~onnx_cgmq.api.result.Result.save`, writes.
 
     Attributes:
         model: The quantized model; a large one has external data beside it.
         plan: Its plan.
         checkpoint: What a run that was stopped goes on from.
         log: Progress as JSON lines.
+        report: The HTML report.
     """
 
     model: Path | None = None
     plan: Path | None = None
     checkpoint: Path | None = None
     log: Path | None = None
+    report: Path | None = None
 
     @classmethod
     def of_run(
-        cls, output: str | os.PathLike[str] | None, log: str | os.PathLike[str] | None
+        cls,
+        output: str | os.PathLike[str] | None,
+        log: str | os.PathLike[str] | None,
+        report: Path | None = None,
     ) -> OutputFiles:
         """Returns the files of a run, by the paths that the user gives."""
         log_path = None if log is None else Path(log)
         if output is None:
-            return cls(log=log_path)
+            return cls(log=log_path, report=report)
         model = Path(output)
-        return cls(model, plan_path(model), checkpoint_path(model), log_path)
+        return cls(model, plan_path(model), checkpoint_path(model), log_path, report)
 
     @classmethod
     def of_result(cls, path: str | os.PathLike[str]) -> OutputFiles:
@@ -116,6 +121,7 @@ class OutputFiles:
             "its plan": self.plan,
             "its checkpoint": self.checkpoint,
             "the log": self.log,
+            "the report": self.report,
         }
         return {name: path for name, path in named.items() if path is not None}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,19 @@ from onnx_cgmq.api.costly import leave_out_costly
 from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
 from onnx_cgmq.api.input_notes import input_notes
 from onnx_cgmq.api.output import OutputFiles, data_files
+from onnx_cgmq.api.result import Result
 from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
-from onnx_cgmq.contract.events import EpochDone, Event, Finished, MetricsLog, Notice
+from onnx_cgmq.contract.events import (
+    EpochDone,
+    Event,
+    Finished,
+    MetricsLog,
+    Notice,
+    StageProgress,
+    StepDone,
+)
 from onnx_cgmq.contract.form import Form
-from onnx_cgmq.contract.plan import BitPlan, PlanCost
-from onnx_cgmq.contract.run_paths import plan_path
+from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.float_partners import float_partner_notes
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.notes import cost_notes
@@ -28,9 +35,9 @@ from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.uneven_weights import uneven_weights
-from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model, save_model
+from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model
 from onnx_cgmq.graph.input_shapes import open_inputs
-from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.inspection import inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import Runnable
@@ -43,61 +50,9 @@ from onnx_cgmq.writing.write_back import Written, write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.cost.bound import Bounds
-    from onnx_cgmq.learn.outcome import Outcome
     from onnx_cgmq.learn.run import Learned
-    from onnx_cgmq.mirror.module import Mirror
 
 Progress = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run made.
-
-    Attributes:
-        model: The written model.
-        plan: Widths and ranges of every tensor, and their cost.
-        report: Widths and cost that were read from the written model alone; for the form ``ort``
-            also the kernels that onnxruntime runs.
-        check: How the written model in onnxruntime compares with the mirror on held-out data.
-        outcome: How learning ended.
-        mirror: The trained mirror, for :func:`~onnx_cgmq.api.verification.verify` on other data.
-        history: One record for each epoch.
-        float_agreement: How good the written model is: its agreement with the float model on
-            held-out data, both in onnxruntime. ``None`` if it could not be measured; a note then
-            says why.
-    """
-
-    model: ir.Model
-    plan: BitPlan
-    report: Report
-    check: Check
-    outcome: Outcome
-    mirror: Mirror = field(repr=False)
-    history: tuple[dict[str, Any], ...] = field(repr=False)
-    float_agreement: FloatAgreement | None = None
-
-    @property
-    def cost(self) -> PlanCost:
-        """The cost of the plan."""
-        assert self.plan.cost is not None  # the plan of a guide has its cost
-        return self.plan.cost
-
-    @property
-    def complete(self) -> bool:
-        """Whether all epochs were run; otherwise this is the best model that keeps the bound."""
-        return self.outcome.complete
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model atomically, and beside it its plan (``NAME.plan.json``).
-
-        Raises:
-            OutputError: A file can't be written.
-        """
-        files = OutputFiles.of_result(path)
-        files.check({"external data of the model": external_files(self.model)})
-        save_model(self.model, path)
-        self.plan.save(plan_path(Path(path)))
 
 
 def quantize(
@@ -163,8 +118,8 @@ def quantize(
         equalize_in_place(float_model, train)
     gated = insert_gates(float_model, config)
     gated, config, left_out = leave_out_costly(float_model, gated, config, bound, train)
-    history: list[dict[str, Any]] = []
-    emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), history)
+    events: list[Event] = []
+    emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), events)
     for_onnxruntime = config.form is Form.ORT
     costs = CostModel.of(gated, load_target(config.target).cost)
     for note in (
@@ -205,8 +160,11 @@ def quantize(
         check,
         outcome,
         learned.mirror,
-        tuple(history),
+        tuple(event.to_record() for event in events if isinstance(event, EpochDone)),
         _agreement_with_float((model, float_model), written.model, held_out, emit),
+        tuple(events),
+        config=config,
+        held_out=held_out,
     )
     if output is not None:
         result.save(output)
@@ -328,13 +286,13 @@ def _weight_bytes(model: ir.Model) -> int:
 def _emitter(
     progress: Progress | None,
     log: MetricsLog | None,
-    history: list[dict[str, Any]],
+    kept: list[Event],
 ) -> Progress:
-    """Makes a function that sends events to the caller and the log, and epochs to the history."""
+    """Makes a function that sends events to the caller and the log, and keeps most kinds."""
 
     def emit(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            history.append(event.to_record())
+        if not isinstance(event, (StageProgress, StepDone)):
+            kept.append(event)
         if log is not None:
             log(event)
         if progress is not None:

@@ -15,11 +15,14 @@ from onnx_cgmq.cli.options import (
     DebugOption,
     JsonOption,
     ModelArgument,
+    ReportOption,
     ShapeOption,
     TargetOption,
     output_console,
     parse_shapes,
 )
+from onnx_cgmq.cli.report import check_report, write_report
+from onnx_cgmq.errors import ConfigError
 
 
 def inspect_command(
@@ -42,26 +45,34 @@ def inspect_command(
             "'head/*'; of a float model, what would be made of it. May be repeated.",
         ),
     ] = None,
+    report_file: ReportOption = None,
     as_json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Show widths and cost of a quantized model, and which nodes run in integers."""
     with reported(as_json=as_json, debug=debug):
         if why:
+            if report_file is not None:
+                raise ConfigError("--why makes no report; leave out --why or --report")
             _explain(model, why, as_json)
             return
+        from onnx_cgmq.api.output import OutputFiles
         from onnx_cgmq.inspection import inspect
 
+        check_report(OutputFiles(report=report_file), model, {})
         report = inspect(model, parse_shapes(shape), kernels=run)
+        if report_file is not None:
+            write_report(report_file, report, model)
         if as_json:
             typer.echo(report.to_json())
         else:
             output_console().print(report.table())
+        if report_file is not None:
+            typer.echo(f"report  {report_file}", err=as_json)
 
 
 def _explain(model: Path, names: list[str], as_json: bool) -> None:
     from onnx_cgmq.api.explain import explain
-    from onnx_cgmq.errors import ConfigError
 
     found = explain(model, names)
     if not found:

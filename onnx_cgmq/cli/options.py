@@ -55,6 +55,14 @@ RuntimeOption = Annotated[
         "(default: the installed one).",
     ),
 ]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="FILE.html",
+        help="Write an HTML page with charts too (needs pip install 'onnx-cgmq[report]').",
+    ),
+]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option(

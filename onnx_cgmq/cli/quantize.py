@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,6 +18,7 @@ from onnx_cgmq.cli.options import (
     FormOption,
     JsonOption,
     ModelArgument,
+    ReportOption,
     RuntimeOption,
     ShapeOption,
     TargetOption,
@@ -24,6 +26,7 @@ from onnx_cgmq.cli.options import (
     parse_shapes,
     parse_widths,
 )
+from onnx_cgmq.cli.report import check_report, write_report
 from onnx_cgmq.cli.settings import (
     ConfigOption,
     FixOption,
@@ -190,6 +193,7 @@ def quantize_command(
         Path | None,
         typer.Option("--log", metavar="FILE", help="Write progress as JSON lines."),
     ] = None,
+    report: ReportOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     debug: DebugOption = False,
@@ -225,11 +229,23 @@ def quantize_command(
         "shapes": parse_shapes(shape),
     }
     with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(output)):
-        _check_settings_stay(output, log, config_file, target)
+        _check_files(model, (data, validation), output, log, report, config_file, target)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
         files, held_out = data_options.of(data), data_options.of_optional(validation)
-        _run(model, files, ", ".join(bound), output, held_out, config, resume, log, as_json, quiet)
+        _run(
+            model,
+            files,
+            ", ".join(bound),
+            output,
+            held_out,
+            config,
+            resume,
+            log,
+            report,
+            as_json,
+            quiet,
+        )
 
 
 _ADVICE: Final = {
@@ -245,15 +261,26 @@ def _after(done: float, started: Started | None) -> str:
     return f" after {done} of {epochs} epochs" if epochs else ""
 
 
-def _check_settings_stay(
-    output: Path, log: Path | None, config_file: Path | None, target: str | None
+def _check_files(
+    model: Path,
+    data: Iterable[str | None],
+    output: Path,
+    log: Path | None,
+    report: Path | None,
+    config_file: Path | None,
+    target: str | None,
 ) -> None:
-    """Refuses to overwrite the files of settings, which only this command knows."""
-    from onnx_cgmq.api.output import OutputFiles
+    """Refuses to overwrite the files of settings, and a report that can't be written.
+
+    Only this command knows of these.
+    """
+    from onnx_cgmq.api.output import OutputFiles, data_files
 
     given = [Path(file) for file in (config_file, target) if file is not None]
     settings = {"the file of settings": [file for file in given if os.path.isfile(file)]}
-    OutputFiles.of_run(output, log).check_apart(settings)
+    files = OutputFiles.of_run(output, log, report)
+    files.check_apart(settings)
+    check_report(files, model, {"the data": [file for item in data for file in data_files(item)]})
 
 
 def _run(
@@ -265,6 +292,7 @@ def _run(
     config: Config,
     resume: bool,
     log: Path | None,
+    report: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -288,6 +316,9 @@ def _run(
     files = {"model": output, "plan": plan_path(output)}
     if log is not None:
         files["log"] = log
+    if report is not None:
+        write_report(report, result, output, model)
+        files["report"] = report
     if not quiet:
         console = output_console(stderr=as_json)
         console.print(result.report.table())

@@ -12,7 +12,7 @@ from onnx_cgmq.api.agreement import outputs_text
 from onnx_cgmq.graph.files.load import file_size
 
 if TYPE_CHECKING:
-    from onnx_cgmq.api.pipeline import Result
+    from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.verification import Check
     from onnx_cgmq.contract.events import Started
 

@@ -11,6 +11,7 @@ import typer.testing
 from onnx_cgmq.api import pipeline
 from onnx_cgmq.api.agreement import OutputAgreement
 from onnx_cgmq.api.float_agreement import FloatAgreement
+from onnx_cgmq.api.result import Result
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.cli.app import app
 from onnx_cgmq.contract.bits import Granularity, GridForm, Role
@@ -24,9 +25,11 @@ from onnx_cgmq.contract.events import (
     StepDone,
 )
 from onnx_cgmq.contract.plan import BitPlan, PlanCost, TensorPlan
+from onnx_cgmq.data.source import open_data
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.learn.outcome import Outcome
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.settings.config import Config
 
 FLOAT_AGREEMENT = FloatAgreement(
     samples=100,
@@ -119,7 +122,7 @@ def make_result(model, bound, reason):
         zero_point=np.array(0),
     )
     cost = PlanCost(bops=768, rbop=0.125, macs=6, weight_bytes=3, bops_by_node={"matmul": 768})
-    return pipeline.Result(
+    return Result(
         model=ir.from_proto(model),
         plan=BitPlan(bound=bound, tensors={"w": plan}, cost=cost),
         report=inspect(model),
@@ -134,6 +137,8 @@ def make_result(model, bound, reason):
         ),
         mirror=Mirror(model),
         history=(),
+        config=Config(),
+        held_out=open_data({"x": np.eye(2, dtype=np.float32)}, ir.from_proto(model)),
     )
 
 

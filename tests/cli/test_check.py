@@ -1,3 +1,6 @@
+import pytest
+
+
 def test_inspect_shows_widths_and_cost(cli, model):
     result = cli("inspect", model)
     assert result.exit_code == 0, result.output
@@ -85,3 +88,36 @@ def test_data_that_does_not_fit(cli, model, tmp_path):
     result = cli("verify", model, model, "--data", tmp_path / "missing.npz")
     assert result.exit_code == 4
     assert "missing.npz: no such file" in result.stderr
+
+
+def test_inspect_writes_a_report(cli, model, tmp_path, monkeypatch, only_json):
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    monkeypatch.setattr("sys.argv", ["onnx-cgmq", "inspect", "float.onnx", "--report", "out.html"])
+    path = tmp_path / "out.html"
+    result = cli("inspect", model, "--report", path, "--json")
+    assert result.exit_code == 0, result.output
+    assert only_json(result)["rbop"] == 1.0
+    assert str(path) in result.stderr
+    html = path.read_text(encoding="utf-8")
+    assert "<h1>float.onnx</h1>" in html
+    assert "onnx-cgmq inspect float.onnx --report out.html" in html
+
+
+def test_a_report_never_replaces_what_is_read(cli, model, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    before = model.read_bytes()
+    result = cli("inspect", model, "--report", model)
+    assert result.exit_code == 6
+    assert "the report" in result.stderr
+    assert "is the model itself" in result.stderr
+    assert model.read_bytes() == before
+    assert cli("inspect", model, "--report", tmp_path / "none" / "out.html").exit_code == 6
+    assert cli("inspect", model, "--why", "w", "--report", tmp_path / "out.html").exit_code == 2
+
+
+def test_a_report_without_its_packages(cli, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx_cgmq.reporting.page.find_spec", lambda name: None)
+    result = cli("inspect", model, "--report", tmp_path / "out.html")
+    assert result.exit_code == 2
+    assert "pip install 'onnx-cgmq[report]'" in result.stderr
+    assert list(tmp_path.iterdir()) == [model]

@@ -276,3 +276,29 @@ def test_missing_files_are_named(cli, data, tmp_path):
     result = cli("quantize", "nowhere.onnx", "--data", data, "--bound", "1%", "-o", output)
     assert result.exit_code == 3
     assert "nowhere.onnx" in result.stderr
+
+
+def test_report(cli, model, data, pipeline_run, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    out, report = tmp_path / "out.onnx", tmp_path / "out.html"
+    run = ("quantize", model, "--data", data, "--bound", "50%", "-o", out, "--report")
+    result = cli(*run, report)
+    assert result.exit_code == 0, result.output
+    assert f"report  {report}" in result.stdout
+    assert "<h1>out.onnx</h1>" in report.read_text(encoding="utf-8")
+    pipeline_run.called = None
+    for other in (model, data, out, tmp_path / "out.plan.json", tmp_path / "out.checkpoint"):
+        refused = cli(*run, other)
+        assert refused.exit_code == 6
+        assert "itself" in refused.stderr
+    assert cli(*run, out.with_suffix(".log"), "--log", out.with_suffix(".log")).exit_code == 6
+    assert pipeline_run.called is None  # it is refused before there is anything to lose
+
+
+def test_report_without_its_packages(cli, model, data, pipeline_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnx_cgmq.reporting.page.find_spec", lambda name: None)
+    run = ("quantize", model, "--data", data, "--bound", "50%", "-o", tmp_path / "out.onnx")
+    result = cli(*run, "--report", tmp_path / "out.html")
+    assert result.exit_code == 2
+    assert "pip install 'onnx-cgmq[report]'" in result.stderr
+    assert pipeline_run.called is None

@@ -1,0 +1,105 @@
+"""html_report(): a page of a result or a report, in one HTML file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx_cgmq.api.result import Result
+from onnx_cgmq.graph.files.load import file_size
+from onnx_cgmq.inspection import Report
+from onnx_cgmq.reporting.file_sections import (
+    cost_facts,
+    footer,
+    kernels_section,
+    notes_section,
+    settings_section,
+    size_fact,
+    widths_section,
+)
+from onnx_cgmq.reporting.page import Block, Fact, Facts, Page, Section, check_report_packages
+from onnx_cgmq.reporting.run_sections import (
+    agreement_table,
+    course_section,
+    errors_section,
+    histograms_section,
+    run_notes,
+    settings_facts,
+    summary_facts,
+)
+from onnx_cgmq.reporting.tensor_rows import tensor_rows
+
+
+def html_report(
+    subject: Result | Report,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    float_file: str | os.PathLike[str] | None = None,
+    command: Sequence[str] | None = None,
+) -> str:
+    """Makes an HTML page of what a run made, or of what :func:`inspect` read.
+
+    The page is one file of some hundred kilobytes. It loads nothing from a network, and has light
+    and dark colours. It needs the packages of the extra ``report``
+    (``pip install 'onnx-cgmq[report]'``).
+
+    Args:
+        subject: A result of :func:`quantize`, or a report of :func:`inspect`. A result is run on up
+            to 32 held-out samples, for the errors of tensors.
+        file: The written or inspected file; the page then shows its name and size.
+        float_file: The file of the float model; the page then shows its size.
+        command: The command line to show, word by word.
+
+    Returns:
+        The HTML text, to be written as UTF-8.
+
+    Raises:
+        ConfigError: A package that it needs is not installed.
+        ModelError: A file can't be read.
+    """
+    check_report_packages()
+    title = "Quantized model" if file is None else Path(file).name
+    sizes: list[Fact] = []
+    if file is not None:
+        float_bytes = None if float_file is None else file_size(float_file)
+        sizes = [size_fact(file_size(file), float_bytes)]
+    if isinstance(subject, Result):
+        sections = _of_result(subject, sizes, command)
+    else:
+        sections = _of_report(subject, sizes, command)
+    return Page(title, sections, footer()).html()
+
+
+def _of_result(
+    result: Result, sizes: Sequence[Fact], command: Sequence[str] | None
+) -> list[Section]:
+    from onnx_cgmq.learn.tensor_errors import MOST_SAMPLES, tensor_errors  # loads torch
+
+    errors = tensor_errors(result.mirror, result.held_out)
+    rows = tensor_rows(result.report.tensors, result.plan.tensors, errors)
+    samples = min(MOST_SAMPLES, len(result.held_out))
+    tiles = Facts([*summary_facts(result), *sizes, *cost_facts(result.report)], tiles=True)
+    summary: list[Block] = [tiles, *agreement_table(result)]
+    return [
+        Section("summary", "Summary", summary),
+        notes_section(run_notes(result)),
+        widths_section(rows),
+        errors_section(rows, samples),
+        histograms_section(rows, result.plan.tensors),
+        kernels_section(result.report),
+        course_section(result),
+        settings_section(settings_facts(result.config), command),
+    ]
+
+
+def _of_report(
+    report: Report, sizes: Sequence[Fact], command: Sequence[str] | None
+) -> list[Section]:
+    return [
+        Section("summary", "Summary", [Facts([*sizes, *cost_facts(report)], tiles=True)]),
+        notes_section(report.notes),
+        widths_section(tensor_rows(report.tensors)),
+        kernels_section(report),
+        settings_section([], command),
+    ]
