@@ -189,7 +189,8 @@ def _bytes_kept(mirror: Mirror, batch: Batch, limit: int | None) -> int:
             total += int(storage.nbytes())
             if limit is not None and total > limit:
                 raise _OverLimitError(limit)
-        return tensor
+        # An output that its own graph keeps as it is would keep that graph alive for ever.
+        return tensor.detach()
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
         outputs = mirror(tensors(batch.inputs))
