@@ -109,25 +109,28 @@ def is_by_sample(mirror: Mirror, data: Samples) -> bool:
 
 @torch.no_grad()
 def bytes_per_sample(mirror: Mirror, data: Samples, names: Iterable[str]) -> int:
-    """Returns the size of some values of the graph for one sample, from a run of the first one.
+    """Returns the size of some quantized tensors for one sample, from a run of the first one.
 
     Args:
         mirror: The mirror.
         data: The samples.
-        names: Names of values of the graph.
+        names: Names of quantized tensors.
     """
+    sizes: list[int] = []
     batch = next(data.batches(1))
-    with mirror.unquantized():
-        values = mirror.run(tensors(batch.inputs), list(names))
-    size = sum(v.nbytes for v in values.values() if isinstance(v, Tensor))
-    return max(1, size // max(1, len(batch.indices)))
+    with (
+        mirror.unquantized(),
+        mirror.shown(dict.fromkeys(names, lambda tensor: sizes.append(tensor.nbytes))),
+    ):
+        mirror(tensors(batch.inputs))
+    return max(1, sum(sizes) // max(1, len(batch.indices)))
 
 
 def samples_that_fit(size: int) -> int:
     """Returns how many samples may be computed at once without gradients.
 
     Args:
-        size: Bytes of the activations that are kept, for one sample.
+        size: Bytes of the activations that the run makes, for one sample.
     """
     return max(1, RUN_BYTES // size)
 
