@@ -20,9 +20,9 @@ from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.mirror.module import Mirror
 
 RUN_BYTES: Final = 1 << 28
-"""About how many bytes of activations a run without gradients keeps. Our choice."""
+"""About how many bytes of activations a run without gradients makes. Our choice."""
 
-STEP_BYTES: Final = 1 << 30
+STEP_BYTES: Final = 1 << 29
 """The most bytes that a training step takes, if it can do with them. Our choice."""
 
 _FREE_SHARE: Final = 0.8
