@@ -13,6 +13,7 @@ from onnx_cgmq.api.verification import decided_by_chance
 from onnx_cgmq.data import Samples
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike
+from onnx_cgmq.ort.batch_size import samples_at_once
 from onnx_cgmq.ort.session import open_written, run_batch
 
 _MOST_SAMPLES: Final = 512
@@ -102,7 +103,7 @@ def float_agreement(
 def _compare(float_model: ModelLike, written: ir.Model, samples: Samples) -> Agreement:
     float_session, session = open_written(float_model), open_written(written)
     agreement = Agreement(sizes_may_differ=True)
-    for batch in samples.batches(_BATCH_SIZE):
+    for batch in samples.batches(samples_at_once(written, _BATCH_SIZE)):
         agreement.add(run_batch(session, batch), run_batch(float_session, batch), batch)
     return agreement
 

@@ -31,6 +31,7 @@ from onnx_cgmq.errors import AgreementError, VerificationError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.operators import Dependence, dependence_of
 from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.ort.batch_size import samples_at_once
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import (
     Outputs,
@@ -177,7 +178,7 @@ def verify(
     run_reference = _runner(reference)
     agreement, unoptimized = Agreement(), Agreement()
     with nullcontext() if _is_model(reference) else _plain_torch():
-        for batch in samples.batches(_BATCH_SIZE):
+        for batch in samples.batches(samples_at_once(graph, _BATCH_SIZE)):
             outputs = run_batch(session, batch)
             agreement.add(outputs, run_reference(batch), batch)
             if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:

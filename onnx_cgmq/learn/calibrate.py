@@ -9,6 +9,7 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.source import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
+from onnx_cgmq.learn.malloc import FreedMemory
 from onnx_cgmq.learn.memory import bytes_per_sample, samples_that_fit
 from onnx_cgmq.learn.pair_room import leave_room_for_pairs
 from onnx_cgmq.mirror.module import Mirror
@@ -36,13 +37,14 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
         batch_size = min(batch_size, fits)
     batches = -(-count // batch_size)
     seen = {name: Observer(mirror.quantizers[name].spec, batches) for name in activations}
-    with torch.no_grad(), mirror.unquantized():
+    freed = FreedMemory()
+    viewers = {name: observer.add for name, observer in seen.items()}
+    with torch.no_grad(), mirror.unquantized(), mirror.shown(viewers):
         spread = np.linspace(0, len(data) - 1, count).astype(np.int64)
         for batch in data.batches(batch_size, order=spread):
-            values = mirror.run(tensors(batch.inputs), activations)
-            for name in activations:
-                seen[name].add(values[name])
+            mirror(tensors(batch.inputs))
+            freed.limit()
     for name in activations:
-        mirror.quantizers[name].fit(seen[name].observed())
+        mirror.quantizers[name].fit(seen.pop(name).observed())
     leave_room_for_biases(mirror)
     leave_room_for_pairs(mirror)

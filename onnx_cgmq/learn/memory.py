@@ -20,9 +20,9 @@ from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.mirror.module import Mirror
 
 RUN_BYTES: Final = 1 << 28
-"""About how many bytes of activations a run without gradients keeps. Our choice."""
+"""About how many bytes of activations a run without gradients makes. Our choice."""
 
-STEP_BYTES: Final = 1 << 30
+STEP_BYTES: Final = 1 << 29
 """The most bytes that a training step takes, if it can do with them. Our choice."""
 
 _FREE_SHARE: Final = 0.8
@@ -109,25 +109,28 @@ def is_by_sample(mirror: Mirror, data: Samples) -> bool:
 
 @torch.no_grad()
 def bytes_per_sample(mirror: Mirror, data: Samples, names: Iterable[str]) -> int:
-    """Returns the size of some values of the graph for one sample, from a run of the first one.
+    """Returns the size of some quantized tensors for one sample, from a run of the first one.
 
     Args:
         mirror: The mirror.
         data: The samples.
-        names: Names of values of the graph.
+        names: Names of quantized tensors.
     """
+    sizes: list[int] = []
     batch = next(data.batches(1))
-    with mirror.unquantized():
-        values = mirror.run(tensors(batch.inputs), list(names))
-    size = sum(v.nbytes for v in values.values() if isinstance(v, Tensor))
-    return max(1, size // max(1, len(batch.indices)))
+    with (
+        mirror.unquantized(),
+        mirror.shown(dict.fromkeys(names, lambda tensor: sizes.append(tensor.nbytes))),
+    ):
+        mirror(tensors(batch.inputs))
+    return max(1, sum(sizes) // max(1, len(batch.indices)))
 
 
 def samples_that_fit(size: int) -> int:
     """Returns how many samples may be computed at once without gradients.
 
     Args:
-        size: Bytes of the activations that are kept, for one sample.
+        size: Bytes of the activations that the run makes, for one sample.
     """
     return max(1, RUN_BYTES // size)
 
@@ -189,7 +192,8 @@ def _bytes_kept(mirror: Mirror, batch: Batch, limit: int | None) -> int:
             total += int(storage.nbytes())
             if limit is not None and total > limit:
                 raise _OverLimitError(limit)
-        return tensor
+        # An output that its own graph keeps as it is would keep that graph alive for ever.
+        return tensor.detach()
 
     with saved_tensors_hooks(count, lambda tensor: tensor):
         outputs = mirror(tensors(batch.inputs))

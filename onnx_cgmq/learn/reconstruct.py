@@ -24,6 +24,7 @@ from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.distance import distance
+from onnx_cgmq.learn.malloc import FreedMemory
 from onnx_cgmq.learn.range_search import search_ranges
 from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
@@ -85,12 +86,13 @@ def reconstruct(
     uses = Counter(name for part in parts for name in mirror.quantized_in(part))
     shared = {name for name, count in uses.items() if count > 1}
     # The state of the generator does not matter, so that a run that is resumed learns the same.
+    freed = FreedMemory()
     with plain_torch(seed), Shelf() as exact, Shelf() as quantized:
         for values in _first_values(mirror, data, batch_size, seed):
             exact.append(values)
             quantized.append(values)
         for index, part in enumerate(parts):
-            _learn_part(mirror, part, shared, exact, quantized, steps)
+            _learn_part(mirror, part, shared, exact, quantized, steps, freed)
             if progress is not None:
                 progress(index + 1, len(parts))
 
@@ -104,7 +106,13 @@ def _first_values(mirror: Mirror, data: Samples, batch_size: int, seed: int) -> 
 
 
 def _learn_part(
-    mirror: Mirror, part: Part, shared: set[str], exact: Shelf, quantized: Shelf, steps: int
+    mirror: Mirror,
+    part: Part,
+    shared: set[str],
+    exact: Shelf,
+    quantized: Shelf,
+    steps: int,
+    freed: FreedMemory,
 ) -> None:
     """Learns one part, and replaces what goes into it by what comes out, in every batch.
 
@@ -115,21 +123,24 @@ def _learn_part(
         exact: What goes in, as the float model has it.
         quantized: What goes in, as the quantized model has it.
         steps: Training steps; without any, nothing is learned.
+        freed: What is freed, which is limited.
     """
     with torch.no_grad(), mirror.unquantized():
         for index in range(len(exact)):
             exact.replace(index, mirror.run_part(part, exact[index]))
+            freed.limit()
     own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
     comparison = _Comparison(mirror, part, quantized, exact)
     if steps:
         search_ranges(own.values(), lambda: comparison.mean(_BATCHES_SEARCHED))
     learners = _Learners(mirror, own, steps)
     if steps and not learners.is_empty:
-        _train(comparison, learners, steps)
+        _train(comparison, learners, steps, freed)
         learners.keep_codes()
     with torch.no_grad():
         for index in range(len(quantized)):
             quantized.replace(index, mirror.run_part(part, quantized[index]))
+            freed.limit()
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class _Comparison:
             return float(torch.stack([self.distance(index) for index in judged]).mean())
 
 
-def _train(comparison: _Comparison, learners: _Learners, steps: int) -> None:
+def _train(comparison: _Comparison, learners: _Learners, steps: int, freed: FreedMemory) -> None:
     """Trains a part, and keeps the best state."""
     # Weights swing from code to code to the end, so the last values need not be the best ones.
     best, state = comparison.mean(_BATCHES_JUDGED), learners.state()
@@ -172,6 +183,7 @@ def _train(comparison: _Comparison, learners: _Learners, steps: int) -> None:
             learners.clear()
             loss.backward()  # type: ignore[no-untyped-call]
             learners.step(1 - step / steps)
+            freed.limit()
             if (step + 1) % _STEPS_JUDGED == 0 or step + 1 == steps:
                 now = comparison.mean(_BATCHES_JUDGED)
                 if now < best:

@@ -30,7 +30,7 @@ from onnx_cgmq.learn.loop import Learner
 from onnx_cgmq.learn.loss_function import is_own
 from onnx_cgmq.learn.loss_tensors import loss_tensors
 from onnx_cgmq.learn.losses import class_output, make_loss
-from onnx_cgmq.learn.malloc import freed_memory_kept
+from onnx_cgmq.learn.malloc import FreedMemory, freed_memory_kept
 from onnx_cgmq.learn.memory import (
     STEP_BYTES,
     StepMemory,
@@ -126,6 +126,7 @@ def learn(
         OutputError: The file for the checkpoint is something else, which would be overwritten.
     """
     train, held_out = data.train, data.held_out
+    freed = FreedMemory()
     mirror = Mirror(gated)
     memory = measure_step(mirror, train)
     config, micro_batch = _within_memory(config, memory, mirror, train, emit)
@@ -161,6 +162,7 @@ def learn(
         mirror.tensors_of(Role.WEIGHT),
         all_outputs=is_own(config.loss),
     )
+    freed.limit()
     taught = Teacher(teacher, len(train), compared.names, micro_batch)
     classes = class_output(taught.outputs(first), len(first.indices))
     if not is_own(config.loss):
@@ -168,6 +170,7 @@ def learn(
             scores = None if classes is None else classes.name
             check_class_targets(samples, taught.outputs(first), scores)
         _check_defined(taught, train, config.batch_size, float_model)
+    freed.limit()
     loss = make_loss(config.loss, classes, train.has_labels, first.targets.keys(), compared.names)
     held_out_teacher = Teacher(teacher, len(held_out), compared.names, micro_batch)
     evaluator = Evaluator(held_out, held_out_teacher, loss, classes, config.batch_size, micro_batch)

@@ -13,8 +13,9 @@ from torch import Tensor
 Values = dict[int, Any]
 """Values between two parts, by slot."""
 
-_MOST_BYTES: Final = 1 << 28
-"""How many bytes are kept in memory. Our choice."""
+_MOST_BYTES: Final = 1 << 27
+"""How many bytes are kept in memory. Our choice: files come from the system's cache, which takes
+little of a training step's time."""
 
 
 class Shelf:

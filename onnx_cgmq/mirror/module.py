@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -170,6 +171,21 @@ class Mirror(nn.Module):
             for quantizer, bypassed in before.items():
                 quantizer.bypassed = bypassed
 
+    @contextmanager
+    def shown(self, viewers: Mapping[str, Callable[[Tensor], object]]) -> Iterator[None]:
+        """Shows quantized tensors to functions while the graph runs, as they are before rounding.
+
+        So none has to be kept until the end of a run.
+
+        Args:
+            viewers: For the name of a quantized tensor, the function that is called with it.
+        """
+        with ExitStack() as stack:
+            for name, viewer in viewers.items():
+                hook = partial(_show, viewer)
+                stack.enter_context(self.quantizers[name].register_forward_pre_hook(hook))
+            yield
+
     def tensors_of(self, role: Role) -> list[str]:
         """Names of the quantized tensors of a role, in graph order."""
         return [name for name, q in self.quantizers.items() if q.spec.role is role]
@@ -322,3 +338,7 @@ class Mirror(nn.Module):
             f"inputs={', '.join(self.input_names)}; outputs={', '.join(self.output_names)}; "
             f"{len(self._program.steps)} nodes, {len(self.quantizers)} quantizers"
         )
+
+
+def _show(viewer: Callable[[Tensor], object], _: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    viewer(arguments[0])

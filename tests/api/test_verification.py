@@ -9,6 +9,7 @@ from onnx_cgmq.api import verification
 from onnx_cgmq.api.verification import verify
 from onnx_cgmq.errors import AgreementError, BoundError, DataError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.ort import batch_size
 
 LABELS = np.array([0, 1, 2, 0])
 IMAGES = np.eye(3, dtype=np.float32)[LABELS]
@@ -39,6 +40,22 @@ def test_verify_of_a_model_with_itself_finds_no_difference():
     assert (check.bops, check.rbop, check.weight_bytes) == (9 * 32 * 32, 1.0, 36)
     assert check.bound == "100%"
     assert check.within_bound
+
+
+def test_models_with_large_values_are_compared_in_small_batches(monkeypatch):
+    run, sizes = verification.run_batch, []
+
+    def watched(session, batch):
+        sizes.append(len(batch.indices))
+        return run(session, batch)
+
+    monkeypatch.setattr(verification, "run_batch", watched)
+    whole = verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS))
+    assert set(sizes) == {4}
+    sizes.clear()
+    monkeypatch.setattr(batch_size, "_LARGEST_BYTES", 2 * 3 * 4)
+    assert verify(linear(IDENTITY), linear(SWAPPED), (IMAGES, LABELS)) == whole
+    assert set(sizes) == {2}
 
 
 def test_verify_of_another_model_finds_the_differences():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -12,7 +15,7 @@ from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers import observed
-from onnx_cgmq.mirror.quantizers.observed import Observed
+from onnx_cgmq.mirror.quantizers.observed import Observed, Observer
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
 from onnx_cgmq.preparation.prepare import prepare
 from tests.support.toys import convnet, mlp, toy_data
@@ -54,14 +57,7 @@ def test_calibration_does_not_depend_on_the_batch_size() -> None:
 def test_calibration_samples_are_spread_over_the_data() -> None:
     mirror, _ = _mirror(mlp())
     seen: list[torch.Tensor] = []
-    mirror.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
-    run = mirror.run
-
-    def watched(inputs, values):
-        seen.append(inputs["x"])
-        return run(inputs, values)
-
-    mirror.run = watched
+    mirror.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]["x"]))
     x = np.zeros((100, 8), dtype=np.float32)
     x[:, 0] = np.arange(100)
     calibrate(mirror, open_data({"x": x}, mirror.model), samples=5, batch_size=2)
@@ -105,14 +101,35 @@ def test_values_that_are_not_finite_have_no_place_in_a_range() -> None:
     mirror, data = _mirror(mlp())
     calibrate(mirror, data)
     wanted = mirror.quantizers["x"].high.detach().clone()
-    run = mirror.run
 
-    def with_nan(inputs, names):
-        values = run(inputs, names)
-        return {
-            name: torch.cat([v, torch.full_like(v[:1], torch.nan)]) for name, v in values.items()
-        }
+    def with_nan(_, arguments):
+        (x,) = arguments
+        return (torch.cat([x, torch.full_like(x[:1], torch.nan)]),)
 
-    mirror.run = with_nan
+    mirror.quantizers["x"].register_forward_pre_hook(with_nan)
     calibrate(mirror, data)
     torch.testing.assert_close(mirror.quantizers["x"].high.detach(), wanted, rtol=0.05, atol=0)
+
+
+def test_no_activation_is_kept_until_the_end_of_a_run(monkeypatch) -> None:
+    layers = 12
+    nodes = "  ".join(f"h{i + 1} = MatMul (h{i}, w)" for i in range(layers))
+    text = f"float[n, 8] h0) => (float[n, 8] h{layers}) {{ {nodes} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g ({text}')
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(8, dtype=np.float32), "w"))
+    mirror = Mirror(insert_gates(model, target="generic"))
+    alive: list[weakref.ref[torch.Tensor]] = []
+    most = []
+    add = Observer.add
+
+    def watched(self, values):
+        alive.append(weakref.ref(values))
+        most.append(sum(tensor() is not None for tensor in alive))
+        add(self, values)
+
+    monkeypatch.setattr(Observer, "add", watched)
+    calibrate(mirror, open_data({"h0": np.ones((6, 8), np.float32)}, mirror.model), batch_size=2)
+    activations = len(mirror.tensors_of(Role.ACTIVATION))
+    assert activations >= layers
+    assert len(most) >= 3 * activations
+    assert max(most) <= 3

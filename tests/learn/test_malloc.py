@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from onnx_cgmq.learn import malloc
-from onnx_cgmq.learn.malloc import freed_memory_kept
+from onnx_cgmq.learn.malloc import FreedMemory, freed_memory_kept
 
 SIZE = 64 * 2**20
 FREES_BLOCKS = f"""
@@ -98,6 +98,24 @@ def test_thresholds_are_set_and_set_back_after_an_error_too(libc: Libc) -> None:
     assert all(0 < value < 2**31 for _, value in within)
     changed = [parameter for parameter, _ in within]
     assert libc.calls[len(within) :] == [*((p, 128 << 10) for p in changed), (0,)]
+
+
+def test_a_process_that_grows_by_too_much_gives_back_what_is_free(libc: Libc, monkeypatch) -> None:
+    monkeypatch.setattr(malloc, "_MOST_KEPT", 10)
+    sizes = iter([100, 110, 111, 105, 115, 116, 116])
+    monkeypatch.setattr(malloc, "_resident_bytes", lambda: next(sizes))
+    freed = FreedMemory()  # 100 bytes remain
+    given_back = []
+    for _ in range(4):  # 110; 111, of which 105 remain; 115; 116, of which 116 remain
+        libc.calls.clear()
+        freed.limit()
+        given_back.append(len(libc.calls))
+    assert given_back == [0, 1, 0, 1]
+
+
+def test_the_memory_of_a_process_is_told_where_linux_tells_it() -> None:
+    if sys.platform.startswith("linux"):
+        assert malloc._resident_bytes() > 1 << 20
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,19 @@ def test_a_step_is_measured_by_what_it_keeps() -> None:
     assert long.fixed == short.fixed
     assert 4 * 100 * 8 * 4 < short.sample < 4 * 100 * 8 * 20  # some ten values of 4 bytes
     assert 4 * 64 <= short.fixed < 4 * 64 * 8
+
+
+def test_nothing_that_was_run_to_measure_a_step_stays() -> None:
+    model = parse("h = MatMul (x, w)  a = Relu (h)  y = MatMul (a, w)")
+    gated = insert_gates(model, target="generic")
+    mirror, seen = Mirror(gated), []
+    for name in mirror.tensors_of(Role.ACTIVATION):
+        mirror.quantizers[name].register_forward_hook(
+            lambda _, __, results: seen.append(weakref.ref(results[0]))
+        )
+    measure_step(mirror, open_data({"x": samples(3, 8)}, gated))
+    assert seen
+    assert all(tensor() is None for tensor in seen)
 
 
 def test_as_many_samples_as_fit() -> None:

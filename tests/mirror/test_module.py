@@ -17,6 +17,7 @@ from onnx_cgmq.errors import DataError, ModelError, UnsupportedOperatorError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
+from onnx_cgmq.preparation.prepare import prepare
 
 LENET = """<ir_version: 9, opset_import: ["": 17]>
 g (float[N,1,12,12] x) => (float[N,3] y)
@@ -323,3 +324,19 @@ def _without_optimizations() -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
+
+
+def test_tensors_are_shown_before_rounding_and_only_in_the_block() -> None:
+    model = prepare(_model())
+    gated = Mirror(insert_gates(model, widths=(2, 4), target="generic"))
+    x = {"x": torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))}
+    names = gated.tensors_of(Role.ACTIVATION)
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    with torch.no_grad():
+        with gated.shown({name: seen[name].append for name in names}):
+            gated(x)
+        wanted = gated.run(x, names)
+    assert names
+    for name in names:
+        assert len(seen[name]) == 1
+        assert torch.equal(seen[name][0], wanted[name])
