@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
+from onnx_cgmq.graph.affine import Constant
 from onnx_cgmq.graph.channels import Channels, channels_behind
 from onnx_cgmq.graph.constant_macs import ConstantMac
 from onnx_cgmq.graph.emitter import optional, rank_of
 from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 from onnx_cgmq.graph.uses import element_uses, has_one_reader
+
+_GELU_DEPTH: Final = 3
+"""How many nodes may lie between the Erf or Tanh of a GELU and its last Mul, and one more."""
 
 _NORMS: Final = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 """Operators with a constant scale and shift for each channel, their inputs 1 and 2."""
@@ -19,7 +24,7 @@ _NORMS: Final = ("BatchNormalization", "InstanceNormalization", "LayerNormalizat
 
 @dataclass(frozen=True)
 class Vector:
-    """A constant input of a node with one element for each entry along the channel axis.
+    """A constant input of a node with one element for each entry along the channel axis, or one.
 
     Attributes:
         node: The node.
@@ -30,6 +35,20 @@ class Vector:
     node: ir.Node
     index: int
     channels: Channels
+
+    def divided(self, factors: Constant) -> Constant:
+        """The constant divided by a factor for each channel; of one number it makes a vector."""
+        value = self.node.inputs[self.index]
+        assert value is not None
+        assert value.const_value is not None
+        array, divisors = value.const_value.numpy(), np.repeat(factors, self.channels.repeat)
+        if array.size > 1:
+            return np.asarray(array / divisors.reshape(array.shape))
+        shape = self.node.outputs[0].shape
+        assert shape is not None
+        return array.reshape(-1) / divisors.reshape(
+            -1, *[1] * (len(shape) - self.channels.axis - 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -136,11 +155,36 @@ def _start(node: ir.Node) -> _Start | None:
         channels = Channels(rank - 1 if on_last else 1, _size(optional(node, 1)))
         return _with_vectors(node, channels, (1, 2))
     for index in (0, 1) if standard_op(node) == "Mul" else ():
-        axis = _axis_of_vector(node, index)
-        if axis is not None and _is_float(node.inputs[index]):
-            channels = Channels(axis, _size(node.inputs[index]))
-            return _Start(channels, None, (Vector(node, index, channels),))
+        scaled = _channels_of_factor(node, index)
+        if scaled is not None:
+            return _Start(scaled, None, (Vector(node, index, scaled),))
     return None
+
+
+def _channels_of_factor(mul: ir.Node, index: int) -> Channels | None:
+    """The channels that a constant operand of a Mul scales, or could scale if it is one number."""
+    if not _is_float(mul.inputs[index]):
+        return None
+    axis, size = _axis_of_vector(mul, index), _size(mul.inputs[index])
+    if axis is not None:
+        return Channels(axis, size)
+    shape = mul.outputs[0].shape
+    if size != 1 or shape is None or len(shape) < 2 or _is_in_gelu(mul):
+        return None
+    axis = 1 if len(shape) > 3 else len(shape) - 1
+    count = shape[axis]
+    return Channels(axis, count) if isinstance(count, int) and count > 1 else None
+
+
+def _is_in_gelu(mul: ir.Node) -> bool:
+    """Says whether a Mul may end a GELU, which onnxruntime only fuses with its constants as are."""
+    nodes = [mul]
+    for _ in range(_GELU_DEPTH):
+        nodes = [n for node in nodes for value in node.inputs if value and (n := value.producer())]
+        if any(standard_op(node) in ("Erf", "Tanh") for node in nodes):
+            return True
+        nodes = [node for node in nodes if standard_op(node) in ("Add", "Mul")]
+    return False
 
 
 def _with_vectors(
@@ -238,9 +282,13 @@ def _multiplies(mac: ConstantMac, place: Place) -> bool:
 
 
 def _is_vector(node: ir.Node, index: int, channels: Channels) -> bool:
-    """Says whether an operand is a constant with one element for each entry of the channels."""
+    """Says whether an operand is a constant with one element for each entry of the channels.
+
+    Or one element for all of them.
+    """
     axis, size = _axis_of_vector(node, index), _size(node.inputs[index])
-    return axis == channels.axis and size == channels.size and _is_float(node.inputs[index])
+    fits = size == 1 or (axis == channels.axis and size == channels.size)
+    return fits and _is_float(node.inputs[index])
 
 
 def _axis_of_vector(node: ir.Node, index: int) -> int | None:

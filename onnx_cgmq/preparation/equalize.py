@@ -123,12 +123,7 @@ def _move(model: ir.Model, site: Site, factors: Constant) -> None:
     if site.mac is not None:
         _set(model, site.source, 1, site.mac.scaled_outputs(1 / factors))
     for vector in site.vectors:
-        value = vector.node.inputs[vector.index]
-        assert value is not None
-        assert value.const_value is not None
-        array = value.const_value.numpy()
-        divisors = np.repeat(factors, vector.channels.repeat).reshape(array.shape)
-        _set(model, vector.node, vector.index, array / divisors)
+        _set(model, vector.node, vector.index, vector.divided(factors))
     for read in site.readings:
         repeated = np.repeat(factors, read.places[-1].channels.repeat)
         _set(model, read.mac.node, 1, read.mac.scaled_inputs(repeated))

@@ -145,6 +145,16 @@ SITES = {
             "v": weights(5, 4, 3, 3),
         },
     ),
+    "one factor for all channels": (
+        IMAGE,
+        "c = Conv(x, w, b) s = HardSwish(c) m = Mul(f, s) a = Add(m, h) y = Conv(a, v)",
+        CONV | NEXT | {"f": np.array([0.3]), "h": np.array(0.2)},
+    ),
+    "one factor for all columns": (
+        ROWS,
+        "h = MatMul(x, w) a = Add(h, b) s = HardSwish(a) m = Mul(s, f) y = MatMul(m, v)",
+        DENSE | {"f": np.array(0.3)},
+    ),
     "PRelu": (
         IMAGE,
         "c = Conv(x, w, b) r = PRelu(c, s) y = Conv(r, v)",
@@ -225,6 +235,13 @@ LEFT = {
         "(float[n,4] x) => (float[n,n] y)",
         "h = Gemm(x, w, b) t = Transpose(h) y = MatMul(h, t)",
         {"w": DENSE["w"], "b": DENSE["b"]},
+        None,
+    ),
+    "GELU": (
+        IMAGE,
+        "c = Conv(x, w, b) q = Mul(c, f) e = Erf(q) a = Add(e, o) p = Mul(c, a) m = Mul(p, h) "
+        "y = Conv(m, v)",
+        CONV | NEXT | {"f": np.array(0.5**0.5), "o": np.array(1.0), "h": np.array(0.5)},
         None,
     ),
     "squared": (IMAGE, "c = Conv(x, w, b) m = Mul(c, c) y = Conv(m, v)", CONV | NEXT, None),
