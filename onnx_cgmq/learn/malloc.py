@@ -21,7 +21,7 @@ _DEFAULTS: Final = dict.fromkeys(_KEEPING, 128 << 10)
 _SET_BY_THE_USER: Final = ("GLIBC_TUNABLES", "MALLOC_")
 """How the names of environment variables begin that set the allocator."""
 
-_MOST_KEPT: Final = 1 << 27
+_MOST_KEPT: Final = 1 << 28
 """By how many bytes a process may grow until it gives back what is free. Our choice: so many that
 most rounds give nothing back and have no page faults."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,9 @@ Values = dict[int, Any]
 _MOST_BYTES: Final = 1 << 27
 """How many bytes are kept in memory. Our choice: files come from the system's cache, which takes
 little of a training step's time."""
+
+_ALIGNMENT: Final = 64
+"""Where tensors begin, as those do that torch allocates."""
 
 
 class Shelf:
@@ -65,15 +69,16 @@ class Shelf:
         If no file can be written, they stay in memory.
         """
         size = sum(v.nbytes for v in values.values() if isinstance(v, Tensor))
-        self._sizes[index] = size
-        self._items[index] = values
+        self._sizes[index], self._items[index] = size, {}
         if sum(self._sizes) <= _MOST_BYTES:
+            self._items[index] = _mapped(values)
             return
         try:
             path = self._path(index)
             # Views are copied: a file would have all of the tensor that they are a part of.
             torch.save({slot: _copied(value) for slot, value in values.items()}, path)
         except (OSError, RuntimeError):  # a full disk
+            self._items[index] = _mapped(values)
             return
         self._items[index] = path
         self._sizes[index] = 0
@@ -82,6 +87,28 @@ class Shelf:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="onnx-cgmq-")
         return Path(self._folder.name) / f"{index}.pt"
+
+
+def _mapped(values: Values) -> Values:
+    """Copies values to memory of their own, which the system gets back as soon as they go.
+
+    Among the buffers that training steps free and allocate they would be in the way.
+    """
+    starts, size = {}, 0
+    for slot, value in values.items():
+        if isinstance(value, Tensor) and value.numel():
+            starts[slot] = size
+            size += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
+    if not size:
+        return values
+    memory = torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+    found = dict(values)
+    for slot, start in starts.items():
+        value = values[slot].detach()
+        strides = torch.empty_like(value, device="meta").stride()  # a clone would have them
+        room = memory[start : start + value.nbytes].view(value.dtype)
+        found[slot] = room.as_strided(value.shape, strides, room.storage_offset()).copy_(value)
+    return found
 
 
 def _copied(value: Any) -> Any:

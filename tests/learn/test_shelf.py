@@ -53,3 +53,23 @@ def test_a_view_is_stored_without_the_rest_of_its_tensor(monkeypatch) -> None:
         shelf.append({0: torch.zeros(1 << 20)[:4]})
         (path,) = shelf._items
         assert path.stat().st_size < 1 << 14
+
+
+def test_values_in_memory_are_copies_of_the_same_layout() -> None:
+    channels_last = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    values = {
+        0: channels_last,
+        1: torch.arange(7, dtype=torch.int64)[2:5],
+        2: torch.zeros(0, 3),
+        3: torch.tensor(True),
+        4: torch.randn(3, 1).expand(3, 4),
+    }
+    kept = {slot: value.clone() for slot, value in values.items()}
+    with Shelf() as shelf:
+        shelf.append(values)
+        for value in (channels_last, values[1], values[3]):
+            value.zero_()
+        found = shelf[0]
+    assert all(torch.equal(found[slot], kept[slot]) for slot in values)
+    assert all(found[slot].dtype == kept[slot].dtype for slot in values)
+    assert all(found[slot].stride() == kept[slot].stride() for slot in values)
