@@ -158,7 +158,7 @@ def one(arguments: argparse.Namespace) -> None:
         assert case.labelled is not None  # others are not chosen
         train = case.labelled(arguments.shared)
     else:
-        train, _ = case.data(arguments.shared)
+        train = case.data(arguments.shared)[0]  # the test samples take no memory in the run
         train.pop("label", None)
     output = arguments.files / f"{case.name}.{arguments.method.replace('/', '-')}.onnx"
     try:
