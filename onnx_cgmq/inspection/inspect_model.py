@@ -33,7 +33,7 @@ from onnx_cgmq.inspection.notes import (
 )
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.reading import Reading, read_operand, stored_tensor, tensor_name
-from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport
+from onnx_cgmq.inspection.report import NodeReport, Report, TensorReport, width_counts
 from onnx_cgmq.inspection.uncounted import (
     computed_weights,
     other_bytes,
@@ -223,14 +223,13 @@ def _tensor_report(reading: Reading, claim: Mapping[str, Any], share: float) -> 
     """
     weight = reading.role is not Role.ACTIVATION
     widths = np.broadcast_to(reading.widths, reading.shape) if weight else reading.widths
-    distinct, counts = np.unique(widths, return_counts=True)
     return TensorReport(
         name=reading.name,
         role=reading.role,
         granularity=reading.granularity,
         shape=reading.shape,
         widths=reading.widths,
-        counts={int(width): int(count) for width, count in zip(distinct, counts, strict=True)},
+        counts=width_counts(widths),
         mean_bits=float(widths.mean()) if widths.size else 0.0,
         range=_claimed_range(claim),
         share=share,

@@ -53,6 +53,22 @@ class TensorReport:
     stored: str
     stored_bytes: int
 
+    @property
+    def is_float(self) -> bool:
+        """Whether no part of it is quantized."""
+        return set(self.counts) == {FLOAT_BITS}
+
+    @property
+    def shape_text(self) -> str:
+        """The shape in a few signs, such as ``?x3x224x224``."""
+        return "x".join(str(size or "?") for size in self.shape) or "scalar"
+
+
+def width_counts(widths: npt.NDArray[np.int64]) -> dict[int, int]:
+    """Counts the elements by their width, in ascending order of widths."""
+    distinct, counts = np.unique(widths, return_counts=True)
+    return {int(width): int(count) for width, count in zip(distinct, counts, strict=True)}
+
 
 @dataclass(frozen=True)
 class NodeReport:
@@ -159,11 +175,11 @@ def _tables(report: Report) -> Group:
     for column in ("bytes", "BOPs"):
         tensors.add_column(column, justify="right", no_wrap=True)
     for tensor in report.tensors.values():
-        shape = "x".join(str(size or "?") for size in tensor.shape) or "scalar"
         size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
         bits, ends = _bits_text(tensor), _range_text(tensor)
         role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
-        tensors.add_row(tensor.name, role, shape, bits, ends, tensor.stored, size, share)
+        what = (tensor.name, role, tensor.shape_text)
+        tensors.add_row(*what, bits, ends, tensor.stored, size, share)
     nodes = _node_table(report)
     size = f"weights and biases: {report.weight_bytes:,} bytes"
     if report.peak_activation_bytes is not None:
@@ -198,7 +214,7 @@ def _kernel_text(node: NodeReport) -> str:
 
 def _range_text(tensor: TensorReport) -> str:
     """Writes the range of a tensor."""
-    if tensor.range is None or set(tensor.counts) == {FLOAT_BITS}:
+    if tensor.range is None or tensor.is_float:
         return ""
     low, high = tensor.range
     return f"\u00b1{high:.3g}" if low == -high else f"{low:.3g} .. {high:.3g}"

@@ -80,7 +80,7 @@ def _times(before: int, after: int) -> str:
 def widths_section(rows: Sequence[TensorRow], text: str = "") -> Section:
     """Shows the width of every tensor, as a bar along the network and in a table."""
     weights, activations = (
-        marks(rows, role, lambda row: row.mean_bits, "bits")
+        marks(rows, role, lambda row: row.tensor.mean_bits, "bits")
         for role in (Role.WEIGHT, Role.ACTIVATION)
     )
     chart = Chart(

@@ -77,7 +77,7 @@ def _finite(number: float | None) -> float | None:
 
 def errors_section(rows: Sequence[TensorRow], samples: int) -> Section:
     """Shows the error of every quantized tensor along the network."""
-    quantized = [row for row in rows if not row.is_float]
+    quantized = [row for row in rows if not row.tensor.is_float]
     own, so_far = (
         lambda row: row.error and row.error.own,
         lambda row: row.error and row.error.from_float,
@@ -102,10 +102,13 @@ def histograms_section(rows: Sequence[TensorRow], plans: dict[str, TensorPlan]) 
     measured = [
         (row.error.own, row)
         for row in rows
-        if row.role is not Role.BIAS and not row.is_float and row.error and row.error.own
+        if row.tensor.role is not Role.BIAS
+        and not row.tensor.is_float
+        and row.error
+        and row.error.own
     ]
     measured.sort(key=lambda pair: -pair[0])
-    charts = [_histogram(row, plans[row.name], error) for error, row in measured[:_WORST]]
+    charts = [_histogram(row, plans[row.tensor.name], error) for error, row in measured[:_WORST]]
     return Section(
         "histograms",
         f"The {len(charts)} tensors with the largest errors",
@@ -122,9 +125,9 @@ def _histogram(row: TensorRow, plan: TensorPlan, error: float) -> Chart:
     count = plan.step.size
     more = f"; {count:,} channels with ranges of their own" if count > 1 else ""
     return Chart(
-        row.name,
-        histogram_chart(row.role.value, row.error.counts, row.error.edges, ends, levels),
-        f"{row.role.value}, {bits_text(row)} bits, error {error:.2%}{more}",
+        row.tensor.name,
+        histogram_chart(row.tensor.role.value, row.error.counts, row.error.edges, ends, levels),
+        f"{row.tensor.role.value}, {bits_text(row.tensor)} bits, error {error:.2%}{more}",
     )
 
 

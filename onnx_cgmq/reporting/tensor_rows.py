@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import numpy as np
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
-from onnx_cgmq.inspection import TensorReport
+from onnx_cgmq.inspection.report import TensorReport, width_counts
 from onnx_cgmq.reporting.charts import Mark
 from onnx_cgmq.reporting.page import Cell, Row, Table
 
@@ -26,35 +24,14 @@ class TensorRow:
     """A tensor of a page.
 
     Attributes:
-        name: Its name.
-        role: Weight, bias or activation.
-        shape: Its shape; 0 for unknown sizes.
-        counts: Number of elements, or of channels, by their width.
-        mean_bits: The mean width.
-        range: The smallest start and the largest end of its ranges, if it has any.
-        stored: The type of its codes in the file.
-        stored_bytes: Bytes that a weight or bias takes there.
-        share: Share of the model's bit operations of the nodes that multiply it.
+        tensor: What the file says of it, or the plan.
         anchor: What links to its row in the table lead to.
         error: Its error, if it was measured.
     """
 
-    name: str
-    role: Role
-    shape: tuple[int, ...]
-    counts: Mapping[int, int]
-    mean_bits: float
-    range: tuple[float, float] | None
-    stored: str
-    stored_bytes: int
-    share: float
-    anchor: str = ""
-    error: TensorError | None = None
-
-    @property
-    def is_float(self) -> bool:
-        """Whether no part of it is quantized."""
-        return set(self.counts) == {FLOAT_BITS}
+    tensor: TensorReport
+    anchor: str
+    error: TensorError | None
 
 
 def tensor_rows(
@@ -72,37 +49,25 @@ def tensor_rows(
     names = dict.fromkeys((*(planned or ()), *reported))
     rows = []
     for number, name in enumerate(names):
-        row = _reported(reported[name]) if name in reported else _planned((planned or {})[name])
-        rows.append(replace(row, anchor=f"tensor-{number}", error=(errors or {}).get(name)))
+        tensor = reported[name] if name in reported else _carried((planned or {})[name])
+        rows.append(TensorRow(tensor, f"tensor-{number}", (errors or {}).get(name)))
     return tuple(rows)
 
 
-def _reported(tensor: TensorReport) -> TensorRow:
-    return TensorRow(
-        name=tensor.name,
-        role=tensor.role,
-        shape=tensor.shape,
-        counts=tensor.counts,
-        mean_bits=tensor.mean_bits,
-        range=tensor.range,
-        stored=tensor.stored,
-        stored_bytes=tensor.stored_bytes,
-        share=tensor.share,
-    )
-
-
-def _planned(tensor: TensorPlan) -> TensorRow:
-    widths, counts = np.unique(tensor.widths, return_counts=True)
-    return TensorRow(
-        name=tensor.name,
-        role=tensor.role,
-        shape=tensor.shape,
-        counts={int(width): int(count) for width, count in zip(widths, counts, strict=True)},
-        mean_bits=tensor.mean_bits,
-        range=(float(tensor.low.min()), float(tensor.high.max())),
+def _carried(plan: TensorPlan) -> TensorReport:
+    """Reports on a tensor that only the plan has."""
+    return TensorReport(
+        name=plan.name,
+        role=plan.role,
+        granularity=plan.granularity,
+        shape=plan.shape,
+        widths=plan.widths,
+        counts=width_counts(plan.widths),
+        mean_bits=plan.mean_bits,
+        range=(float(plan.low.min()), float(plan.high.max())),
+        share=0.0,
         stored=_CARRIED,
         stored_bytes=0,
-        share=0.0,
     )
 
 
@@ -119,10 +84,10 @@ def marks(
     """
     found = []
     for row in rows:
-        if row.role is role:
+        if row.tensor.role is role:
             height = value(row)
             shown = "" if height is None else f": {height:.3g} {text}"
-            found.append(Mark(height, f"{row.name}{shown}", row.anchor))
+            found.append(Mark(height, f"{row.tensor.name}{shown}", row.anchor))
     return tuple(found)
 
 
@@ -141,18 +106,19 @@ def _row(row: TensorRow, *, measured: bool) -> Row:
         own = None if row.error is None else row.error.own
         from_float = None if row.error is None else row.error.from_float
         errors = (error_cell(own), error_cell(from_float))
-    bar = min(1.0, row.mean_bits / FLOAT_BITS)
+    tensor = row.tensor
+    bar = min(1.0, tensor.mean_bits / FLOAT_BITS)
     return Row(
         [
-            Cell(row.name),
-            Cell(row.role.value),
-            Cell("x".join(str(size or "?") for size in row.shape) or "scalar"),
-            Cell(bits_text(row), row.mean_bits, bar, row.role.value),
+            Cell(tensor.name),
+            Cell(tensor.role.value),
+            Cell(tensor.shape_text),
+            Cell(bits_text(tensor), tensor.mean_bits, bar, tensor.role.value),
             *errors,
-            Cell(_range_text(row)),
-            Cell(row.stored),
-            Cell(f"{row.stored_bytes:,}" if row.stored_bytes else "", row.stored_bytes),
-            Cell(f"{row.share:.1%}" if row.share else "", row.share),
+            Cell(_range_text(tensor)),
+            Cell(tensor.stored),
+            Cell(f"{tensor.stored_bytes:,}" if tensor.stored_bytes else "", tensor.stored_bytes),
+            Cell(f"{tensor.share:.1%}" if tensor.share else "", tensor.share),
         ],
         row.anchor,
     )
@@ -163,17 +129,17 @@ def error_cell(error: float | None) -> Cell:
     return Cell("") if error is None else Cell(f"{error:.2%}", error)
 
 
-def bits_text(row: TensorRow) -> str:
+def bits_text(tensor: TensorReport) -> str:
     """Writes the width of a tensor, or the mean of several and their shares."""
-    if len(row.counts) == 1:
-        return str(next(iter(row.counts)))
-    total = sum(row.counts.values())
-    shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in row.counts.items())
-    return f"{row.mean_bits:.2f} ({shares})"
+    if len(tensor.counts) == 1:
+        return str(next(iter(tensor.counts)))
+    total = sum(tensor.counts.values())
+    shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in tensor.counts.items())
+    return f"{tensor.mean_bits:.2f} ({shares})"
 
 
-def _range_text(row: TensorRow) -> str:
-    if row.range is None or row.is_float:
+def _range_text(tensor: TensorReport) -> str:
+    if tensor.range is None or tensor.is_float:
         return ""
-    low, high = row.range
+    low, high = tensor.range
     return f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}"
