@@ -1,7 +1,7 @@
 """Charts as SVG that takes its colours from the page, so that they fit light and dark.
 
-matplotlib draws them. Its SVG is small (some 200 bytes a bar), needs no script, and may be read and
-searched as text; a library that draws in the browser would put 1 to 5 MB into each page.
+matplotlib draws them. Its SVG is small, needs no script, and may be read and searched as text; a
+library that draws in the browser would have to be in each page.
 """
 
 from __future__ import annotations
