@@ -104,7 +104,7 @@ class ImageReader:
         if not self._is_told and self.crop is not None:
             size += " (one that has this size already is taken whole)"
         order = "gray" if self.channels == 1 else "BGR" if self._bgr else "RGB"
-        v = self.values or PRESETS["raw"]
+        v = self._preset
         share = round(1 / v.scale, 6)
         factor = f"/ {share:g}" if share.is_integer() else f"* {v.scale:g}"
         scaled = f"(pixel {factor} - {_numbers(v.mean)}) / {_numbers(v.std)}"
@@ -173,10 +173,7 @@ class ImageReader:
             return image.fromarray(shallow).convert(mode)
         if opened.mode == "F":
             raise DataError(f"{path}: pixels that are floats; save it in 8 or 16 bits")
-        if opened.mode in (
-            "P",
-            "PA",
-        ):  # Pillow asks for two steps if entries are transparent
+        if opened.mode in ("P", "PA"):  # Pillow wants two steps if entries are transparent
             opened = opened.convert("RGBA")
         return opened.convert(mode)
 

@@ -52,10 +52,11 @@ class SoundReader:
     @property
     def note(self) -> str:
         """A sentence on what becomes of a sound."""
-        if self._length is None:
+        length = self.spec.fixed_length
+        if length is None:
             return "sounds are as long as they are, with values from -1 to 1"
         return (
-            f"sounds have values from -1 to 1; the first {self._length} are taken, and zeros are "
+            f"sounds have values from -1 to 1; the first {length} are taken, and zeros are "
             "added to a shorter sound"
         )
 
@@ -83,13 +84,9 @@ class SoundReader:
             raise DataError(
                 f"{path}: a rate of {rate} Hz, but {self._first} says {self.rate}; resample it"
             )
-        sound: npt.NDArray[Any] = values[: self._length, 0]
-        if self._length is not None:
-            sound = np.pad(sound, (0, self._length - len(sound)))
+        length = self.spec.fixed_length
+        sound: npt.NDArray[Any] = values[:length, 0]
+        if length is not None:
+            sound = np.pad(sound, (0, length - len(sound)))
         axes = self.spec.sample_axes or ()
         return sound.reshape((1,) * (len(axes) - 1) + (-1,))
-
-    @property
-    def _length(self) -> int | None:
-        last = (self.spec.sample_axes or (None,))[-1]
-        return last if isinstance(last, int) else None

@@ -36,6 +36,12 @@ class InputSpec:
         return ("samples", *(self.dims[1:] if self.batched else self.dims))
 
     @property
+    def fixed_length(self) -> int | None:
+        """Size of the last axis of a sample if the model fixes it, else ``None``."""
+        last = (self.sample_axes or (None,))[-1]
+        return last if isinstance(last, int) else None
+
+    @property
     def fixed_batch(self) -> int | None:
         """Size of the batch axis if the model fixes it, else ``None``."""
         first = self.dims[0] if self.dims and self.batched else None

@@ -49,7 +49,7 @@ def read_lines(
     """
     roles = _roles(specs, str(path))
     lines = _lines(path)
-    length = next((size for spec in specs if (size := _length(spec)) is not None), None)
+    length = next((spec.fixed_length for spec in specs if spec.fixed_length is not None), None)
     if longest is not None and length is not None and longest > length:
         raise DataError(f"{path}: --length {longest}, but the model takes {length} tokens")
     maker = _tokenizer(tokenizer, longest or length)
@@ -83,11 +83,6 @@ def _roles(specs: Sequence[InputSpec], where: str) -> dict[str, str]:
             "or by package.module:factory"
         )
     return {name: name for name in names}
-
-
-def _length(spec: InputSpec) -> int | None:
-    last = (spec.sample_axes or (None,))[-1]
-    return last if isinstance(last, int) else None
 
 
 def _lines(path: Path) -> list[str]:
