@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
@@ -13,6 +13,11 @@ from onnx_cgmq.graph.nodes import operator_key, standard_op
 from onnx_cgmq.graph.operators import is_known, mac_spec
 from onnx_cgmq.graph.qonnx import QUANTIZERS
 from onnx_cgmq.ort.sizes import Sizes
+
+
+def first_of(names: Sequence[str | None]) -> str:
+    """Writes the first of some names, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else str(names[0])
 
 
 def unknown_operators(model: ir.Model) -> tuple[str, ...]:
@@ -34,10 +39,9 @@ def overridable_constants(model: ir.Model) -> tuple[str, ...]:
     found = [value.name for value in model.graph.inputs if value.const_value is not None]
     if not found:
         return ()
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return (
         "callers may override constants that are inputs of the model too, so they fix no width and "
-        f"no limit: {found[0]}{more}; take them off the graph's inputs if nobody does",
+        f"no limit: {first_of(found)}; take them off the graph's inputs if nobody does",
     )
 
 
@@ -51,8 +55,7 @@ def declared_sizes(model: ir.Model, declared: Collection[ir.Value]) -> tuple[str
     ]
     if not found:
         return ()
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-    return (f"sizes that do not follow from the inputs are as the file says: {found[0]}{more}",)
+    return (f"sizes that do not follow from the inputs are as the file says: {first_of(found)}",)
 
 
 def open_sizes(model: ir.Model) -> tuple[str, ...]:
@@ -65,10 +68,9 @@ def open_sizes(model: ir.Model) -> tuple[str, ...]:
     ]
     if not found:
         return ()
-    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return (
         "sizes that the file leaves open count as 1 unless --shape (in Python: shapes) gives them: "
-        f"{found[0]}{more}",
+        f"{first_of(found)}",
     )
 
 
