@@ -75,15 +75,12 @@ def tensor_errors(
         for batch in samples.batches(1):  # values of the whole float model are in memory at once
             inputs = tensors(batch.inputs)
             expected: dict[str, Tensor] = {}
-            with _seen(float_mirror, partial(_keep, expected)):
+            keepers = {name: partial(expected.__setitem__, name) for name in sums}
+            with float_mirror.shown(keepers):
                 float_mirror(inputs)
             with _seen(mirror, partial(_compare, sums, expected)):
                 mirror(inputs)
     return {name: found.error() for name, found in sums.items() if found.runs}
-
-
-def _keep(values: dict[str, Tensor], name: str, taken: Tensor, _: Tensor) -> None:
-    values[name] = taken
 
 
 def _compare(

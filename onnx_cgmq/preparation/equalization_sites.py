@@ -16,7 +16,7 @@ from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 from onnx_cgmq.graph.uses import element_uses, has_one_reader
 
 _GELU_DEPTH: Final = 3
-"""How many nodes may lie between the Erf or Tanh of a GELU and its last Mul, and one more."""
+"""How many nodes before the last Mul of a GELU its Erf or Tanh may be found."""
 
 _NORMS: Final = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 """Operators with a constant scale and shift for each channel, their inputs 1 and 2."""
@@ -44,11 +44,10 @@ class Vector:
         array, divisors = value.const_value.numpy(), np.repeat(factors, self.channels.repeat)
         if array.size > 1:
             return np.asarray(array / divisors.reshape(array.shape))
-        shape = self.node.outputs[0].shape
-        assert shape is not None
-        return array.reshape(-1) / divisors.reshape(
-            -1, *[1] * (len(shape) - self.channels.axis - 1)
-        )
+        rank = rank_of(self.node.outputs[0])
+        assert rank is not None
+        behind = rank - self.channels.axis - 1
+        return np.asarray(array.reshape(-1) / divisors.reshape(-1, *[1] * behind))
 
 
 @dataclass(frozen=True)
@@ -282,10 +281,7 @@ def _multiplies(mac: ConstantMac, place: Place) -> bool:
 
 
 def _is_vector(node: ir.Node, index: int, channels: Channels) -> bool:
-    """Says whether an operand is a constant with one element for each entry of the channels.
-
-    Or one element for all of them.
-    """
+    """Says whether an operand is a constant with one element for each channel entry, or one."""
     axis, size = _axis_of_vector(node, index), _size(node.inputs[index])
     fits = size == 1 or (axis == channels.axis and size == channels.size)
     return fits and _is_float(node.inputs[index])

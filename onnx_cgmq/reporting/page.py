@@ -12,8 +12,7 @@ from typing import ClassVar, Final
 
 from onnx_cgmq.errors import ConfigError
 
-_PACKAGES: Final = {"jinja2": "jinja2", "matplotlib": "matplotlib"}
-"""Names to import, by those to install."""
+_PACKAGES: Final = ("jinja2", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def check_report_packages() -> None:
     Raises:
         ConfigError: One of them is missing.
     """
-    missing = [package for name, package in _PACKAGES.items() if find_spec(name) is None]
+    missing = [package for package in _PACKAGES if find_spec(package) is None]
     if missing:
         raise ConfigError(
             f"an HTML report needs {' and '.join(missing)}, which is not installed; "

@@ -154,7 +154,7 @@ def one(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     case = next(case for case in CASES if case.name == arguments.case)
     source = case.model(arguments.cache, arguments.shared)
-    if arguments.method in METHODS and METHODS[arguments.method].labelled:
+    if _is_labelled(arguments.method):
         assert case.labelled is not None  # others are not chosen
         train = case.labelled(arguments.shared)
     else:
@@ -249,10 +249,14 @@ def _wanted(arguments: argparse.Namespace) -> Iterator[tuple[Case, str]]:
             continue
         if chosen and not any(method.startswith(start) for start in chosen):
             continue
-        labelled = method in METHODS and METHODS[method].labelled
+        labelled = _is_labelled(method)
         for case in CASES:
             if case.name.startswith(arguments.only) and (case.labelled or not labelled):
                 yield case, method
+
+
+def _is_labelled(method: str) -> bool:
+    return method in METHODS and METHODS[method].labelled
 
 
 def _result(case: str, method: str) -> Path:
