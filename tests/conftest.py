@@ -8,6 +8,8 @@ imported, which is after pytest has read this file; so do the interpreters that 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,14 @@ def _same_random_numbers() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_steps() -> Iterator[Mapping[Any, tuple[int, int]]]:
+    """Parts of the tests' models learn in a few steps; yields how many they usually have."""
+    from onnx_cgmq.learn import schedule
+
+    usual = schedule.STEPS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "STEPS", dict.fromkeys(usual, (4, 20)))
+        yield usual

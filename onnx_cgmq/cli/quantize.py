@@ -147,8 +147,8 @@ def quantize_command(
         int | None,
         typer.Option(
             "--epochs",
-            help="Train for so many passes over the data, and move gates meanwhile (default: by "
-            "effort and data).",
+            help="Train end to end for so many passes over the data, after the stages of a run "
+            "(default: by the data).",
         ),
     ] = None,
     batch_size: Annotated[

@@ -57,7 +57,7 @@ class Started(Event):
             without labels.
         bounds: The bounds.
         expected_seconds: About how long learning will take, as estimated from the time of a run on
-            a few samples; ``None`` if the run trains end to end, where epochs show it soon.
+            a few samples; ``None`` if gates move while weights train, where epochs show it soon.
     """
 
     kind: ClassVar[str] = "started"

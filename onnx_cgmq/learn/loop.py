@@ -23,7 +23,7 @@ from onnx_cgmq.learn.micro_batches import add_gradients
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
 from onnx_cgmq.learn.outcome import NOT_FINITE, Outcome
 from onnx_cgmq.learn.reconstruct import reconstruct
-from onnx_cgmq.learn.schedule import Schedule
+from onnx_cgmq.learn.schedule import CAREFUL_PACE, RECONSTRUCTION_SAMPLES, Schedule
 from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
@@ -31,9 +31,6 @@ from onnx_cgmq.settings.config import Config
 _MOST_LOST_STEPS = 50
 """After this many training steps in a row without a finite gradient, the run ends as diverged. Our
 choice."""
-
-_CAREFUL_PACE = 0.1
-"""Factor of the learning rates after training has done harm. Our choice."""
 
 
 class _StopError(Exception):
@@ -166,12 +163,11 @@ class Learner:
         if steps := stages.reconstruction_steps:
             began, show = time.monotonic(), partial(self._show_stage, "reconstruct")
             size, seed = stages.batch_size, self.config.seed
-            reconstruct(
-                self.mirror, self.train, steps=steps, batch_size=size, seed=seed, progress=show
-            )
+            drawn = self.train.drawn(RECONSTRUCTION_SAMPLES, seed)
+            reconstruct(self.mirror, drawn, steps=steps, batch_size=size, seed=seed, progress=show)
             self._end_stage("reconstructed", began)
             self.best.restore(self.mirror)
-        self._optimizer, self._pace = Optimizer(self.mirror, self.config), _CAREFUL_PACE
+        self._optimizer, self._pace = Optimizer(self.mirror, self.config), self.schedule.pace
         self._staged = True
         self._save()
 
@@ -293,7 +289,7 @@ class Learner:
         if first[0] < loss or (math.isfinite(first[0]) and not math.isfinite(loss)):
             self._keep_if_best(self._epochs, *first)
             self._optimizer = Optimizer(self.mirror, self.config)
-            self._pace = _CAREFUL_PACE
+            self._pace = CAREFUL_PACE
             self.emit(
                 Notice(
                     f"training has done more harm than good so far (loss on held-out data: "

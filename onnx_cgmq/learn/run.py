@@ -236,7 +236,7 @@ def _within_memory(
 def _expected_seconds(
     schedule: Schedule, guide: Guide, train: Samples, config: Config
 ) -> float | None:
-    """About how long the stages of a run will take, from the time of a run of a few samples."""
+    """About how long learning will take, from the time of a run of a few samples."""
     if schedule.stages is None:
         return None
     first = next(train.batches(min(schedule.stages.batch_size, _FIRST_SAMPLES)))
@@ -250,7 +250,7 @@ def _expected_seconds(
     if not guide.is_kept_when_settled(config.integer_kernels):
         ladders = [guide.mirror.quantizers[name].spec.ladder for name in guide.counted]
         passes = sum(len(ladder.quantized) for ladder in ladders)
-    return schedule.stages.expected_seconds(forward, len(train), passes)
+    return schedule.expected_seconds(forward, len(train), passes)
 
 
 def _check_defined(

@@ -21,8 +21,17 @@ GUIDED_SHARE: Final = 0.25
 """Share of the training steps in which gates move, where they move while weights train. In the
 others widths are fixed, and weights, biases and ranges go on learning. Our choice."""
 
-_MANY_LABELLED: Final = 5000
-"""With labels of so many samples, training end to end is the main part. Our choice."""
+CAREFUL_PACE: Final = 0.1
+"""Factor of the learning rates where training may do harm: after it has done some, and on few
+samples. Our choice."""
+
+_MANY: Final = 5000
+"""So many samples bear training end to end at the full learning rates; with labels, that is the
+main part of a run. Our choice."""
+
+RECONSTRUCTION_SAMPLES: Final = 2048
+"""The most samples that parts are reconstructed on, because the values that go into a part and come
+out of it are stored. Our choice: more steps than samples are hardly ever affordable."""
 
 _SECONDS: Final = {Effort.FAST: 45.0, Effort.NORMAL: 300.0, Effort.BEST: 1500.0}
 """About how long reconstruction may take. Our choice."""
@@ -38,7 +47,7 @@ _SECONDS_PER_BYTE: Final = 1e-8
 """What a byte of a quantized activation costs a core in a training step: memory is the bottleneck
 of large activations. Ours, as the figures above."""
 
-_STEPS: Final = {Effort.FAST: (8, 60), Effort.NORMAL: (40, 300), Effort.BEST: (100, 1000)}
+STEPS: Final = {Effort.FAST: (8, 60), Effort.NORMAL: (40, 300), Effort.BEST: (100, 1000)}
 """The fewest and the most training steps of a part. Our choice: rounding needs some hundred."""
 
 _MEASURED_SECONDS: Final = 60.0
@@ -87,7 +96,8 @@ class Stages:
         if not self.reconstruction_steps:
             return forward * passes * self.measured_samples
         steps = self.reconstruction_steps * _RUNS_PER_STEP + _RUNS_PER_SEARCH
-        return forward * (passes * self.measured_samples + steps * self.batch_size + 2 * samples)
+        stored = 2 * min(samples, RECONSTRUCTION_SAMPLES)
+        return forward * (passes * self.measured_samples + steps * self.batch_size + stored)
 
 
 @dataclass(frozen=True)
@@ -97,10 +107,19 @@ class Schedule:
     Attributes:
         stages: The stages before training end to end; ``None`` if gates move while weights train.
         epochs: Passes over the data in training end to end.
+        pace: Factor of the learning rates in these.
     """
 
     stages: Stages | None
     epochs: int
+    pace: float = 1.0
+
+    def expected_seconds(self, forward: float, samples: int, passes: int) -> float | None:
+        """About how long learning takes, as for the stages; ``None`` if gates move meanwhile."""
+        if self.stages is None:
+            return None
+        trained = self.epochs * samples * _RUNS_PER_STEP * forward
+        return self.stages.expected_seconds(forward, samples, passes) + trained
 
     def guided_steps(self, train: Samples, batch_size: int) -> int:
         """The number of training steps in which gates move together with the weights."""
@@ -118,9 +137,10 @@ def choose_schedule(
 ) -> Schedule:
     """Chooses what a run does.
 
-    Gates move while weights train, as in the paper, if the settings give a number of epochs, if
-    there are many labelled samples, or if losses can't be measured: with several gates for a
-    tensor, or by another direction than ``fisher``. Otherwise the run goes in stages.
+    It goes in stages, and then trains end to end for the epochs that the settings give, or if there
+    are many labelled samples; on few samples with care, unless the settings give a learning rate.
+    Gates move while weights train, as in the paper, where losses can't be measured: with several
+    gates for a tensor, or by another direction than ``fisher``.
 
     Args:
         config: The settings; a time limit takes the place of the time that the effort allows.
@@ -128,15 +148,18 @@ def choose_schedule(
         mirror: The mirror of the gated model.
         activation_bytes: Bytes of the activations that are quantized, for one sample.
     """
-    if config.epochs is not None:
-        return Schedule(None, config.epochs)
-    labelled = train.has_labels or bool(next(train.batches(1)).targets)
     specs = [quantizer.spec for quantizer in mirror.quantizers.values()]
     one_gate_each = all(spec.granularity is Granularity.TENSOR for spec in specs)
-    many = labelled and len(train) >= _MANY_LABELLED and config.effort is not Effort.FAST
-    if many or not one_gate_each or config.direction is not Direction.FISHER:
-        return Schedule(None, EPOCHS)
-    return Schedule(_stages(config, train, mirror, activation_bytes), epochs=0)
+    if not one_gate_each or config.direction is not Direction.FISHER:
+        return Schedule(None, config.epochs or EPOCHS)
+    many = len(train) >= _MANY
+    labelled = train.has_labels or bool(next(train.batches(1)).targets)
+    trains = many and labelled and config.effort is not Effort.FAST
+    return Schedule(
+        _stages(config, train, mirror, activation_bytes),
+        epochs=config.epochs or (EPOCHS if trains else 0),
+        pace=1.0 if many or config.learning_rate is not None else CAREFUL_PACE,
+    )
 
 
 def _stages(config: Config, train: Samples, mirror: Mirror, activation_bytes: int) -> Stages:
@@ -151,7 +174,7 @@ def _stages(config: Config, train: Samples, mirror: Mirror, activation_bytes: in
     seconds = _SECONDS[config.effort]
     if config.time_limit is not None:
         seconds = min(seconds, config.time_limit / 2)
-    fewest, most = _STEPS[config.effort]
+    fewest, most = STEPS[config.effort]
     passes = sum(len(q.spec.ladder.quantized) for q in mirror.quantizers.values())
     affordable = int(_MEASURED_SECONDS / (passes * forward))
     return Stages(

@@ -90,8 +90,8 @@ class Config(BaseModel):
             and narrow tensors at 16 or 32 bits to 8 when gates settle, so that onnxruntime runs
             them in integer kernels. ``False`` does neither.
         effort: How much time a run takes to learn (docs/concepts.md, "Effort").
-        epochs: Train for so many passes over the training data, and move gates meanwhile, whatever
-            the effort; ``None`` leaves that to the effort and the data.
+        epochs: Train end to end for so many passes over the training data, after the stages of a
+            run; ``None`` leaves that to the data.
         batch_size: Samples in a training step.
         learning_rate: Peak Adam learning rate of weights and biases; ``None`` takes it from the
             model's depth (:func:`~onnx_cgmq.learn.optimizer.default_learning_rate`).

@@ -8,13 +8,26 @@ import pytest
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.learn import schedule as module
-from onnx_cgmq.learn.schedule import EPOCHS, MOVES, Schedule, Stages, choose_schedule
+from onnx_cgmq.learn.schedule import (
+    CAREFUL_PACE,
+    EPOCHS,
+    MOVES,
+    RECONSTRUCTION_SAMPLES,
+    Schedule,
+    Stages,
+    choose_schedule,
+)
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
 from tests.support.toys import mlp
 
 BYTES = 1000  # of the activations, for one sample
+
+
+@pytest.fixture(autouse=True)
+def _usual_steps(monkeypatch, usual_steps) -> None:
+    monkeypatch.setattr(module, "STEPS", usual_steps)
 
 
 def _schedule(count: int = 200, labels: bool = False, **settings) -> Schedule:
@@ -42,18 +55,29 @@ def test_a_run_goes_in_stages(given) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "epochs"),
+    ("given", "epochs", "pace"),
     [
-        ({"epochs": 3}, 3),
-        ({"epochs": 3, "effort": "fast"}, 3),
-        ({"count": 6000, "labels": True}, EPOCHS),
-        ({"granularity": "channel"}, EPOCHS),
-        ({"activation_granularity": "element", "target": "generic"}, EPOCHS),
-        ({"direction": "gradient"}, EPOCHS),
+        ({"epochs": 3}, 3, CAREFUL_PACE),
+        ({"epochs": 3, "effort": "fast"}, 3, CAREFUL_PACE),
+        ({"epochs": 3, "learning_rate": 0.01}, 3, 1),
+        ({"epochs": 3, "count": 6000}, 3, 1),
+        ({"count": 6000, "labels": True}, EPOCHS, 1),
     ],
 )
-def test_a_run_trains_end_to_end(given, epochs) -> None:
-    assert _schedule(**given) == Schedule(None, epochs)
+def test_training_end_to_end_follows_the_stages(given, epochs, pace) -> None:
+    found = _schedule(**given)
+    assert found.stages is not None
+    assert (found.epochs, found.pace) == (epochs, pace)
+
+
+@pytest.mark.parametrize("given", [
+    {"granularity": "channel"},
+    {"activation_granularity": "element", "target": "generic"},
+    {"direction": "gradient"},
+])  # fmt: skip
+def test_gates_move_while_weights_train(given) -> None:
+    assert _schedule(**given) == Schedule(None, EPOCHS)
+    assert _schedule(**given, epochs=3) == Schedule(None, 3)
 
 
 def test_target_values_are_labels_too() -> None:
@@ -61,7 +85,7 @@ def test_target_values_are_labels_too() -> None:
     arrays = {"x": np.zeros((6000, 8), np.float32), "y": np.zeros((6000, 3), np.float32)}
     mirror = Mirror(insert_gates(float_model, config))
     found = choose_schedule(config, open_data(arrays, float_model), mirror, BYTES)
-    assert found.stages is None
+    assert found.epochs == EPOCHS
 
 
 def _stages(**given) -> Stages:
@@ -113,3 +137,9 @@ def test_more_work_is_expected_to_take_longer() -> None:
     assert few == pytest.approx(0.01 * (10 * 5 * 4 + 20 * 4 + 2 * 20))
     assert stages.expected_seconds(0.01, samples=20, passes=6) == pytest.approx(few + 0.01 * 6 * 8)
     assert Stages(8, 0, 4).expected_seconds(0.01, samples=20, passes=0) == 0
+    many = stages.expected_seconds(0.01, samples=10**6, passes=0)
+    assert many == stages.expected_seconds(0.01, samples=RECONSTRUCTION_SAMPLES, passes=0)
+    assert Schedule(stages, 0).expected_seconds(0.01, samples=20, passes=0) == few
+    epochs = Schedule(stages, 3).expected_seconds(0.01, samples=20, passes=0)
+    assert epochs == pytest.approx(few + 3 * 20 * 5 * 0.01)
+    assert Schedule(None, 3).expected_seconds(0.01, samples=20, passes=0) is None

@@ -201,3 +201,28 @@ def test_without_reconstruction_no_weight_changes() -> None:
     after, weights = snapshot(start.mirror), start.mirror.value_parameters
     assert weights
     assert all(torch.equal(after[name], before[name]) for name in weights)
+
+
+def test_parts_learn_from_some_of_many_samples(monkeypatch) -> None:
+    whole, seen = loop.reconstruct, []
+
+    def watched(mirror, data, **settings) -> None:
+        seen.append(len(data))
+        whole(mirror, data, **settings)
+
+    monkeypatch.setattr(loop, "reconstruct", watched)
+    monkeypatch.setattr(loop, "RECONSTRUCTION_SAMPLES", 40)
+    assert _run().complete
+    assert seen == [40]
+
+
+def test_epochs_after_the_stages_keep_the_widths() -> None:
+    events = []
+    result = _run(progress=events.append, epochs=2, learning_rate=0.01)
+    assert result.complete
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert [event.phase for event in epochs] == ["settled"] * 2
+    assert len({event.rbop for event in epochs}) == 1
+    before = [event.validation_loss for event in events if isinstance(event, StageDone)]
+    after = [event.validation_loss for event in epochs]
+    assert result.outcome.validation_loss == min(*before, *after)
