@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from onnx_cgmq.contract.form import Form
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH_OF_FILES = 160
+_WIDTH_OF_FILES = 1000
 
 DATA_HELP = (
     "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, a folder of "
@@ -122,8 +123,13 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def output_console(*, stderr: bool = False) -> Console:
-    """A console for tables; wide if it writes to a file or pipe, so that names are not broken."""
+    """A console for what a command shows: as wide as the terminal, or as ``COLUMNS`` says.
+
+    It is so wide for a file or pipe that nothing is shortened.
+    """
     from rich.console import Console
 
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=_WIDTH_OF_FILES)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(stderr=stderr, width=_WIDTH_OF_FILES)

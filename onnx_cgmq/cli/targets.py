@@ -56,11 +56,16 @@ def targets_command(
 
 
 def _list() -> None:
-    from rich.table import Table
-
+    from onnx_cgmq.inspection.terminal import Column, FittedTable
     from onnx_cgmq.settings import built_in_targets, load_target
 
-    table = Table("target", "weights", "activations", "form", "description", box=None)
+    table = FittedTable(
+        Column("target"),
+        Column("weights"),
+        Column("activations"),
+        Column("form"),
+        Column("description", wraps=True, shortest=20),
+    )
     for target in map(load_target, built_in_targets()):
         widths = (",".join(map(str, item.widths)) for item in (target.weights, target.activations))
         table.add_row(target.name, *widths, target.form.value, target.description)
