@@ -53,6 +53,7 @@ NAMES = {
     "Role",
     "StageDone",
     "StageProgress",
+    "StageStarted",
     "Started",
     "StepDone",
     "Target",
@@ -77,7 +78,8 @@ NAMES = {
 }
 
 PARAMETERS = {
-    "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
+    "quantize": "model data bound *output *validation *config *resume *progress *log *report "
+    "**settings",
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
     "write_back": "gated plan *form *compact",

@@ -24,13 +24,15 @@ def targets_command(
         ),
     ] = False,
     widths: Annotated[
-        str | None, typer.Option("--widths", help="Measure these widths of weights, such as 2,4,8.")
+        str | None,
+        typer.Option("--widths", metavar="2,4,8", help="Measure these widths of weights."),
     ] = None,
     activation_widths: Annotated[
-        str | None, typer.Option("--activation-widths", help="The same for activations.")
+        str | None,
+        typer.Option("--activation-widths", metavar="4,8", help="The same for activations."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Interleaved rounds of timing.")
+        int | None, typer.Option("--rounds", metavar="N", help="Interleaved rounds of timing.")
     ] = None,
     debug: DebugOption = False,
 ) -> None:

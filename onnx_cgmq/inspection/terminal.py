@@ -16,6 +16,7 @@ _GAP: Final = 2
 """Blanks between two columns."""
 
 _ELLIPSIS: Final = "..."
+_UNITS: Final = "KMGT"
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,8 @@ def number_text(number: float) -> str:
     """Writes a number in a few characters: ``1,234``, ``115.6 M``."""
     if number < 9_999.5:
         return f"{number:,.0f}"
-    for unit in "KMGT":
-        number /= 1000
-        if number < 999.95:
-            break
-    return f"{number:,.1f} {unit}"
+    power = next((p for p in range(1, len(_UNITS)) if number < 999.95 * 1000**p), len(_UNITS))
+    return f"{number / 1000**power:,.1f} {_UNITS[power - 1]}"
 
 
 def size_text(number: int) -> str:

@@ -16,7 +16,7 @@ import onnx_cgmq
 from onnx_cgmq.api import pipeline
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Role
-from onnx_cgmq.contract.events import EpochDone, Finished, Notice, Started, StepDone
+from onnx_cgmq.contract.events import EpochDone, Finished, Notice, StageStarted, Started, StepDone
 from onnx_cgmq.contract.form import Form, written_form
 from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
 from onnx_cgmq.data.source import open_data
@@ -106,11 +106,15 @@ def test_a_run_writes_the_files_and_events_that_it_reports(tmp_path) -> None:
     assert check.class_agreement == 1
     assert check.accuracy > 0.8
 
-    kinds = [type(event) for event in events if not isinstance(event, StepDone)]
+    stages = [event.stage for event in events if isinstance(event, StageStarted)]
+    assert stages[:2] == ["read the model", "prepare"]
+    assert stages[-4:] == ["verify", "inspect", "compare", "save"]
+    kinds = [type(event) for event in events if not isinstance(event, (StageStarted, StepDone))]
     assert kinds == [Started, *[EpochDone] * 8, Finished]
-    assert events[0].float_accuracy == 1
+    started = next(event for event in events if isinstance(event, Started))
+    assert started.float_accuracy == 1
     steps = [event for event in events if isinstance(event, StepDone)]
-    assert [event.step for event in steps] == list(range(1, events[0].total_steps + 1))
+    assert [event.step for event in steps] == list(range(1, started.total_steps + 1))
     assert [event.phase for event in steps] == ["guided"] * 6 + ["settled"] * 18
     assert all(event.cost_ratio <= 1 for event in steps[6:])
     assert [record["epoch"] for record in result.history] == list(range(1, 9))
@@ -393,8 +397,9 @@ def test_a_float_model_that_is_gone_at_the_end_does_not_end_the_run(tmp_path) ->
     path = tmp_path / "float.onnx"
     onnx.save(mlp(), path)
 
-    def remove(_) -> None:
-        path.unlink(missing_ok=True)
+    def remove(event) -> None:
+        if isinstance(event, Started):
+            path.unlink()
 
     result = quantize(path, toy_data(mlp()), "3%", progress=remove, epochs=1)
     assert result.float_agreement.samples == 19  # with the prepared model
@@ -495,7 +500,8 @@ def test_a_notice_says_where_the_loss_is_taken() -> None:
     told = []
     data = toy_data(mlp())
     quantize(model, data, "5%", progress=told.append, **{**FAST, "epochs": 1})
-    assert told[0].float_accuracy == 1  # of the scores that the class is chosen from
+    started = next(event for event in told if isinstance(event, Started))
+    assert started.float_accuracy == 1  # of the scores that the class is chosen from
     assert [event.message for event in told if isinstance(event, Notice)] == [
         "no gradient passes through ArgMax 'top'; the loss is taken at y"
     ]
