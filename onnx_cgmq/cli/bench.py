@@ -19,6 +19,7 @@ from onnx_cgmq.cli.options import (
     parse_shapes,
     working,
 )
+from onnx_cgmq.cli.say import say
 
 
 @with_data_options
@@ -66,9 +67,9 @@ def bench_command(
             return
         output_console().print(result.table())
         inputs = "random inputs" if result.random_inputs else "inputs from the data"
-        typer.echo(
+        say(
             f"onnxruntime {result.onnxruntime}, {result.threads} thread(s), batch {result.batch}, "
             f"medians of {result.rounds} interleaved rounds, {inputs}"
         )
         for note in result.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")

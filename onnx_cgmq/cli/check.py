@@ -23,6 +23,7 @@ from onnx_cgmq.cli.options import (
     working,
 )
 from onnx_cgmq.cli.report import check_report, write_report
+from onnx_cgmq.cli.say import say
 from onnx_cgmq.errors import ConfigError
 
 
@@ -86,7 +87,7 @@ def _explain(model: Path, names: list[str], as_json: bool) -> None:
         fields = [{"name": d.name, "verdict": d.verdict.name, "reason": d.reason} for d in found]
         typer.echo(json.dumps(fields, indent=2))
     else:
-        typer.echo("\n".join(map(str, found)))
+        say("\n".join(map(str, found)))
 
 
 @with_data_options

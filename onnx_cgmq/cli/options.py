@@ -16,7 +16,7 @@ from onnx_cgmq.contract.form import Form
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH_OF_FILES = 1000
+_WIDTH_OF_FILES = 10_000
 
 DATA_HELP = (
     "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, a folder of "

@@ -184,7 +184,8 @@ class ProgressDisplay:
         self._print("  ".join(text for _, text in kept))
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        # A word longer than a line is left to the terminal, which copies it as one.
+        self._console.print(text, highlight=False, markup=False, overflow="ignore")
 
 
 def _accuracy(share: float | None) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from onnx_cgmq.cli.options import output_console, working
 from onnx_cgmq.cli.report import write_report
+from onnx_cgmq.cli.say import say
 from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.settings.config import Config
@@ -100,7 +101,7 @@ def carry_out(run: Run) -> None:
         typer.echo(result_json(result, display.started, _files(run)))
     if not result.complete:
         advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
-        typer.echo(
+        say(
             f"{result.outcome.reason}{_after(result.outcome.epochs, display.started)}: "
             f"{run.output} is the best model so far that keeps the bound; {advice}",
             err=True,

@@ -183,8 +183,8 @@ class Report:
         return _tables(self)
 
 
-_NAME: Final = 20
-"""To how many characters a table may shorten names."""
+_NAME, _NAME_BESIDE_TEXT = 34, 20
+"""To how many characters a table may shorten names: of numbers, and where text needs room too."""
 
 
 def _tables(report: Report) -> Group:
@@ -195,7 +195,7 @@ def _tables(report: Report) -> Group:
     notes = (f"note: {note}" for note in report.notes)
     tables = (_tensor_table(report), _node_table(report), _slow_table(report))
     spaced = (part for table in tables if table is not None for part in (table, Text("")))
-    return Group(*spaced, *map(Text, (size, *notes)))
+    return Group(*spaced, *(Text(line, overflow="ignore") for line in (size, *notes)))
 
 
 def _tensor_table(report: Report) -> FittedTable:
@@ -261,9 +261,9 @@ def _slow_table(report: Report) -> FittedTable | None:
     if not slow:
         return None
     table = FittedTable(
-        Column("node", shortest=_NAME),
+        Column("node", shortest=_NAME_BESIDE_TEXT),
         Column("kernel"),
-        Column("why not fast", wraps=True, shortest=_NAME),
+        Column("why not fast", wraps=True, shortest=_NAME_BESIDE_TEXT),
         title="Kernels that are not fast",
     )
     for node in slow:
