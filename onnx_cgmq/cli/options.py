@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,11 +148,10 @@ def output_console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    plain = {"stderr": stderr, "markup": False, "emoji": False, "highlight": False}
-    console = Console(**plain)
-    if console.is_terminal or "COLUMNS" in os.environ:
-        return console
-    return Console(**plain, width=_WIDTH_OF_FILES)
+    plain = partial(Console, stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = plain()
+    fits = console.is_terminal or "COLUMNS" in os.environ
+    return console if fits else plain(width=_WIDTH_OF_FILES)
 
 
 @contextmanager

@@ -203,7 +203,7 @@ def _tensor_table(report: Report) -> FittedTable:
         Column("tensor", shortest=_NAME),
         Column("role"),
         Column("shape", priority=3),
-        Column("bits", wraps=True, shortest=8),
+        Column("bits", wraps=True, shortest=13),
         Column("range", priority=1),
         Column("stored as", priority=4),
         Column("bytes", right=True, priority=2),
