@@ -82,7 +82,7 @@ PARAMETERS = {
     "**settings",
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
-    "write_back": "gated plan *form *compact",
+    "write_back": "gated plan *form *compact *short_names",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "equalize": "model data",

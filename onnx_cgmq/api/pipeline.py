@@ -229,7 +229,13 @@ def _write_in_agreement(
 
     def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
         emit(StageStarted("write"))
-        written = write(gated, plan, form=config.form, integer_kernels=integer_kernels)
+        written = write(
+            gated,
+            plan,
+            form=config.form,
+            short_names=config.compact,
+            integer_kernels=integer_kernels,
+        )
         bounds = learned.guide.bounds
         emit(StageStarted("verify"))
         check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)

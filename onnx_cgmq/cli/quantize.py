@@ -84,6 +84,15 @@ def quantize_command(
     target: TargetOption = None,
     form: FormOption = None,
     runtime: RuntimeOption = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            rich_help_panel=FILE,
+            help="Shorten all names in the file, for the smallest size (by default names of the "
+            "float model stay, as far as they take 3 % of the file or 8 KB).",
+        ),
+    ] = False,
     granularity: Annotated[
         Granularity | None,
         typer.Option(
@@ -272,6 +281,7 @@ def quantize_command(
         "target": target,
         "form": form,
         "runtime": runtime,
+        "compact": compact or None,
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),

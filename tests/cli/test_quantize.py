@@ -39,7 +39,7 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
 
 def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     options = (
-        "--target generic --form native --runtime onnxruntime>=1.23 "
+        "--target generic --form native --runtime onnxruntime>=1.23 --compact "
         "--granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --no-equalize --effort best "
@@ -54,6 +54,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         target="generic",
         form=Form.NATIVE,
         runtime="onnxruntime>=1.23",
+        compact=True,
         granularity=Granularity.ELEMENT,
         activation_granularity=Granularity.CHANNEL,
         widths=(2, 4, 8),
