@@ -90,7 +90,7 @@ def quantize_command(
             "--compact",
             rich_help_panel=FILE,
             help="Shorten all names in the file, for the smallest size (by default names of the "
-            "float model stay, as far as they take 3 % of the file or 8 KB).",
+            "float model stay, as far as they take 3 % of the file or 5 KB).",
         ),
     ] = False,
     granularity: Annotated[

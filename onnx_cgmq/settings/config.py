@@ -63,7 +63,7 @@ class Config(BaseModel):
             ``onnxruntime>=1.22``; ``None`` stands for the installed version. The file gets the
             opset and the types that the oldest of these versions takes.
         compact: Shorten all names in the written file that callers do not need. By default the
-            names of the float model stay, as far as they take 3 % of the file or 8 KB.
+            names of the float model stay, as far as they take 3 % of the file or 5 KB.
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
             the target allows it.

@@ -22,7 +22,7 @@ from onnx_cgmq.writing.compact.types import drop_inferable_types
 _SHARED_UP_TO: Final = 1 << 13  # elements; scales and zero points of channels have fewer
 
 
-_ROOM: Final = 8_000
+_ROOM: Final = 5_000
 _SHARE: Final = 0.03
 """Names may take so many bytes, or this share of the constants if that is more. Our choices."""
 

@@ -96,7 +96,7 @@ def test_names_take_little_of_the_file(prefix, tmp_path) -> None:
     model = insert_gates(float_model)
     plan = make_plan(model, draw_widths(model, np.random.default_rng(1)))
     short = size(write_back(model, plan, short_names=True), tmp_path)
-    assert short < size(write_back(model, plan), tmp_path) <= short + 8_000
+    assert short < size(write_back(model, plan), tmp_path) <= short + 5_000
 
 
 def test_names_of_the_float_model_stay_in_the_file() -> None:
