@@ -74,7 +74,7 @@ def test_output_that_lacks_characters_ends_no_command(unusual, data, encoding) -
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     output = unusual.with_name("out.onnx")
     for arguments in (
-        ("quantize", unusual, "--data", data, "--bound", "50%", "-o", output, "--epochs", 1),
+        ("quantize", unusual, "--data", data, "--bound", "50%", "-o", output, "--details"),
         ("inspect", output),
         ("inspect", unusual, "--why", "*"),
     ):
