@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnx_cgmq.cli import say
 from onnx_cgmq.cli.groups import DATA, FILE, SHOWN
 from onnx_cgmq.contract.form import Form
 
@@ -142,16 +141,14 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def output_console(*, stderr: bool = False) -> Console:
-    """A console for what a command shows: as wide as the terminal, or as ``COLUMNS`` says.
+    """A console for what a command shows: as wide as the terminal.
 
     It is so wide for a file or pipe that nothing is shortened.
     """
     from rich.console import Console
 
-    plain = partial(Console, stderr=stderr, markup=False, emoji=False, highlight=False)
-    console = plain()
-    fits = console.is_terminal or "COLUMNS" in os.environ
-    return console if fits else plain(width=_WIDTH_OF_FILES)
+    width = say.shown_width(err=stderr) or _WIDTH_OF_FILES
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager

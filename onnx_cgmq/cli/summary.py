@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.table import Table
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.verification import Check
     from onnx_cgmq.contract.events import Started
+
+
+_NAMES: Final = 8
+"""How wide the names of figures are at least, so that those of files stand below them."""
 
 
 def check_table(check: Check) -> Table:
@@ -127,6 +131,6 @@ def _add_further_costs(table: Table, check: Check) -> None:
 
 def _figures() -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="bold", no_wrap=True, min_width=_NAMES)
     table.add_column(overflow="fold")
     return table

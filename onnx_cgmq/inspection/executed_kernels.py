@@ -110,7 +110,7 @@ def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
     reasons = [*_operand_reasons(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
         reasons.append(no_kernel_reason(node))
-    reasons += [*_output_reasons(node, operands), *_fusion_reasons(node, runs, operands)]
+    reasons += [*_output_reasons(node), *_fusion_reasons(node, runs)]
     reasons += _bias_reasons(node, spec)
     return next(iter(reasons), f"onnxruntime runs {runs}, and nothing in the file shows why")
 
@@ -148,15 +148,7 @@ def _dequantized_type(value: ir.Value) -> ir.DataType | None:
     return codes.dtype if codes.const_value is None else codes.const_value.dtype
 
 
-def _reader(node: ir.Node, operands: Operands) -> str:
-    """Names a node that reads an output; in a file of ours that has no name for it, only says what.
-
-    Its output has a short name there, which says nothing to users.
-    """
-    return called(node) if node.name or not operands.claims else f"one {node.op_type}"
-
-
-def _output_reasons(node: ir.Node, operands: Operands) -> Iterator[str]:
+def _output_reasons(node: ir.Node) -> Iterator[str]:
     """Lists what is wrong with the output of a node for an integer kernel."""
     output = node.outputs[0]
     readers = [use.node for use in output.uses()]
@@ -165,14 +157,14 @@ def _output_reasons(node: ir.Node, operands: Operands) -> Iterator[str]:
     if output.is_graph_output() and (also or needs_quantized_output(node)):
         yield f"its output is {also}an output of the model, '{output.name}'"
     elif floats and (also or needs_quantized_output(node)):
-        yield f"its output is {also}read as float by {_reader(floats[0], operands)}"
+        yield f"its output is {also}read as float by {called(floats[0])}"
 
 
-def _fusion_reasons(node: ir.Node, runs: str, operands: Operands) -> Iterator[str]:
+def _fusion_reasons(node: ir.Node, runs: str) -> Iterator[str]:
     """Says so if onnxruntime fused a MatMul with the Add behind it, which has a float kernel."""
     readers = [use.node for use in node.outputs[0].uses()]
     if standard_op(node) == "MatMul" and runs == "Gemm" and len(readers) == 1:
-        yield f"onnxruntime fuses it with {_reader(readers[0], operands)} into a float Gemm"
+        yield f"onnxruntime fuses it with {called(readers[0])} into a float Gemm"
 
 
 def _bias_reasons(node: ir.Node, spec: OpSpec) -> Iterator[str]:

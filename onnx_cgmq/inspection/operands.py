@@ -35,7 +35,6 @@ class Operands:
     Attributes:
         readings: What the file says about every tensor, by name. A tensor that nodes read at
             several widths (quantized and as float, for example) has an entry for each.
-        claims: The entries of the embedded plan by tensor name; none for a file of another tool.
     """
 
     def __init__(self, model: ir.Model, claims: Mapping[str, Claim]) -> None:
@@ -45,7 +44,6 @@ class Operands:
             model: The model.
             claims: The entries of the embedded plan by tensor name.
         """
-        self.claims = claims
         self.readings: dict[str, Reading] = {}
         self._sources: dict[_Key, Source] = {}
         axes: dict[_Key, set[int | None]] = {}

@@ -16,6 +16,7 @@ import pytest
 import typer.testing
 
 from onnx_cgmq.api import benchmark, measured_costs
+from onnx_cgmq.cli import say
 from onnx_cgmq.cli.app import app
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
@@ -97,8 +98,14 @@ def folder(model: Path, data: Path, tmp_path: Path, monkeypatch: Any) -> Path:
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("name", SCREENS)
 def test_screen(
-    name: str, width: int, folder: Path, pipeline_run: Any, pytestconfig: pytest.Config
+    name: str,
+    width: int,
+    folder: Path,
+    pipeline_run: Any,
+    pytestconfig: pytest.Config,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(say, "shown_width", lambda *, err=False: width)
     pipeline_run.staged = name == "quantize-details"
     pipeline_run.reason = "interrupted" if name == "quantize-stopped" else "complete"
     arguments = SCREENS[name].split(" ")

@@ -131,7 +131,8 @@ def test_kernels_and_reasons_in_files_of_other_tools(body, kernel, reason) -> No
 
 
 @pytest.mark.parametrize(
-    ("short_names", "said"), [(False, "Softmax 'the_softmax'"), (True, "one Softmax")]
+    ("short_names", "said"),
+    [(False, "Softmax 'the_softmax'"), (True, "Softmax 'unnamed Softmax 4'")],
 )
 def test_no_reason_has_a_shortened_name(short_names, said) -> None:
     text = """<ir_version: 10, opset_import: ["": 21]>
