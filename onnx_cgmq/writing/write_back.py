@@ -145,7 +145,7 @@ def _float_names(gated: ir.Model) -> set[str]:
     nodes = [node for node in gated.graph.all_nodes() if node.domain != GATED_DOMAIN]
     values = [value for graph in gated.graphs() for value in graph.initializers.values()]
     values += [output for node in nodes for output in node.outputs]
-    return {str(item.name) for item in (*nodes, *values) if item.name}
+    return {str(node.name) for node in nodes} | {str(value.name) for value in values}
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:

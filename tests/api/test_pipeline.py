@@ -284,10 +284,10 @@ def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatc
     """As if onnxruntime's optimizations made something else of integer kernels."""
     right, said = pipeline.write, []
 
-    def wrong(gated, plan, *, form, integer_kernels):
+    def wrong(gated, plan, *, integer_kernels, **settings):
         if integer_kernels:
             plan = _negated(plan)
-        return right(gated, plan, form=form, integer_kernels=integer_kernels)
+        return right(gated, plan, integer_kernels=integer_kernels, **settings)
 
     monkeypatch.setattr(pipeline, "write", wrong)
     result = onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, progress=said.append)
@@ -401,7 +401,9 @@ def test_a_float_model_that_is_gone_at_the_end_does_not_end_the_run(tmp_path) ->
         if isinstance(event, Started):
             path.unlink()
 
+    size = path.stat().st_size
     result = quantize(path, toy_data(mlp()), "3%", progress=remove, epochs=1)
+    assert result.float_bytes == size
     assert result.float_agreement.samples == 19  # with the prepared model
 
 

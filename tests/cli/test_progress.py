@@ -6,7 +6,9 @@ from io import StringIO
 
 import pytest
 
+from onnx_cgmq.cli.options import working
 from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
+from onnx_cgmq.cli.say import say
 from onnx_cgmq.contract.events import (
     EpochDone,
     Limit,
@@ -70,6 +72,37 @@ def test_an_epoch_is_one_line(width: int) -> None:
     assert len(line) <= max(width, 77)
     assert "held out 1.3456  accuracy 98.76%" in line
     assert ("bits 2.50 weights" in line) == (width > 130)
+
+
+class Terminal(StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal(), True), (StringIO(), False)])
+def test_what_takes_time_is_named_on_a_terminal(
+    stream: StringIO, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    with working("inspect [red]model.onnx"):
+        pass
+    assert ("inspect [red]model.onnx" in stream.getvalue()) == shown
+    assert shown or not stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stream", "lines"), [(Terminal(), ["error: a", "long-word", "b"]), (StringIO(), None)]
+)
+def test_sentences_end_between_words_on_a_terminal(
+    stream: StringIO, lines: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", "9")
+    say("error: a long-word b", err=True)
+    assert stream.getvalue().splitlines() == (lines or ["error: a long-word b"])
 
 
 @pytest.mark.parametrize(
