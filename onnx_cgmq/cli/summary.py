@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
 
 from onnx_cgmq.api.agreement import outputs_text
 from onnx_cgmq.graph.files.load import file_size
@@ -22,9 +24,31 @@ _NAMES: Final = 8
 """How wide the names of figures are at least, so that those of files stand below them."""
 
 
-def check_table(check: Check) -> Table:
+class Figures:
+    """Figures with their names, one below the other; their lines end between words."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str]] = []
+
+    def add_row(self, name: str, text: str) -> None:
+        """Adds a figure."""
+        self._rows.append((name, text))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        beside = max(_NAMES, *(len(name) for name, _ in self._rows)) + 2
+        room = max(1, options.max_width - beside)
+        for name, text in self._rows:
+            lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+            for number, line in enumerate(lines):
+                head = "" if number else name
+                row = Text.assemble((f"{head:{beside}}", "bold"), line)
+                row.no_wrap, row.overflow = True, "ignore"
+                yield row
+
+
+def check_table(check: Check) -> Figures:
     """Makes a table of a verification, with one line for each figure."""
-    table = _figures()
+    table = Figures()
     if check.bound is not None:
         table.add_row("bound", f"{check.bound}: kept")
     table.add_row("samples", f"{check.samples:,}")
@@ -47,7 +71,7 @@ def check_table(check: Check) -> Table:
     return table
 
 
-def summary_table(result: Result, started: Started | None, file: Path) -> Table:
+def summary_table(result: Result, started: Started | None, file: Path) -> Figures:
     """Makes a table of what a run made, with one line for each figure.
 
     Args:
@@ -56,7 +80,7 @@ def summary_table(result: Result, started: Started | None, file: Path) -> Table:
         file: The file that it wrote.
     """
     cost, check, agreement = result.cost, result.check, result.float_agreement
-    table = _figures()
+    table = Figures()
     table.add_row("bound", f"{result.plan.bound}: kept")
     if agreement is not None:
         table.add_row("quality", f"agrees with the float model: {agreement.text}")
@@ -121,16 +145,9 @@ def result_json(result: Result, started: Started | None, files: dict[str, Path])
     return json.dumps(document, indent=2)
 
 
-def _add_further_costs(table: Table, check: Check) -> None:
+def _add_further_costs(table: Figures, check: Check) -> None:
     """Adds the costs that only some runs count."""
     if check.peak_activation_bytes is not None:
         table.add_row("activations", f"{size_text(check.peak_activation_bytes)} at a time")
     if check.table_cost is not None:
         table.add_row("cost", f"{check.table_cost:,.6g} {check.table_unit} by the target's table")
-
-
-def _figures() -> Table:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True, min_width=_NAMES)
-    table.add_column(overflow="fold")
-    return table
