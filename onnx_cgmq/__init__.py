@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Notice,
         StageDone,
         StageProgress,
+        StageStarted,
         Started,
         StepDone,
     )
@@ -96,6 +97,7 @@ _MODULES = {
     "Role": "onnx_cgmq.contract.bits",
     "StageDone": "onnx_cgmq.contract.events",
     "StageProgress": "onnx_cgmq.contract.events",
+    "StageStarted": "onnx_cgmq.contract.events",
     "Started": "onnx_cgmq.contract.events",
     "StepDone": "onnx_cgmq.contract.events",
     "Target": "onnx_cgmq.settings.target",
@@ -156,6 +158,7 @@ __all__ = [
     "Role",
     "StageDone",
     "StageProgress",
+    "StageStarted",
     "Started",
     "StepDone",
     "Target",

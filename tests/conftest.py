@@ -16,6 +16,14 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-screens",
+        action="store_true",
+        help="Write tests/cli/screens anew, instead of comparing with it.",
+    )
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     """torch has one generator in each process: tests must not depend on what ran before them."""

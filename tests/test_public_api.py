@@ -53,6 +53,7 @@ NAMES = {
     "Role",
     "StageDone",
     "StageProgress",
+    "StageStarted",
     "Started",
     "StepDone",
     "Target",
@@ -77,10 +78,11 @@ NAMES = {
 }
 
 PARAMETERS = {
-    "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
+    "quantize": "model data bound *output *validation *config *resume *progress *log *report "
+    "**settings",
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
-    "write_back": "gated plan *form *compact",
+    "write_back": "gated plan *form *compact *short_names",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "equalize": "model data",

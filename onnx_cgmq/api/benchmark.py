@@ -29,8 +29,7 @@ from onnx_cgmq.ort.sizes import Sizes
 from onnx_cgmq.ort.versions import Runtime
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from onnx_cgmq.inspection.terminal import FittedTable
     from onnx_cgmq.ort.session import Session
 
 Inputs = Mapping[str, npt.NDArray[Any]]
@@ -101,23 +100,28 @@ class Benchmark:
         """Returns JSON text; with ``indent=None`` it is on one line."""
         return json.dumps(asdict(self), indent=indent)
 
-    def table(self) -> Table:
+    def table(self) -> FittedTable:
         """Returns a table for a terminal, with one line for each model."""
-        from rich.table import Table
+        from onnx_cgmq.inspection.terminal import Column, FittedTable, size_text
 
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        table.add_column("model", overflow="fold")
-        for title in ("ms", "quartiles", "ratio", "file", "peak memory", "agreement", "accuracy"):
-            table.add_column(title, justify="right", no_wrap=True)
+        table = FittedTable(
+            Column("model", shortest=16),
+            Column("ms", right=True),
+            Column("quartiles", right=True, priority=3),
+            Column("ratio", right=True),
+            Column("file", right=True, priority=1),
+            Column("peak memory", right=True, priority=4),
+            Column("agreement", right=True),
+            Column("accuracy", right=True, priority=2),
+        )
         for timing in self.timings:
-            peak = "?" if timing.peak_bytes is None else f"{timing.peak_bytes / 1e6:.1f} MB"
             table.add_row(
                 timing.model,
                 f"{timing.milliseconds:.3f}",
                 f"{timing.low:.3f}-{timing.high:.3f}",
                 f"{timing.ratio:.2f} x",
-                f"{timing.file_bytes:,}",
-                peak,
+                size_text(timing.file_bytes),
+                "?" if timing.peak_bytes is None else size_text(timing.peak_bytes),
                 _agreement(timing),
                 "" if timing.accuracy is None else f"{timing.accuracy:.2%}",
             )

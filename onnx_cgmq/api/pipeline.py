@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx_ir as ir
 from typing_extensions import Unpack
@@ -24,6 +24,7 @@ from onnx_cgmq.contract.events import (
     MetricsLog,
     Notice,
     StageProgress,
+    StageStarted,
     StepDone,
 )
 from onnx_cgmq.contract.form import Form
@@ -54,6 +55,9 @@ if TYPE_CHECKING:  # torch loads when a run starts, not on import
 
 Progress = Callable[[Event], None]
 
+_MODEL: Final = "the float model"
+_EXTERNAL: Final = "external data of the float model"
+
 
 def quantize(
     model: ModelLike,
@@ -66,6 +70,7 @@ def quantize(
     resume: bool = False,
     progress: Progress | None = None,
     log: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
     **settings: Unpack[Settings],
 ) -> Result:
     """Learns widths, ranges and weights under a bound, and writes them into an ONNX model.
@@ -83,8 +88,10 @@ def quantize(
         config: The settings of the run, instead of ``settings``.
         resume: Go on from the checkpoint of a run that was killed or interrupted.
         progress: Is called with an :class:`~onnx_cgmq.contract.events.Event` at every training
-            step and epoch.
+            step and epoch, and when a stage begins.
         log: A file that gets a JSON line for each event; for training steps at most one a second.
+        report: The file that the caller writes the HTML report to afterwards. It is only checked
+            here, with the other files, before there is work to lose.
         **settings: Fields of :class:`~onnx_cgmq.settings.config.Config`.
 
     Returns:
@@ -104,22 +111,31 @@ def quantize(
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     config = config or Config.create(**settings)
-    files = OutputFiles.of_run(output, log)
+    files = OutputFiles.of_run(output, log, None if report is None else Path(report))
+    show = progress or (lambda event: None)
+    show(StageStarted("read the model"))
     loaded = load_model(model)
-    files.check(_sources(model, loaded, data, validation))
+    sources = _sources(model, loaded, data, validation)
+    files.check(sources)
+    float_bytes = _file_bytes(sources)
+    show(StageStarted("prepare"))
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
+    show(StageStarted("read the data"))
     samples = open_data(data, float_model)
     check_lookups(float_model, samples)
     config = _with_shapes_of_data(samples, float_model, config)
     find_ranks(float_model, (batch.inputs for batch in islice(samples.batches(1), 2)))
     train, held_out = _split(samples, validation, float_model, config)
     if config.moves_factors:
+        show(StageStarted("equalize"))
         equalize_in_place(float_model, train)
+    show(StageStarted("place quantizers"))
     gated = insert_gates(float_model, config)
     gated, config, left_out = leave_out_costly(float_model, gated, config, bound, train)
     events: list[Event] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), events)
+    emit(StageStarted("look at the data"))
     for_onnxruntime = config.form is Form.ORT
     costs = CostModel.of(gated, load_target(config.target).cost)
     for note in (
@@ -148,15 +164,17 @@ def quantize(
         )
         plan = learned.plan()
         written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
-    report = inspect(written.model, kernels=for_onnxruntime)
-    notes = (*kernel_differences(written.kernels, report), *slow_kernels(report))
+    emit(StageStarted("inspect"))
+    read = inspect(written.model, kernels=for_onnxruntime)
+    notes = (*kernel_differences(written.kernels, read), *slow_kernels(read))
     for note in filter(None, (*notes, Runnable.of(written.model).note)):
         emit(Notice(note))
     outcome = learned.outcome
+    emit(StageStarted("compare"))
     result = Result(
         written.model,
         plan,
-        report,
+        read,
         check,
         outcome,
         learned.mirror,
@@ -165,8 +183,10 @@ def quantize(
         tuple(events),
         config=config,
         held_out=held_out,
+        float_bytes=float_bytes,
     )
     if output is not None:
+        emit(StageStarted("save"))
         result.save(output)
         if outcome.complete and learned.checkpoint is not None:
             learned.checkpoint.remove()
@@ -208,8 +228,16 @@ def _write_in_agreement(
     """
 
     def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
-        written = write(gated, plan, form=config.form, integer_kernels=integer_kernels)
+        emit(StageStarted("write"))
+        written = write(
+            gated,
+            plan,
+            form=config.form,
+            short_names=config.compact,
+            integer_kernels=integer_kernels,
+        )
         bounds = learned.guide.bounds
+        emit(StageStarted("verify"))
         check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)
         return written, check
 
@@ -268,14 +296,21 @@ def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> C
 
 def _sources(
     model: ModelLike, loaded: ir.Model, data: Any, validation: Any
-) -> dict[str, Iterable[Path]]:
+) -> dict[str, Collection[Path]]:
     """Returns the files that a run reads, by what they are."""
     return {
-        "the float model": [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
-        "external data of the float model": external_files(loaded),
+        _MODEL: [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
+        _EXTERNAL: external_files(loaded),
         "the data": data_files(data),
         "the validation data": data_files(validation),
     }
+
+
+def _file_bytes(sources: Mapping[str, Collection[Path]]) -> int | None:
+    """Returns the bytes of the float model's files; ``None`` if it was not given as a file."""
+    if not sources[_MODEL]:
+        return None
+    return sum(path.stat().st_size for path in (*sources[_MODEL], *sources[_EXTERNAL]))
 
 
 def _weight_bytes(model: ir.Model) -> int:
@@ -291,7 +326,7 @@ def _emitter(
     """Makes a function that sends events to the caller and the log, and keeps most kinds."""
 
     def emit(event: Event) -> None:
-        if not isinstance(event, (StageProgress, StepDone)):
+        if not isinstance(event, (StageStarted, StageProgress, StepDone)):
             kept.append(event)
         if log is not None:
             log(event)

@@ -45,6 +45,8 @@ class Result:
             stages, and the end.
         config: The settings of the run, with the shapes that the data have.
         held_out: The held-out samples.
+        float_bytes: Bytes of the float model's file, with its external data; ``None`` if it was not
+            given as a file.
     """
 
     model: ir.Model
@@ -58,6 +60,7 @@ class Result:
     events: tuple[Event, ...] = field(default=(), repr=False)
     config: Config = field(repr=False, kw_only=True)
     held_out: Samples = field(repr=False, kw_only=True)
+    float_bytes: int | None = field(default=None, kw_only=True)
 
     @property
     def cost(self) -> PlanCost:

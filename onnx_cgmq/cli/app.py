@@ -9,21 +9,29 @@ import typer
 from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
+from onnx_cgmq.cli.groups import GroupedCommand
 from onnx_cgmq.cli.quantize import quantize_command
 from onnx_cgmq.cli.targets import targets_command
 
+_WIDEST_HELP = 120
+
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": _WIDEST_HELP,
+    },
 )
-app.command("quantize")(quantize_command)
-app.command("inspect")(inspect_command)
-app.command("verify")(verify_command)
-app.command("bench")(bench_command)
-app.command("targets")(targets_command)
+for name, command, short in (
+    ("quantize", quantize_command, "Learn bit-widths under a bound; write the model."),
+    ("inspect", inspect_command, "Show widths, cost and kernels of a model."),
+    ("verify", verify_command, "Compare a quantized model with its float model."),
+    ("bench", bench_command, "Time models side by side in onnxruntime."),
+    ("targets", targets_command, "List targets, show one, or measure its costs."),
+):
+    app.command(name, cls=GroupedCommand, short_help=short)(command)
 
 
 def _show_version(wanted: bool) -> None:

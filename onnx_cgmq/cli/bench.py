@@ -9,6 +9,7 @@ import typer
 
 from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.groups import DATA
 from onnx_cgmq.cli.options import (
     DATA_HELP,
     DebugOption,
@@ -16,7 +17,9 @@ from onnx_cgmq.cli.options import (
     ShapeOption,
     output_console,
     parse_shapes,
+    working,
 )
+from onnx_cgmq.cli.say import say
 
 
 @with_data_options
@@ -26,12 +29,21 @@ def bench_command(
     ],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DATA", help=f"{DATA_HELP} Without it, inputs are random."),
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help=f"{DATA_HELP} Without it, inputs are random.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     shape: ShapeOption = None,
-    batch: Annotated[int, typer.Option("--batch", help="Samples in one call.")] = 1,
-    threads: Annotated[int, typer.Option("--threads", help="Threads within an operator.")] = 1,
-    rounds: Annotated[int, typer.Option("--rounds", help="Number of interleaved rounds.")] = 20,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="Samples in one call.")] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads within an operator.")
+    ] = 1,
+    rounds: Annotated[
+        int, typer.Option("--rounds", metavar="N", help="Number of interleaved rounds.")
+    ] = 20,
     as_json: JsonOption = False,
     debug: DebugOption = False,
     *,
@@ -39,24 +51,25 @@ def bench_command(
 ) -> None:
     """Time models side by side in onnxruntime, and compare the others with the first."""
     with reported(as_json=as_json, debug=debug):
-        from onnx_cgmq.api.benchmark import bench
+        with working("time the models"):
+            from onnx_cgmq.api.benchmark import bench
 
-        result = bench(
-            models,
-            data_options.of_optional(data),
-            shapes=parse_shapes(shape),
-            batch=batch,
-            threads=threads,
-            rounds=rounds,
-        )
+            result = bench(
+                models,
+                data_options.of_optional(data),
+                shapes=parse_shapes(shape),
+                batch=batch,
+                threads=threads,
+                rounds=rounds,
+            )
         if as_json:
             typer.echo(result.to_json())
             return
         output_console().print(result.table())
         inputs = "random inputs" if result.random_inputs else "inputs from the data"
-        typer.echo(
+        say(
             f"onnxruntime {result.onnxruntime}, {result.threads} thread(s), batch {result.batch}, "
             f"medians of {result.rounds} interleaved rounds, {inputs}"
         )
         for note in result.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")

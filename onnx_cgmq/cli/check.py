@@ -20,8 +20,10 @@ from onnx_cgmq.cli.options import (
     TargetOption,
     output_console,
     parse_shapes,
+    working,
 )
 from onnx_cgmq.cli.report import check_report, write_report
+from onnx_cgmq.cli.say import say
 from onnx_cgmq.errors import ConfigError
 
 
@@ -56,13 +58,13 @@ def inspect_command(
                 raise ConfigError("--why makes no report; leave out --why or --report")
             _explain(model, why, as_json)
             return
-        from onnx_cgmq.api.output import OutputFiles
-        from onnx_cgmq.inspection import inspect
+        with working(f"inspect {model.name}"):
+            from onnx_cgmq.inspection import inspect
 
-        check_report(OutputFiles(report=report_file), model, {})
-        report = inspect(model, parse_shapes(shape), kernels=run)
-        if report_file is not None:
-            write_report(report_file, report, model)
+            check_report(report_file, model)
+            report = inspect(model, parse_shapes(shape), kernels=run)
+            if report_file is not None:
+                write_report(report_file, report, model)
         if as_json:
             typer.echo(report.to_json())
         else:
@@ -72,9 +74,10 @@ def inspect_command(
 
 
 def _explain(model: Path, names: list[str], as_json: bool) -> None:
-    from onnx_cgmq.api.explain import explain
+    with working(f"explain {model.name}"):
+        from onnx_cgmq.api.explain import explain
 
-    found = explain(model, names)
+        found = explain(model, names)
     if not found:
         raise ConfigError(
             f"nothing was decided of {', '.join(map(repr, names))}; give the name of a tensor or "
@@ -84,7 +87,7 @@ def _explain(model: Path, names: list[str], as_json: bool) -> None:
         fields = [{"name": d.name, "verdict": d.verdict.name, "reason": d.reason} for d in found]
         typer.echo(json.dumps(fields, indent=2))
     else:
-        typer.echo("\n".join(map(str, found)))
+        say("\n".join(map(str, found)))
 
 
 @with_data_options
@@ -94,7 +97,9 @@ def verify_command(
     data: DataOption,
     bound: Annotated[
         list[str] | None,
-        typer.Option("--bound", help="Fail if OUT costs more than this; may be repeated."),
+        typer.Option(
+            "--bound", metavar="BOUND", help="Fail if OUT costs more than this; may be repeated."
+        ),
     ] = None,
     target: TargetOption = None,
     as_json: JsonOption = False,
@@ -104,13 +109,14 @@ def verify_command(
 ) -> None:
     """Compare a quantized model with its float model in onnxruntime, and count its cost again."""
     with reported(as_json=as_json, debug=debug):
-        from onnx_cgmq.api.verification import verify
-        from onnx_cgmq.cli.summary import check_table
-        from onnx_cgmq.settings import DEFAULT_TARGET
+        with working(f"verify {deployed.name}"):
+            from onnx_cgmq.api.verification import verify
+            from onnx_cgmq.cli.summary import check_table
+            from onnx_cgmq.settings import DEFAULT_TARGET
 
-        files = data_options.of(data)
-        bounds, used = bound or None, target or DEFAULT_TARGET
-        check = verify(reference, deployed, files, bound=bounds, target=used)
+            files = data_options.of(data)
+            bounds, used = bound or None, target or DEFAULT_TARGET
+            check = verify(reference, deployed, files, bound=bounds, target=used)
         if as_json:
             typer.echo(check.to_json())
         else:

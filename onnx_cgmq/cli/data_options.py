@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from onnx_cgmq.cli.groups import DATA
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.data_files import FOLDERS, DataFiles
 from onnx_cgmq.settings.image_options import LAYOUTS, PRESETS, ImageOptions
@@ -38,7 +39,7 @@ _HELP = {
 
 def _option(name: str, metavar: str | None = None) -> Any:
     flags = f"--{name}/--rgb" if name == "bgr" else f"--{name}"
-    return typer.Option(flags, metavar=metavar, help=_HELP[name])
+    return typer.Option(flags, metavar=metavar, help=_HELP[name], rich_help_panel=DATA)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class DataOptions:
     scale: Annotated[str | None, _option("scale", "NUMBER")] = None
     bgr: Annotated[bool | None, _option("bgr")] = None
     layout: Annotated[str | None, _option("layout", "NAME")] = None
-    channels: Annotated[int | None, _option("channels")] = None
+    channels: Annotated[int | None, _option("channels", "NUMBER")] = None
     labels: Annotated[str | None, _option("labels", "FILE")] = None
     tokenizer: Annotated[Path | None, _option("tokenizer", "FILE")] = None
     length: Annotated[int | None, _option("length", "TOKENS")] = None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import typer
 
+from onnx_cgmq.cli.say import say
 from onnx_cgmq.cli.signals import EXIT_CODES, INTERRUPTED, asked_to_stop
 from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.errors import CgmqError, OutputError
@@ -88,7 +89,7 @@ def _stopped(kind: str, reason: str, checkpoint: Path | None, as_json: bool) -> 
 
 
 def _exit(kind: str, message: str, code: int, as_json: bool) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}", err=True)
     try:
         if as_json:
             document = {"error": {"type": kind, "message": message, "exit_code": code}}

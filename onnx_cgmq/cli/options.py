@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onnx_cgmq.cli import say
+from onnx_cgmq.cli.groups import DATA, FILE, SHOWN
 from onnx_cgmq.contract.form import Form
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WIDTH_OF_FILES = 160
+_WIDTH_OF_FILES = 10_000
 
 DATA_HELP = (
     "An .npz file (arrays named like the inputs, 'label' optional), a folder of them, a folder of "
@@ -21,14 +25,23 @@ DATA_HELP = (
 )
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.")]
-DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HELP)]
+DataOption = Annotated[
+    str, typer.Option("--data", metavar="DATA", help=DATA_HELP, rich_help_panel=DATA)
+]
 JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")
+    bool,
+    typer.Option(
+        "--json",
+        help="One JSON document on stdout; all else goes to stderr.",
+        rich_help_panel=SHOWN,
+    ),
 ]
 DebugOption = Annotated[
     bool,
     typer.Option(
-        "--debug", help="Show each decision as it is made, and the traceback of an error."
+        "--debug",
+        help="Show each decision as it is made, and the traceback of an error.",
+        rich_help_panel=SHOWN,
     ),
 ]
 TargetOption = Annotated[
@@ -38,12 +51,15 @@ TargetOption = Annotated[
         metavar="TARGET",
         help="What the model is made for: a name that 'onnx-cgmq targets' lists, or a TOML file "
         "(default: onnxruntime).",
+        rich_help_panel=FILE,
     ),
 ]
 FormOption = Annotated[
     Form | None,
     typer.Option(
-        "--form", help="How quantized tensors are written (default: the form of the target)."
+        "--form",
+        help="How quantized tensors are written (default: the form of the target).",
+        rich_help_panel=FILE,
     ),
 ]
 RuntimeOption = Annotated[
@@ -53,6 +69,7 @@ RuntimeOption = Annotated[
         metavar="REQUIREMENT",
         help="Versions of onnxruntime that are to run the file, such as 'onnxruntime>=1.22' "
         "(default: the installed one).",
+        rich_help_panel=FILE,
     ),
 ]
 ReportOption = Annotated[
@@ -61,6 +78,7 @@ ReportOption = Annotated[
         "--report",
         metavar="FILE.html",
         help="Write an HTML page with charts too (needs pip install 'onnx-cgmq[report]').",
+        rich_help_panel=SHOWN,
     ),
 ]
 ShapeOption = Annotated[
@@ -69,6 +87,7 @@ ShapeOption = Annotated[
         "--shape",
         metavar="INPUT=1x3x224x224",
         help="Shape of an input that leaves sizes open, for one sample; may be repeated.",
+        rich_help_panel=DATA,
     ),
 ]
 
@@ -122,8 +141,28 @@ def assignments(texts: list[str] | None, option: str) -> dict[str, str]:
 
 
 def output_console(*, stderr: bool = False) -> Console:
-    """A console for tables; wide if it writes to a file or pipe, so that names are not broken."""
+    """A console for what a command shows: as wide as the terminal.
+
+    It is so wide for a file or pipe that nothing is shortened.
+    """
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=_WIDTH_OF_FILES)
+    width = say.shown_width(err=stderr) or _WIDTH_OF_FILES
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows on a terminal what is being done while a block runs; elsewhere it shows nothing."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield

@@ -1,11 +1,22 @@
-"""Shows the progress of a run on a terminal: one bar, and one line for each epoch."""
+"""Shows what a command does: a named bar on a terminal, and one line for each epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from onnx_cgmq.contract.events import (
     EpochDone,
@@ -14,9 +25,13 @@ from onnx_cgmq.contract.events import (
     Notice,
     StageDone,
     StageProgress,
+    StageStarted,
     Started,
     StepDone,
 )
+
+if TYPE_CHECKING:
+    from rich.progress import Task
 
 
 class ProgressConsole(Console):
@@ -26,11 +41,20 @@ class ProgressConsole(Console):
         self.quiet = True
 
 
+class _Time(ProgressColumn):
+    """The time that remains, or has passed where the end can't be told."""
+
+    _remaining, _elapsed = TimeRemainingColumn(), TimeElapsedColumn()
+
+    def render(self, task: Task) -> Text:
+        return (self._elapsed if task.total is None else self._remaining).render(task)
+
+
 class ProgressDisplay:
     """Shows the events of a run. It is a context manager, so that the bar always ends.
 
     Args:
-        console: Where to show them. If it is not a terminal, only the lines are printed.
+        console: Where to show them. If it is not a terminal, only lines are printed.
 
     Attributes:
         started: The first event of the run, once it has come.
@@ -39,17 +63,18 @@ class ProgressDisplay:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description:8}"),
-            BarColumn(bar_width=24),
+            SpinnerColumn(),
+            TextColumn("{task.description:<19}"),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
+            _Time(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("prepare", total=None, state="")
+        self._task = self._progress.add_task("start", total=None, state="")
+        self._stage = ""
         self._epochs = 0
-        self._bits = ""
         self.started: Started | None = None
 
     def __enter__(self) -> ProgressDisplay:
@@ -69,8 +94,11 @@ class ProgressDisplay:
             self._show_step(event)
         elif isinstance(event, EpochDone):
             self._show_epoch(event)
+        elif isinstance(event, StageStarted):
+            self._enter(event.stage)
         elif isinstance(event, StageProgress):
-            self._show_progress(event)
+            self._enter(event.stage)
+            self._progress.update(self._task, completed=event.done, total=event.total)
         elif isinstance(event, StageDone):
             self._show_stage(event)
         elif isinstance(event, Started):
@@ -83,7 +111,6 @@ class ProgressDisplay:
     def _show_start(self, event: Started) -> None:
         self.started = event
         self._epochs = event.epochs
-        self._progress.update(self._task, total=event.total_steps or None)
         accuracy = (
             "no class labels"
             if event.float_accuracy is None
@@ -97,46 +124,72 @@ class ProgressDisplay:
             accuracy += f"; learning takes about {_duration(event.expected_seconds)}"
         self._print(accuracy)
 
-    def _show_progress(self, event: StageProgress) -> None:
-        self._progress.update(
-            self._task, completed=event.done, total=event.total, description=event.stage
-        )
+    def _enter(self, stage: str) -> None:
+        """Names the stage that the bar is for; a line does so where there is no bar."""
+        if stage == self._stage:
+            return
+        self._stage = stage
+        self._progress.remove_task(self._task)  # the end of a task can't be forgotten
+        self._task = self._progress.add_task(stage, total=None, state="")
+        if not self._console.is_terminal:
+            self._print(f"{stage} ...")
 
     def _show_stage(self, event: StageDone) -> None:
-        self._print(
-            f"{event.stage:14} held out {event.validation_loss:.4f}"
-            f"{_accuracy(event.validation_accuracy)}  {event.seconds:.1f} s"
+        self._print_fitted(
+            [
+                (0, event.stage),
+                (0, f"held out {event.validation_loss:.4f}"),
+                (0, _accuracy(event.validation_accuracy)),
+                (1, f"{event.seconds:.1f} s"),
+            ]
         )
 
     def _show_step(self, event: StepDone) -> None:
-        state = f"loss {event.loss:.4f}  cost {event.cost_ratio:7.1%} of bound{self._bits}"
+        self._enter(event.phase)
         self._progress.update(
-            self._task, completed=event.step, description=event.phase, state=state
+            self._task,
+            completed=event.step,
+            total=event.total_steps,
+            state=f"loss {event.loss:.4f}  cost {event.cost_ratio:.1%}",
         )
 
     def _show_epoch(self, event: EpochDone) -> None:
-        self._bits = (
-            f"  bits {event.mean_bits_weights:.2f} weights, "
-            f"{event.mean_bits_activations:.2f} activations"
-        )
-        accuracy = _accuracy(event.validation_accuracy)
         ratios = ", ".join(
             f"{cost / (limit or 1):.1%}"
             for cost, limit in zip(event.costs, event.limits, strict=True)
         )
-        self._print(
-            f"epoch {event.epoch:3}/{self._epochs} {event.phase:8} loss {event.loss:.4f}"
-            f"  held out {event.validation_loss:.4f}{accuracy}  RBOP {event.rbop:.3%}"
-            f"  cost {ratios} of bound{'' if event.feasible else ' (over)'}{self._bits}"
-            f"  {event.seconds:.1f} s"
+        bits = (
+            f"{event.mean_bits_weights:.2f} weights, {event.mean_bits_activations:.2f} activations"
+        )
+        self._print_fitted(
+            [
+                (0, f"epoch {event.epoch:{len(str(self._epochs))}}/{self._epochs} {event.phase}"),
+                (2, f"loss {event.loss:.4f}"),
+                (0, f"held out {event.validation_loss:.4f}"),
+                (0, _accuracy(event.validation_accuracy)),
+                (5, f"RBOP {event.rbop:.3%}"),
+                (0, f"cost {ratios} of bound{'' if event.feasible else ' (over)'}"),
+                (4, f"bits {bits}"),
+                (1, f"{event.seconds:.1f} s"),
+            ]
         )
 
+    def _print_fitted(self, parts: Sequence[tuple[int, str]]) -> None:
+        """Prints the parts that fit on one line; those with the highest number go first."""
+        kept = [(priority, text) for priority, text in parts if text]
+        while (highest := max(priority for priority, _ in kept)) and (
+            len("  ".join(text for _, text in kept)) > self._console.width
+        ):
+            kept = [(priority, text) for priority, text in kept if priority < highest]
+        self._print("  ".join(text for _, text in kept))
+
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        # A word longer than a line is left to the terminal, which copies it as one.
+        self._console.print(text, highlight=False, markup=False, overflow="ignore")
 
 
 def _accuracy(share: float | None) -> str:
-    return "" if share is None else f"  accuracy {share:.2%}"
+    return "" if share is None else f"accuracy {share:.2%}"
 
 
 def _duration(seconds: float) -> str:

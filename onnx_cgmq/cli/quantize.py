@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.groups import DATA, FILE, LEARNING, SHOWN, WIDTHS
 from onnx_cgmq.cli.options import (
-    DataOption,
+    DATA_HELP,
     DebugOption,
     FormOption,
     JsonOption,
@@ -22,11 +21,10 @@ from onnx_cgmq.cli.options import (
     RuntimeOption,
     ShapeOption,
     TargetOption,
-    output_console,
     parse_shapes,
     parse_widths,
 )
-from onnx_cgmq.cli.report import check_report, write_report
+from onnx_cgmq.cli.quantize_run import Run, carry_out, keep_settings
 from onnx_cgmq.cli.settings import (
     ConfigOption,
     FixOption,
@@ -36,13 +34,12 @@ from onnx_cgmq.cli.settings import (
     parse_fixed,
     parse_widths_for,
     read_config,
+    take_text,
+    take_texts,
 )
-from onnx_cgmq.cli.signals import EXIT_CODES
 from onnx_cgmq.contract.bits import Granularity
-from onnx_cgmq.contract.events import Started
-from onnx_cgmq.contract.run_paths import checkpoint_path, plan_path
+from onnx_cgmq.contract.run_paths import checkpoint_path
 from onnx_cgmq.settings.config import Config, Direction, Effort
-from onnx_cgmq.settings.data_files import DataFiles
 
 
 def _help(text: str, setting: str) -> str:
@@ -50,6 +47,8 @@ def _help(text: str, setting: str) -> str:
     default = Config.model_fields[setting].default
     if isinstance(default, Enum):
         default = default.value
+    elif isinstance(default, bool):
+        default = "yes" if default else "no"
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text.removesuffix('.')} (default {shown})."
 
@@ -57,46 +56,73 @@ def _help(text: str, setting: str) -> str:
 @with_data_options
 def quantize_command(
     model: ModelArgument,
-    data: DataOption,
     bound: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--bound",
+            metavar="BOUND",
+            rich_help_panel=FILE,
             help="The bound to keep: bit operations ('0.4%' of the float model's, '12.5MBOP'), "
             "size ('200KB', 'size:25%'), peak activations ('activations:64KB'), or cost by the "
-            "target's table ('cost:25%'). May be repeated: all bounds are kept.",
+            "target's table ('cost:25%'). May be repeated: all bounds are kept. Needed, here or in "
+            "--config, as are -o and --data.",
         ),
-    ],
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            "-o", "--output", metavar="OUT", help="The ONNX file to write; its plan goes beside it."
+            *("-o", "--output"),
+            metavar="OUT",
+            rich_help_panel=FILE,
+            help="The ONNX file to write; its plan goes beside it.",
         ),
-    ],
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", rich_help_panel=DATA, help=DATA_HELP),
+    ] = None,
     target: TargetOption = None,
     form: FormOption = None,
     runtime: RuntimeOption = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            rich_help_panel=FILE,
+            help="Shorten all names in the file, for the smallest size (by default names of the "
+            "float model stay, as far as they take 3 % of the file or 5 KB).",
+        ),
+    ] = False,
     granularity: Annotated[
         Granularity | None,
         typer.Option(
-            "--granularity", help=_help("One width per tensor, channel or element.", "granularity")
+            "--granularity",
+            rich_help_panel=WIDTHS,
+            help=_help("One width per tensor, channel or element.", "granularity"),
         ),
     ] = None,
     activation_granularity: Annotated[
         Granularity | None,
         typer.Option(
             "--activation-granularity",
+            rich_help_panel=WIDTHS,
             help="The granularity of activations (default: as --granularity).",
         ),
     ] = None,
     widths: Annotated[
         str | None,
-        typer.Option("--widths", metavar="2,4,8", help=_help("Widths to choose from.", "widths")),
+        typer.Option(
+            "--widths",
+            rich_help_panel=WIDTHS,
+            metavar="2,4,8",
+            help=_help("Widths to choose from.", "widths"),
+        ),
     ] = None,
     activation_widths: Annotated[
         str | None,
         typer.Option(
             "--activation-widths",
+            rich_help_panel=WIDTHS,
             metavar="4,8",
             help="Widths for activations (default: as --widths, where the target allows them).",
         ),
@@ -104,11 +130,19 @@ def quantize_command(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Allow weights of 0 bits (needs granularity channel or element)."
+            "--prune",
+            rich_help_panel=WIDTHS,
+            help="Allow weights of 0 bits (needs granularity channel or element).",
         ),
     ] = False,
     input_width: Annotated[
-        int | None, typer.Option("--input-width", help="Fixed width of the model's inputs.")
+        int | None,
+        typer.Option(
+            "--input-width",
+            metavar="BITS",
+            rich_help_panel=WIDTHS,
+            help="Fixed width of the model's inputs.",
+        ),
     ] = None,
     keep_float: KeepFloatOption = None,
     fix: FixOption = None,
@@ -118,13 +152,16 @@ def quantize_command(
     direction: Annotated[
         Direction | None,
         typer.Option(
-            "--direction", help=_help("How the importance of gates is measured.", "direction")
+            "--direction",
+            rich_help_panel=LEARNING,
+            help=_help("How the importance of gates is measured.", "direction"),
         ),
     ] = None,
     integer_kernels: Annotated[
         bool | None,
         typer.Option(
             "--integer-kernels/--no-integer-kernels",
+            rich_help_panel=FILE,
             help="Make the model run in integer kernels: put quantizers between them, and narrow "
             "tensors at 16 or 32 bits to 8 (default: as the target says).",
         ),
@@ -133,6 +170,7 @@ def quantize_command(
         bool | None,
         typer.Option(
             "--equalize/--no-equalize",
+            rich_help_panel=LEARNING,
             help=_help("Move factors of channels between operators first.", "equalize"),
         ),
     ] = None,
@@ -140,6 +178,7 @@ def quantize_command(
         Effort | None,
         typer.Option(
             "--effort",
+            rich_help_panel=LEARNING,
             help=_help("Time to learn: fast (a minute or two), normal, best.", "effort"),
         ),
     ] = None,
@@ -147,24 +186,35 @@ def quantize_command(
         int | None,
         typer.Option(
             "--epochs",
+            metavar="N",
+            rich_help_panel=LEARNING,
             help="Train end to end for so many passes over the data, after the stages of a run "
             "(default: by the data).",
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", help=_help("Samples in a training step.", "batch_size")),
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            rich_help_panel=LEARNING,
+            help=_help("Samples in a training step.", "batch_size"),
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", help="Peak learning rate of weights (default: by the model's depth)."
+            "--learning-rate",
+            metavar="RATE",
+            rich_help_panel=LEARNING,
+            help="Peak learning rate of weights (default: by the model's depth).",
         ),
     ] = None,
     validation: Annotated[
         str | None,
         typer.Option(
             "--validation",
+            rich_help_panel=DATA,
             metavar="DATA",
             help="Held-out data, on which the best state is chosen (default: a part of --data).",
         ),
@@ -172,30 +222,56 @@ def quantize_command(
     loss: Annotated[
         str | None,
         typer.Option(
-            "--loss", help=_help("labels, teacher, auto, or package.module:function.", "loss")
+            "--loss",
+            metavar="LOSS",
+            rich_help_panel=LEARNING,
+            help=_help("labels, teacher, auto, or package.module:function.", "loss"),
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help=_help("Seed of every random choice.", "seed"))
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            rich_help_panel=LEARNING,
+            help=_help("Seed of every random choice.", "seed"),
+        ),
     ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(
             "--time-limit",
+            rich_help_panel=LEARNING,
             metavar="SECONDS",
             help="Stop after this time, and write the best model so far.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")
+        bool,
+        typer.Option(
+            "--resume",
+            rich_help_panel=LEARNING,
+            help="Go on with a run that was killed or interrupted.",
+        ),
     ] = False,
     log: Annotated[
         Path | None,
-        typer.Option("--log", metavar="FILE", help="Write progress as JSON lines."),
+        typer.Option(
+            "--log", rich_help_panel=SHOWN, metavar="FILE", help="Write progress as JSON lines."
+        ),
     ] = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details", rich_help_panel=SHOWN, help="Show the tables of tensors and nodes too."
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", rich_help_panel=SHOWN, help="Show nothing but errors."),
+    ] = False,
     debug: DebugOption = False,
     *,
     data_options: DataOptions,
@@ -205,6 +281,7 @@ def quantize_command(
         "target": target,
         "form": form,
         "runtime": runtime,
+        "compact": compact or None,
         "granularity": granularity,
         "activation_granularity": activation_granularity,
         "widths": parse_widths(widths),
@@ -228,111 +305,26 @@ def quantize_command(
         "widths_for": parse_widths_for(widths_for),
         "shapes": parse_shapes(shape),
     }
-    with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(output)):
-        _check_files(model, (data, validation), output, log, report, config_file, target)
+    with reported(as_json=as_json, debug=debug):
+        settings = read_config(config_file)
+        bounds = take_texts(settings, "bound", "--bound", bound or [])
+        source = take_text(settings, "data", "--data", data)
+        written = take_text(settings, "output", "-o", None if output is None else str(output))
         # Options that are not given are left out, so that only Config defines defaults.
-        config = Config.create(**merge(read_config(config_file), given, named))
-        files, held_out = data_options.of(data), data_options.of_optional(validation)
-        _run(
-            model,
-            files,
-            ", ".join(bound),
-            output,
-            held_out,
-            config,
-            resume,
-            log,
-            report,
-            as_json,
-            quiet,
-        )
-
-
-_ADVICE: Final = {
-    "diverged": "a smaller --learning-rate may help",
-    "loss not finite": "its loss on held-out data is NaN or infinite, so don't use it unseen: look "
-    "for values in the model that overflow",
-}
-"""What to do about a run that ended early, by its reason."""
-
-
-def _after(done: float, started: Started | None) -> str:
-    epochs = 0 if started is None else started.epochs
-    return f" after {done} of {epochs} epochs" if epochs else ""
-
-
-def _check_files(
-    model: Path,
-    data: Iterable[str | None],
-    output: Path,
-    log: Path | None,
-    report: Path | None,
-    config_file: Path | None,
-    target: str | None,
-) -> None:
-    """Refuses to overwrite the files of settings, and a report that can't be written.
-
-    Only this command knows of these.
-    """
-    from onnx_cgmq.api.output import OutputFiles, data_files
-
-    given = [Path(file) for file in (config_file, target) if file is not None]
-    settings = {"the file of settings": [file for file in given if os.path.isfile(file)]}
-    files = OutputFiles.of_run(output, log, report)
-    files.check_apart(settings)
-    check_report(files, model, {"the data": [file for item in data for file in data_files(item)]})
-
-
-def _run(
-    model: Path,
-    data: str | DataFiles,
-    bound: str,
-    output: Path,
-    validation: str | DataFiles | None,
-    config: Config,
-    resume: bool,
-    log: Path | None,
-    report: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from onnx_cgmq.api import pipeline
-    from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
-    from onnx_cgmq.cli.summary import result_json, result_table
-
-    display = ProgressDisplay(ProgressConsole(stderr=True, quiet=quiet))
-    with display:
-        result = pipeline.quantize(
-            model,
-            data,
-            bound,
-            output=output,
-            validation=validation,
-            config=config,
+        run = Run(
+            model=model,
+            data=data_options.of(source),
+            bound=", ".join(bounds),
+            output=Path(written),
+            validation=data_options.of_optional(validation),
+            config=Config.create(**merge(settings, given, named)),
             resume=resume,
-            progress=display,
             log=log,
+            report=report,
+            as_json=as_json,
+            quiet=quiet,
+            details=details,
         )
-    files = {"model": output, "plan": plan_path(output)}
-    if log is not None:
-        files["log"] = log
-    if report is not None:
-        write_report(report, result, output, model)
-        files["report"] = report
-    if not quiet:
-        console = output_console(stderr=as_json)
-        console.print(result.report.table())
-        console.print(result_table(result, display.started, files, model))
-        for kind, path in files.items():  # not in a table, which would break long paths
-            typer.echo(f"{kind:5}  {path}", err=as_json)
-    if as_json:
-        typer.echo(result_json(result, display.started, files, model))
-    if not result.complete:
-        advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
-        typer.echo(
-            f"{result.outcome.reason}{_after(result.outcome.epochs, display.started)}: "
-            f"{output} is the best model so far that keeps the bound; {advice}",
-            err=True,
-        )
-    if result.outcome.reason in EXIT_CODES:
-        raise typer.Exit(EXIT_CODES[result.outcome.reason])
+        keep_settings(run, config_file, target)
+        with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(run.output)):
+            carry_out(run)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnx_cgmq.cli.groups import FILE, WIDTHS
 from onnx_cgmq.cli.options import assignments, parse_widths
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.toml import read_toml
@@ -18,13 +19,18 @@ ConfigOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Read settings, named as in Python, from a TOML file; options override it.",
+        help="Read settings, named as in Python, from a TOML file, also bound, data and output; "
+        "options override it.",
+        rich_help_panel=FILE,
     ),
 ]
 KeepFloatOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--keep-float", metavar="NAME", help=f"Keep NAME float. {_NAMES}. May be repeated."
+        "--keep-float",
+        metavar="NAME",
+        help=f"Keep NAME float. {_NAMES}. May be repeated.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 FixOption = Annotated[
@@ -33,6 +39,7 @@ FixOption = Annotated[
         "--fix",
         metavar="NAME=8",
         help="Fix the width of NAME, which is as for --keep-float. May be repeated.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 WidthsForOption = Annotated[
@@ -41,6 +48,7 @@ WidthsForOption = Annotated[
         "--widths-for",
         metavar="NAME=4,8",
         help="Widths that NAME may have; NAME is as for --keep-float. May be repeated.",
+        rich_help_panel=WIDTHS,
     ),
 ]
 
@@ -52,6 +60,39 @@ def read_config(path: Path | None) -> dict[str, Any]:
         ConfigError: The file can't be read, or is not TOML.
     """
     return {} if path is None else read_toml(path, "settings file")
+
+
+def take_texts(settings: dict[str, Any], name: str, option: str, given: list[str]) -> list[str]:
+    """Takes what the command needs beside the settings: from its options, else from the file.
+
+    Args:
+        settings: From :func:`read_config`; the name is removed from it.
+        name: The name in the file: one text, or a list of them.
+        option: The option of the same meaning.
+        given: What was given with that option.
+
+    Raises:
+        ConfigError: Neither has it, or the file has something else than text.
+    """
+    found = settings.pop(name, [])
+    texts = [found] if isinstance(found, str) else found
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigError(f"settings file: {name} must be text, not {found!r}")
+    if not given and not texts:
+        raise ConfigError(f"{option} is missing; give it, or '{name}' in the file of --config")
+    return given or texts
+
+
+def take_text(settings: dict[str, Any], name: str, option: str, given: str | None) -> str:
+    """Takes one text as :func:`take_texts` does.
+
+    Raises:
+        ConfigError: Neither the option nor the file has it, or the file has something else.
+    """
+    texts = take_texts(settings, name, option, [] if given is None else [given])
+    if len(texts) > 1:
+        raise ConfigError(f"settings file: {name} must be one text, not {texts!r}")
+    return texts[0]
 
 
 def merge(

@@ -24,13 +24,15 @@ def targets_command(
         ),
     ] = False,
     widths: Annotated[
-        str | None, typer.Option("--widths", help="Measure these widths of weights, such as 2,4,8.")
+        str | None,
+        typer.Option("--widths", metavar="2,4,8", help="Measure these widths of weights."),
     ] = None,
     activation_widths: Annotated[
-        str | None, typer.Option("--activation-widths", help="The same for activations.")
+        str | None,
+        typer.Option("--activation-widths", metavar="4,8", help="The same for activations."),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option("--rounds", help="Interleaved rounds of timing.")
+        int | None, typer.Option("--rounds", metavar="N", help="Interleaved rounds of timing.")
     ] = None,
     debug: DebugOption = False,
 ) -> None:
@@ -56,11 +58,16 @@ def targets_command(
 
 
 def _list() -> None:
-    from rich.table import Table
-
+    from onnx_cgmq.inspection.terminal import Column, FittedTable
     from onnx_cgmq.settings import built_in_targets, load_target
 
-    table = Table("target", "weights", "activations", "form", "description", box=None)
+    table = FittedTable(
+        Column("target"),
+        Column("weights"),
+        Column("activations"),
+        Column("form"),
+        Column("description", wraps=True, shortest=20),
+    )
     for target in map(load_target, built_in_targets()):
         widths = (",".join(map(str, item.widths)) for item in (target.weights, target.activations))
         table.add_row(target.name, *widths, target.form.value, target.description)

@@ -70,6 +70,20 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class StageStarted(Event):
+    """A stage of a run begins; it ends when the next one begins, or the run.
+
+    Attributes:
+        stage: What is done, in a word or two: ``prepare``, ``equalize``, ``calibrate``, ``learn``,
+            ``verify`` and others.
+    """
+
+    kind: ClassVar[str] = "begins"
+
+    stage: str
+
+
+@dataclass(frozen=True)
 class StageProgress(Event):
     """A part of a stage before training end to end is done.
 

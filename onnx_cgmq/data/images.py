@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from onnx_cgmq.data.damage import DamagedFileError
 from onnx_cgmq.data.extras import extra_package
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.data.specs import InputSpec, shape_text
 from onnx_cgmq.errors import DataError
 from onnx_cgmq.settings.image_options import PRESETS, ImageOptions, Preset, Size, size_of
@@ -118,15 +119,10 @@ class ImageReader:
             DataError: It has pixels of a kind that can't be read, or is smaller than the crop.
         """
         image = extra_package("PIL.Image", "images", str(path))
-        try:
-            with image.open(path) as opened:
-                opened.load()
-                turned = extra_package("PIL.ImageOps", "images", str(path)).exif_transpose(opened)
-                plain = self._plain(image, turned, path)
-        except (DataError, MemoryError):
-            raise
-        except Exception as error:  # of the kind that the damage makes it
-            raise DamagedFileError(f"{path}: not a readable image ({error})") from error
+        with reading(path, "image", kind=DamagedFileError), image.open(path) as opened:
+            opened.load()
+            turned = extra_package("PIL.ImageOps", "images", str(path)).exif_transpose(opened)
+            plain = self._plain(image, turned, path)
         pixels = np.asarray(self._cropped(image, plain, path))
         pixels = pixels.reshape(*pixels.shape[:2], self.channels)
         if self._bgr and self.channels == 3:

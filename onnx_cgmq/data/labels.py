@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnx_cgmq.data.hints import CLASS_NAMES
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.errors import DataError
 
 _SHOWN = 10  # classes that a note shows
@@ -97,11 +98,9 @@ def table_labels(files: Sequence[Path], root: Path, table: Path) -> tuple[dict[P
 
 
 def _rows(table: Path) -> Mapping[str, int]:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: not a readable CSV file of labels ({error})") from error
+    what = "CSV file of labels"
+    with reading(table, what), table.open(newline="", encoding="utf-8-sig") as file:
+        lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
     found: dict[str, int] = {}
     for place, (number, row) in enumerate(lines):
         if len(row) != 2:

@@ -14,6 +14,7 @@ import onnx
 
 from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.data.hints import CLASS_NAMES
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.data.user_code import user_items
 from onnx_cgmq.errors import DataError
 
@@ -37,27 +38,24 @@ def read_npz(path: Path, input_names: Sequence[str]) -> Item:
     Raises:
         DataError: The file can't be read, or is not such a file of plain arrays.
     """
+
+    def why(error: Exception) -> str:
+        if "allow_pickle" in str(error):  # numpy advises to unpickle it, which is not safe
+            return (
+                "one of them holds Python objects; save arrays of numbers, and samples of "
+                "different shapes in files of their own, in one folder"
+            )
+        return str(error) if is_array or _is_archive(path) else "no zip archive, or truncated"
+
     is_array = False
-    try:
+    with reading(path, ".npz file of plain arrays", reason=why):
         with path.open("rb") as file:
             is_array = file.read(len(_NPY_MAGIC)) == _NPY_MAGIC
         if not is_array:
             return take_labels(_read_arrays(path), input_names)
-        if len(input_names) == 1:
-            with path.open("rb") as file:
-                return {input_names[0]: _read_array(file, path.name)}, None
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except Exception as error:  # of the kind that the damage makes it
-        # For any other file numpy's message advises to unpickle it, which is not safe.
-        reason = str(error) if is_array or _is_archive(path) else "no zip archive, or truncated"
-        if "allow_pickle" in reason:
-            reason = (
-                "one of them holds Python objects; save arrays of numbers, and samples of "
-                "different shapes in files of their own, in one folder"
-            )
-        kind = ".npy" if is_array else ".npz"
-        raise DataError(f"{path}: not a readable {kind} file of plain arrays ({reason})") from error
+    if len(input_names) == 1:
+        with reading(path, ".npy file of plain arrays", reason=why), path.open("rb") as file:
+            return {input_names[0]: _read_array(file, path.name)}, None
     raise DataError(
         f"{path}: the file has a single array without a name, but the model has the inputs "
         f"{list(input_names)}; save one for each with numpy.savez(file, "
@@ -220,8 +218,6 @@ def natural(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 def _read_tensor(path: Path) -> npt.NDArray[Any]:
-    try:
+    with reading(path, "serialized tensor"):
         tensor = onnx.TensorProto.FromString(path.read_bytes())
         return as_array(onnx.numpy_helper.to_array(tensor), str(path))
-    except Exception as error:  # of the kind that the damage makes it
-        raise DataError(f"{path}: not a readable serialized tensor ({error})") from error

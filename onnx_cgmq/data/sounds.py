@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from onnx_cgmq.data.damage import DamagedFileError
 from onnx_cgmq.data.extras import extra_package
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.data.specs import InputSpec
 from onnx_cgmq.errors import DataError
 
@@ -68,10 +69,8 @@ class SoundReader:
             DataError: It has several channels, another rate than those before, or no values.
         """
         soundfile = extra_package("soundfile", "audio", str(path))
-        try:
+        with reading(path, "sound", kind=DamagedFileError):
             values, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except Exception as error:  # of the kind that the damage makes it
-            raise DamagedFileError(f"{path}: not a readable sound ({error})") from error
         if values.shape[1] != 1:
             raise DataError(
                 f"{path}: {values.shape[1]} channels; models here take one, so mix them to mono"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from onnx_cgmq.data.checks import LABEL
 from onnx_cgmq.data.extras import extra_package
 from onnx_cgmq.data.readers import Item
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.data.specs import InputSpec
 from onnx_cgmq.errors import DataError
 
@@ -111,17 +112,12 @@ def _whole(column: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
 
 
 def _read_csv(path: Path) -> Columns:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = next((sign for sign in _DELIMITERS if sign in head), ",")
-            reader = csv.reader(file, delimiter=delimiter)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({error})") from error
+    with reading(path, "CSV file"), path.open(newline="", encoding="utf-8-sig") as file:
+        head = file.readline()
+        file.seek(0)
+        delimiter = next((sign for sign in _DELIMITERS if sign in head), ",")
+        reader = csv.reader(file, delimiter=delimiter)
+        rows = [(reader.line_num, row) for row in reader if row]
     if not rows:
         return {}
     names = [name.strip() for name in rows[0][1]]
@@ -161,12 +157,8 @@ def _is_number(text: str) -> bool:
 
 def _read_parquet(path: Path) -> Columns:
     parquet = extra_package("pyarrow.parquet", "tables", str(path))
-    try:
+    with reading(path, "Parquet file"):
         table = parquet.read_table(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except Exception as error:  # of the kind that the damage makes it
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
     return {name: _column(table.column(name), name, path) for name in table.column_names}
 
 

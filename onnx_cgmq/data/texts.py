@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_cgmq.data.extras import extra_package
 from onnx_cgmq.data.readers import Item
+from onnx_cgmq.data.reading import reading
 from onnx_cgmq.data.specs import InputSpec
 from onnx_cgmq.errors import DataError
 
@@ -86,12 +87,8 @@ def _roles(specs: Sequence[InputSpec], where: str) -> dict[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
+    with reading(path, "text in UTF-8"):
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a readable text in UTF-8 ({error})") from error
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"{path}: the text is empty; give at least one line")
@@ -101,15 +98,11 @@ def _lines(path: Path) -> list[str]:
 def _tokenizer(path: Path, longest: int | None) -> Any:
     """Reads a tokenizer that cuts lines, and does not pad them."""
     tokenizers = extra_package("tokenizers", "text", str(path))
-    try:
+    with reading(path, "tokenizer", advice="give the tokenizer.json of the model"):
         maker = tokenizers.Tokenizer.from_file(str(path))
         if longest is not None:
             own = maker.truncation
             maker.enable_truncation(min(longest, own["max_length"]) if own else longest)
-    except Exception as error:  # the package raises Exception itself
-        raise DataError(
-            f"{path}: not a readable tokenizer ({error}); give the tokenizer.json of the model"
-        ) from error
     return maker
 
 

@@ -157,7 +157,6 @@ def _output_reasons(node: ir.Node) -> Iterator[str]:
     if output.is_graph_output() and (also or needs_quantized_output(node)):
         yield f"its output is {also}an output of the model, '{output.name}'"
     elif floats and (also or needs_quantized_output(node)):
-        # The output has a short name in a compact file, which says nothing to users.
         yield f"its output is {also}read as float by {called(floats[0])}"
 
 

@@ -94,6 +94,8 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
         )
     names = embedded_names(graph)
     _restore_names(graph, names)
+    if PLAN_KEY in graph.metadata_props:
+        _name_nodes(graph)
     declared = normalize(graph)
     set_input_shapes(graph, shapes)
     unproven = take_declared_sizes(graph, declared)
@@ -177,6 +179,15 @@ def _restore_names(model: ir.Model, names: Mapping[str, str]) -> None:
             f"again, or remove {PLAN_KEY!r}"
         )
     restore_names(model, names)
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Names the nodes whose names our file leaves out, in place.
+
+    A message would otherwise name them by their outputs, whose short names say nothing to users.
+    """
+    for number, node in enumerate(model.graph.all_nodes()):
+        node.name = node.name or f"unnamed {node.op_type} {number}"
 
 
 def _notes(readings: Iterable[Reading]) -> Iterator[str]:

@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
+from rich.text import Text
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.cost.table import Pairs
 from onnx_cgmq.gating.predicted_kernels import Kernel
+from onnx_cgmq.inspection.terminal import Column, FittedTable, number_text, size_text
 
 _TOTALS: Final = ("macs", "bops", "rbop", "weight_bytes", "peak_activation_bytes")
 
@@ -62,6 +62,23 @@ class TensorReport:
     def shape_text(self) -> str:
         """The shape in a few signs, such as ``?x3x224x224``."""
         return "x".join(str(size or "?") for size in self.shape) or "scalar"
+
+    @property
+    def bits_text(self) -> str:
+        """The width, or the mean of several and their shares: ``3.00 (2: 50%, 4: 50%)``."""
+        if len(self.counts) == 1:
+            return str(next(iter(self.counts)))
+        total = sum(self.counts.values())
+        shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in self.counts.items())
+        return f"{self.mean_bits:.2f} ({shares})"
+
+    @property
+    def range_text(self) -> str:
+        """The range, such as ``0 to 5.9`` or ``±1.2``; empty if there is none."""
+        if self.range is None or self.is_float:
+            return ""
+        low, high = self.range
+        return f"\u00b1{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}"
 
 
 def width_counts(widths: npt.NDArray[np.int64]) -> dict[int, int]:
@@ -166,64 +183,95 @@ class Report:
         return _tables(self)
 
 
+_NAME, _NAME_BESIDE_TEXT = 34, 20
+"""To how many characters a table may shorten names: of numbers, and where text needs room too."""
+
+
 def _tables(report: Report) -> Group:
-    """Makes the tables of tensors and nodes, the line of sizes, and the notes."""
-    tensors = Table(title="Tensors", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-    tensors.add_column("tensor", overflow="fold")  # the only column in which words may be broken
-    for column in ("role", "shape", "bits", "range", "stored as"):
-        tensors.add_column(column, no_wrap=column != "bits")
-    for column in ("bytes", "BOPs"):
-        tensors.add_column(column, justify="right", no_wrap=True)
-    for tensor in report.tensors.values():
-        size = f"{tensor.stored_bytes:,}" if tensor.stored_bytes else ""
-        bits, ends = _bits_text(tensor), _range_text(tensor)
-        role, share = tensor.role.value, f"{tensor.share:.1%}" if tensor.share else ""
-        what = (tensor.name, role, tensor.shape_text)
-        tensors.add_row(*what, bits, ends, tensor.stored, size, share)
-    nodes = _node_table(report)
-    size = f"weights and biases: {report.weight_bytes:,} bytes"
+    """Makes the tables of tensors, nodes and slow kernels, the line of sizes, and the notes."""
+    size = f"weights and biases: {size_text(report.weight_bytes)}"
     if report.peak_activation_bytes is not None:
-        size += f"; activations: {report.peak_activation_bytes:,} bytes at a time"
-    return Group(tensors, nodes, size, *(f"note: {note}" for note in report.notes))
+        size += f"; activations: {size_text(report.peak_activation_bytes)} at a time"
+    notes = (f"note: {note}" for note in report.notes)
+    tables = (_tensor_table(report), _node_table(report), _slow_table(report))
+    spaced = (part for table in tables if table is not None for part in (table, Text("")))
+    return Group(*spaced, *(Text(line, overflow="ignore") for line in (size, *notes)))
 
 
-def _node_table(report: Report) -> Table:
+def _tensor_table(report: Report) -> FittedTable:
+    table = FittedTable(
+        Column("tensor", shortest=_NAME),
+        Column("role"),
+        Column("shape", priority=3),
+        Column("bits", wraps=True, shortest=13),
+        Column("range", priority=1),
+        Column("stored as", priority=4),
+        Column("bytes", right=True, priority=2),
+        Column("BOPs", right=True),
+        title="Tensors",
+    )
+    for tensor in report.tensors.values():
+        table.add_row(
+            tensor.name,
+            tensor.role.value,
+            tensor.shape_text,
+            tensor.bits_text,
+            tensor.range_text,
+            tensor.stored,
+            number_text(tensor.stored_bytes) if tensor.stored_bytes else "",
+            f"{tensor.share:.1%}" if tensor.share else "",
+        )
+    return table
+
+
+def _node_table(report: Report) -> FittedTable:
     """Makes the table of nodes; it has kernels if they were looked up."""
     known = any(node.kernel or node.reason for node in report.nodes)
-    nodes = Table("node", "operator", title="Cost for one sample", box=SIMPLE_HEAD)
-    for column in ("bits", "MACs", "BOPs", "share", "RBOP"):
-        nodes.add_column(column, justify="right", no_wrap=True)
-    for column in ("kernel", "why not fast") if known else ():
-        nodes.add_column(column, overflow="fold")
+    table = FittedTable(
+        Column("node", shortest=_NAME),
+        Column("operator", priority=3),
+        Column("bits", right=True),
+        Column("MACs", right=True, priority=2),
+        Column("BOPs", right=True, priority=4),
+        Column("share", right=True),
+        Column("RBOP", right=True, priority=1),
+        *([Column("kernel")] if known else []),
+        title="Cost for one sample",
+    )
     for node in report.nodes:
-        bits = " x ".join(f"{bits:.3g}" for bits in node.bits)
-        share = f"{node.bops / max(1, report.bops):.1%}"
-        cost = (f"{node.macs:,}", f"{node.bops:,}", share, f"{node.rbop:.3%}")
-        kernel = (_kernel_text(node), node.reason) if known else ()
-        nodes.add_row(node.name, node.op_type, bits, *cost, *kernel)
-    nodes.add_section()
-    nodes.add_row("total", "", "", f"{report.macs:,}", f"{report.bops:,}", "", f"{report.rbop:.3%}")
-    return nodes
+        table.add_row(
+            node.name,
+            node.op_type,
+            " x ".join(f"{bits:.3g}" for bits in node.bits),
+            number_text(node.macs),
+            number_text(node.bops),
+            f"{node.bops / max(1, report.bops):.1%}",
+            f"{node.rbop:.3%}",
+            *([_kernel_text(node)] if known else []),
+        )
+    table.add_section()
+    total = (number_text(report.macs), number_text(report.bops), "", f"{report.rbop:.3%}")
+    table.add_row("total", "", "", *total, *([""] if known else []))
+    return table
+
+
+def _slow_table(report: Report) -> FittedTable | None:
+    """Makes the table of nodes that don't run in a fast integer kernel, if there are any."""
+    slow = [node for node in report.nodes if node.reason]
+    if not slow:
+        return None
+    table = FittedTable(
+        Column("node", shortest=_NAME_BESIDE_TEXT),
+        Column("kernel"),
+        Column("why not fast", wraps=True, shortest=_NAME_BESIDE_TEXT),
+        title="Kernels that are not fast",
+    )
+    for node in slow:
+        table.add_row(node.name, _kernel_text(node), node.reason)
+    return table
 
 
 def _kernel_text(node: NodeReport) -> str:
     """Writes the kernel of a node, and whether it is a slow one."""
     name = node.kernel.value if node.kernel else "?"
     return f"{name}, slow" if node.slow else name
-
-
-def _range_text(tensor: TensorReport) -> str:
-    """Writes the range of a tensor."""
-    if tensor.range is None or tensor.is_float:
-        return ""
-    low, high = tensor.range
-    return f"\u00b1{high:.3g}" if low == -high else f"{low:.3g} .. {high:.3g}"
-
-
-def _bits_text(tensor: TensorReport) -> str:
-    """Writes the width of a tensor, or the mean of several and their shares."""
-    if len(tensor.counts) == 1:
-        return str(next(iter(tensor.counts)))
-    total = sum(tensor.counts.values())
-    shares = " ".join(f"{width}:{count / total:.0%}" for width, count in tensor.counts.items())
-    return f"{tensor.mean_bits:.2f} = {shares}"

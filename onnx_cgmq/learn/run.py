@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from onnx_cgmq.contract.bits import Role
-from onnx_cgmq.contract.events import Event, Limit, Notice, Started
+from onnx_cgmq.contract.events import Event, Limit, Notice, StageStarted, Started
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
 from onnx_cgmq.data.samples import Samples
@@ -127,6 +127,7 @@ def learn(
     """
     train, held_out = data.train, data.held_out
     freed = FreedMemory()
+    emit(StageStarted("measure memory"))
     mirror = Mirror(gated)
     memory = measure_step(mirror, train)
     config, micro_batch = _within_memory(config, memory, mirror, train, emit)
@@ -150,8 +151,10 @@ def learn(
             state = saved.load()
         elif note := saved.note_on_earlier():
             emit(Notice(note))
+    emit(StageStarted("calibrate"))
     calibrate(mirror, train)
 
+    emit(StageStarted("run the float model"))
     teacher = Mirror(float_model)
     first = next(
         train.batches(min(config.batch_size, micro_batch or _FIRST_SAMPLES, _FIRST_SAMPLES))
@@ -197,6 +200,7 @@ def learn(
     )
     if compared.without_gradient:
         emit(Notice(compared.text))
+    emit(StageStarted("learn"))
     return Learned(guide, learner.run(state), saved)
 
 

@@ -48,7 +48,8 @@ def html_report(
         subject: A result of :func:`quantize`, or a report of :func:`inspect`. A result is run on up
             to 32 held-out samples, for the errors of tensors.
         file: The written or inspected file; the page then shows its name and size.
-        float_file: The file of the float model; the page then shows its size.
+        float_file: The file of the float model, whose size the page shows; a result knows it if
+            its run read such a file.
         command: The command line to show, word by word.
 
     Returns:
@@ -62,7 +63,9 @@ def html_report(
     title = "Quantized model" if file is None else Path(file).name
     sizes: list[Fact] = []
     if file is not None:
-        float_bytes = None if float_file is None else file_size(float_file)
+        float_bytes = subject.float_bytes if isinstance(subject, Result) else None
+        if float_file is not None:
+            float_bytes = file_size(float_file)
         sizes = [size_fact(file_size(file), float_bytes)]
     if isinstance(subject, Result):
         sections = _of_result(subject, sizes, command)

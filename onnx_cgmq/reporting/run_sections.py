@@ -15,7 +15,7 @@ from onnx_cgmq.contract.events import EpochDone, Notice, StageDone, Started
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.reporting.charts import course_chart, errors_chart, histogram_chart
 from onnx_cgmq.reporting.page import Block, Cell, Chart, Charts, Fact, Row, Section, Table
-from onnx_cgmq.reporting.tensor_rows import TensorRow, bits_text, marks
+from onnx_cgmq.reporting.tensor_rows import TensorRow, marks
 from onnx_cgmq.settings.config import Config
 
 _WORST: Final = 10  # tensors whose histograms are shown
@@ -127,7 +127,7 @@ def _histogram(row: TensorRow, plan: TensorPlan, error: float) -> Chart:
     return Chart(
         row.tensor.name,
         histogram_chart(row.tensor.role.value, row.error.counts, row.error.edges, ends, levels),
-        f"{row.tensor.role.value}, {bits_text(row.tensor)} bits, error {error:.2%}{more}",
+        f"{row.tensor.role.value}, {row.tensor.bits_text} bits, error {error:.2%}{more}",
     )
 
 

@@ -113,9 +113,9 @@ def _row(row: TensorRow, *, measured: bool) -> Row:
             Cell(tensor.name),
             Cell(tensor.role.value),
             Cell(tensor.shape_text),
-            Cell(bits_text(tensor), tensor.mean_bits, bar, tensor.role.value),
+            Cell(tensor.bits_text, tensor.mean_bits, bar, tensor.role.value),
             *errors,
-            Cell(_range_text(tensor)),
+            Cell(tensor.range_text),
             Cell(tensor.stored),
             Cell(f"{tensor.stored_bytes:,}" if tensor.stored_bytes else "", tensor.stored_bytes),
             Cell(f"{tensor.share:.1%}" if tensor.share else "", tensor.share),
@@ -127,19 +127,3 @@ def _row(row: TensorRow, *, measured: bool) -> Row:
 def error_cell(error: float | None) -> Cell:
     """Makes the cell of a relative error."""
     return Cell("") if error is None else Cell(f"{error:.2%}", error)
-
-
-def bits_text(tensor: TensorReport) -> str:
-    """Writes the width of a tensor, or the mean of several and their shares."""
-    if len(tensor.counts) == 1:
-        return str(next(iter(tensor.counts)))
-    total = sum(tensor.counts.values())
-    shares = ", ".join(f"{width}: {count / total:.0%}" for width, count in tensor.counts.items())
-    return f"{tensor.mean_bits:.2f} ({shares})"
-
-
-def _range_text(tensor: TensorReport) -> str:
-    if tensor.range is None or tensor.is_float:
-        return ""
-    low, high = tensor.range
-    return f"±{high:.3g}" if low == -high else f"{low:.3g} to {high:.3g}"

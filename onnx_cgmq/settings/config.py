@@ -62,6 +62,8 @@ class Config(BaseModel):
         runtime: The versions of onnxruntime that are to run the written file, such as
             ``onnxruntime>=1.22``; ``None`` stands for the installed version. The file gets the
             opset and the types that the oldest of these versions takes.
+        compact: Shorten all names in the written file that callers do not need. By default the
+            names of the float model stay, as far as they take 3 % of the file or 5 KB.
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
             the target allows it.
@@ -110,6 +112,7 @@ class Config(BaseModel):
     target: Annotated[Target, BeforeValidator(load_target)] = load_target(DEFAULT_TARGET)
     form: Form = Form.ORT
     runtime: str | None = None
+    compact: bool = False
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Granularity = Granularity.CHANNEL
@@ -244,6 +247,7 @@ class Settings(TypedDict, total=False):
     target: TargetLike
     form: Form | str
     runtime: str | None
+    compact: bool
     granularity: Granularity | str
     activation_granularity: Granularity | str | None
     weight_ranges: Granularity | str

@@ -50,7 +50,12 @@ class Written:
 
 
 def write_back(
-    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+    gated: ModelLike,
+    plan: BitPlan,
+    *,
+    form: Form | str = Form.ORT,
+    compact: bool = True,
+    short_names: bool = False,
 ) -> ir.Model:
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
@@ -63,8 +68,9 @@ def write_back(
         plan: The plan of the model. Values of weights and biases come from the plan, or from the
             gated model if the plan has none.
         form: The form in which quantized tensors are written.
-        compact: Whether to leave out what readers can do without, and to shorten names
-            (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
+        compact: Whether to leave out what readers can do without, and to shorten names where they
+            would take much of the file (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
+        short_names: Whether ``compact`` shortens all names.
 
     Returns:
         The written model, with the embedded plan in its metadata. Other metadata of the model
@@ -75,7 +81,7 @@ def write_back(
         ModelError: The model has no gates, or the plan does not fit it.
         ConfigError: There is no such form.
     """
-    return write(gated, plan, form=form, compact=compact).model
+    return write(gated, plan, form=form, compact=compact, short_names=short_names).model
 
 
 def write(
@@ -84,6 +90,7 @@ def write(
     *,
     form: Form | str = Form.ORT,
     compact: bool = True,
+    short_names: bool = False,
     integer_kernels: bool = True,
 ) -> Written:
     """Writes a plan as :func:`write_back` does, and returns the predicted kernels too.
@@ -92,7 +99,9 @@ def write(
         gated: The gated model. It is not changed.
         plan: The plan of the model.
         form: The form in which quantized tensors are written.
-        compact: Whether to leave out what readers can do without, and to shorten names.
+        compact: Whether to leave out what readers can do without, and to shorten names where they
+            would take much of the file.
+        short_names: Whether ``compact`` shortens all names.
         integer_kernels: Whether the form ``ort`` is written for integer kernels. ``False`` writes
             the same values on the same grids so that onnxruntime multiplies floats.
 
@@ -106,6 +115,7 @@ def write(
     # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
+    float_names = _float_names(model)
     kernels = _WRITERS[form](tensors, integer_kernels)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
@@ -117,7 +127,9 @@ def write(
         lower_opset(model)
     else:
         raise_opset(model, max(map(quantizer_opset, _types(model)), default=0))
-    names = compact_model(model, form) if compact else {}
+    names = {}
+    if compact:
+        names = compact_model(model, form, float_names, short_names=short_names)
     model.ir_version = max(model.ir_version, *map(ir_version, _types(model)), 8)
     for key in list(model.metadata_props):
         if key.startswith(f"{GATED_DOMAIN}.") and key != SHAPES_KEY:
@@ -126,6 +138,14 @@ def write(
     embed_plan(model, plan, tensors.specs, names)
     embed_live_sets(model, live)
     return Written(model, kernels)
+
+
+def _float_names(gated: ir.Model) -> set[str]:
+    """Returns the names of values and nodes that a gated model has from the float model."""
+    nodes = [node for node in gated.graph.all_nodes() if node.domain != GATED_DOMAIN]
+    values = [value for graph in gated.graphs() for value in graph.initializers.values()]
+    values += [output for node in nodes for output in node.outputs]
+    return {str(node.name) for node in nodes} | {str(value.name) for value in values}
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:

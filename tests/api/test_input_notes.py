@@ -164,4 +164,4 @@ def test_a_run_says_so_before_it_trains() -> None:
     quantize(mlp(), data, "6.25%", epochs=1, progress=told.append)
     kinds = [type(event) for event in told]
     assert kinds.index(Notice) < kinds.index(Started)
-    assert "labels or preprocessing" in told[0].message
+    assert "labels or preprocessing" in told[kinds.index(Notice)].message

@@ -22,6 +22,7 @@ from onnx_cgmq.contract.events import (
     Notice,
     StageDone,
     StageProgress,
+    StageStarted,
     Started,
     StepDone,
 )
@@ -114,11 +115,16 @@ def test_a_run_writes_the_files_and_events_that_it_reports(tmp_path) -> None:
     assert check.class_agreement == 1
     assert check.accuracy > 0.8
 
-    kinds = [type(event) for event in events if not isinstance(event, (StageProgress, StepDone))]
+    stages = [event.stage for event in events if isinstance(event, StageStarted)]
+    assert stages[:2] == ["read the model", "prepare"]
+    assert stages[-4:] == ["verify", "inspect", "compare", "save"]
+    moments = (StageStarted, StageProgress, StepDone)
+    kinds = [type(event) for event in events if not isinstance(event, moments)]
     assert kinds == [Started, *[StageDone] * 2, *[EpochDone] * 8, Finished]
-    assert events[0].float_accuracy == 1
+    started = next(event for event in events if isinstance(event, Started))
+    assert started.float_accuracy == 1
     steps = [event for event in events if isinstance(event, StepDone)]
-    assert [event.step for event in steps] == list(range(1, events[0].total_steps + 1))
+    assert [event.step for event in steps] == list(range(1, started.total_steps + 1))
     assert {event.phase for event in steps} == {"settled"}
     assert all(event.cost_ratio <= 1 for event in steps)
     assert [record["epoch"] for record in result.history] == list(range(1, 9))
@@ -288,10 +294,10 @@ def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatc
     """As if onnxruntime's optimizations made something else of integer kernels."""
     right, said = pipeline.write, []
 
-    def wrong(gated, plan, *, form, integer_kernels):
+    def wrong(gated, plan, *, integer_kernels, **settings):
         if integer_kernels:
             plan = _negated(plan)
-        return right(gated, plan, form=form, integer_kernels=integer_kernels)
+        return right(gated, plan, integer_kernels=integer_kernels, **settings)
 
     monkeypatch.setattr(pipeline, "write", wrong)
     result = onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, progress=said.append)
@@ -401,10 +407,13 @@ def test_a_float_model_that_is_gone_at_the_end_does_not_end_the_run(tmp_path) ->
     path = tmp_path / "float.onnx"
     onnx.save(mlp(), path)
 
-    def remove(_) -> None:
-        path.unlink(missing_ok=True)
+    def remove(event) -> None:
+        if isinstance(event, Started):
+            path.unlink()
 
+    size = path.stat().st_size
     result = quantize(path, toy_data(mlp()), "3%", progress=remove, epochs=1)
+    assert result.float_bytes == size
     assert result.float_agreement.samples == 19  # with the prepared model
 
 
@@ -503,7 +512,8 @@ def test_a_notice_says_where_the_loss_is_taken() -> None:
     told = []
     data = toy_data(mlp())
     quantize(model, data, "5%", progress=told.append, **{**FAST, "epochs": 1})
-    assert told[0].float_accuracy == 1  # of the scores that the class is chosen from
+    started = next(event for event in told if isinstance(event, Started))
+    assert started.float_accuracy == 1  # of the scores that the class is chosen from
     assert [event.message for event in told if isinstance(event, Notice)] == [
         "no gradient passes through ArgMax 'top'; the loss is taken at y"
     ]

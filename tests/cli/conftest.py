@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnx_cgmq.contract.events import (
     Limit,
     StageDone,
     StageProgress,
+    StageStarted,
     Started,
     StepDone,
 )
@@ -88,6 +90,7 @@ def pipeline_run(monkeypatch):
         run.called = {"model": model, "data": data, "bound": bound, "output": output, **rest}
         limits = (Limit(bound, 1000, "bit operations"),)
         length = (0, 0) if run.staged else (10, 2)
+        progress(StageStarted("prepare"))
         progress(Started(*length, float_accuracy=0.995, bounds=limits))
         if run.staged:
             progress(StageProgress("allocate", 3, 3))
@@ -99,7 +102,8 @@ def pipeline_run(monkeypatch):
             costs = ((990,), (1000,), True)
             progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
         result = make_result(onnx.load(model), bound, run.reason)
-        result = replace(result, float_agreement=run.float_agreement)
+        size = Path(model).stat().st_size
+        result = replace(result, float_agreement=run.float_agreement, float_bytes=size)
         result.save(output)
         progress(Finished(result.complete, run.reason))
         return result

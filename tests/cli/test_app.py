@@ -74,7 +74,7 @@ def test_output_that_lacks_characters_ends_no_command(unusual, data, encoding) -
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     output = unusual.with_name("out.onnx")
     for arguments in (
-        ("quantize", unusual, "--data", data, "--bound", "50%", "-o", output, "--epochs", 1),
+        ("quantize", unusual, "--data", data, "--bound", "50%", "-o", output, "--details"),
         ("inspect", output),
         ("inspect", unusual, "--why", "*"),
     ):
@@ -141,3 +141,36 @@ def test_an_exception_in_a_factory_is_the_users(model, tmp_path) -> None:
     assert error["type"] == "DataError"
     assert "mine:make failed with FileNotFoundError: images/" in error["message"]
     assert "mine.py, line 2, in make" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("onnx-cgmq insp", "inspect"), ("onnx-cgmq quantize m.onnx --effort ", "normal")],
+)
+def test_the_shell_completes(words, offered):
+    asked = {
+        "_ONNX_CGMQ_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = run("-m", "onnx_cgmq", env={**os.environ, **asked})
+    assert offered in done.stdout.split()
+    assert done.returncode == 0
+
+
+def test_help_has_groups_and_no_types_of_python(cli):
+    shown = cli("quantize", "--help").stdout
+    titles = [line for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+    assert titles == [
+        "Arguments:",
+        "The file to write:",
+        "Data:",
+        "Widths:",
+        "Learning:",
+        "What is shown:",
+        "Options:",
+    ]
+    for command in ("quantize", "inspect", "verify", "bench", "targets"):
+        shown = cli(command, "--help").stdout
+        for name in ("INTEGER", "FLOAT]", "TEXT", "PATH", "<path>", "<int>", "<str>", "<float>"):
+            assert name not in shown, (command, name)

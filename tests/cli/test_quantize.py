@@ -33,12 +33,13 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
         "config": Config(),
         "resume": False,
         "log": None,
+        "report": None,
     }
 
 
 def test_every_option_arrives(quantize, pipeline_run, tmp_path):
     options = (
-        "--target generic --form native --runtime onnxruntime>=1.23 "
+        "--target generic --form native --runtime onnxruntime>=1.23 --compact "
         "--granularity element --activation-granularity channel "
         "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --no-equalize --effort best "
@@ -53,6 +54,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         target="generic",
         form=Form.NATIVE,
         runtime="onnxruntime>=1.23",
+        compact=True,
         granularity=Granularity.ELEMENT,
         activation_granularity=Granularity.CHANNEL,
         widths=(2, 4, 8),
@@ -119,15 +121,61 @@ def test_names_without_a_value(quantize, pipeline_run, option):
 def test_shows_progress_tables_and_files(quantize, pipeline_run, tmp_path):
     result = quantize()
     assert "float accuracy 99.50%" in result.stderr
-    assert "epoch   1/2 guided   loss 0.4000  held out 0.3000  accuracy 98.00%" in result.stderr
+    assert "prepare ..." in result.stderr.splitlines()
+    assert "epoch 1/2 guided  loss 0.4000  held out 0.3000  accuracy 98.00%" in result.stderr
     assert "RBOP 0.400%  cost 99.0% of bound  bits 2.50 weights, 3.50 activations" in result.stderr
     assert "12.5%: kept" in result.stdout
     assert "96.00% (float 98.00%) in onnxruntime, 100 held out" in result.stdout
     assert "agrees with the float model: 31.2 dB (scores), same class for 99.40%" in result.stdout
-    assert "matmul" in result.stdout
+    assert "matmul" not in result.stdout
     plan = tmp_path / "out.plan.json"
     assert BitPlan.load(plan).bound == "12.5%"
-    assert f"plan   {plan}" in result.stdout.splitlines()
+    assert f"plan      {plan}" in result.stdout.splitlines()
+
+
+def test_details_stand_between_the_result_and_the_result(quantize, pipeline_run, tmp_path):
+    result = quantize("--details")
+    before, after = result.stdout.split("Tensors\n")
+    assert "matmul" in after
+    for summary in (before, after):
+        assert "12.5%: kept" in summary
+        assert f"model     {tmp_path / 'out.onnx'}" in summary
+
+
+def test_what_a_run_needs_may_be_in_the_settings(cli, model, data, pipeline_run, tmp_path):
+    output = tmp_path / "out.onnx"
+    settings = tmp_path / "s.toml"
+    text = f"bound = ['12.5%', '200KB']\ndata = '{data}'\noutput = '{output}'\nepochs = 3\n"
+    settings.write_text(text)
+    assert cli("quantize", model, "--config", settings).exit_code == 0
+    called = pipeline_run.called
+    assert (called["bound"], called["data"], called["output"]) == (
+        "12.5%, 200KB",
+        str(data),
+        output,
+    )
+    assert cli("quantize", model, "--config", settings, "--bound", "5%").exit_code == 0
+    assert pipeline_run.called["bound"] == "5%"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("", "--bound is missing; give it, or 'bound' in the file of --config"),
+        ("bound = 5", "bound must be text, not 5"),
+        ("bound = []", "--bound is missing"),
+        ("bound = '5%'\ndata = ['a', 'b']", "data must be one text"),
+        ("bound = '5%'", "--data is missing"),
+        ("bound = '5%'\ndata = 'd'\n", "-o is missing"),
+    ],
+)
+def test_what_is_missing_is_named(cli, model, pipeline_run, tmp_path, setting, message):
+    settings = tmp_path / "s.toml"
+    settings.write_text(setting)
+    result = cli("quantize", model, "--config", settings)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert pipeline_run.called is None
 
 
 def test_shows_stages(quantize, pipeline_run, only_json):
@@ -135,7 +183,7 @@ def test_shows_stages(quantize, pipeline_run, only_json):
     result = quantize("--effort", "fast")
     lines = result.stderr.splitlines()
     assert "float accuracy 99.50%" in lines
-    assert "calibrated     held out 0.3000  accuracy 98.00%  1.2 s" in lines
+    assert "calibrated  held out 0.3000  accuracy 98.00%  1.2 s" in lines
     assert "reconstructed  held out 0.2000  2.5 s" in lines
     assert "epoch" not in result.stderr
     pipeline_run.reason = "interrupted"
@@ -284,15 +332,26 @@ def test_report(cli, model, data, pipeline_run, tmp_path):
     run = ("quantize", model, "--data", data, "--bound", "50%", "-o", out, "--report")
     result = cli(*run, report)
     assert result.exit_code == 0, result.output
-    assert f"report  {report}" in result.stdout
+    assert f"report    {report}" in result.stdout
     assert "<h1>out.onnx</h1>" in report.read_text(encoding="utf-8")
-    pipeline_run.called = None
+
+
+def test_a_report_that_replaces_a_file_is_refused_before_there_is_work_to_lose(
+    cli, model, data, tmp_path, monkeypatch
+):
+    pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+    loads = []
+    load = pipeline.load_model
+    monkeypatch.setattr(pipeline, "load_model", lambda path: loads.append(path) or load(path))
+    monkeypatch.setattr(pipeline, "prepare", None)  # it would fail if a run went on
+    out = tmp_path / "out.onnx"
+    run = ("quantize", model, "--data", data, "--bound", "50%", "-o", out, "--report")
     for other in (model, data, out, tmp_path / "out.plan.json", tmp_path / "out.checkpoint"):
         refused = cli(*run, other)
         assert refused.exit_code == 6
         assert "itself" in refused.stderr
     assert cli(*run, out.with_suffix(".log"), "--log", out.with_suffix(".log")).exit_code == 6
-    assert pipeline_run.called is None  # it is refused before there is anything to lose
+    assert loads == [model] * 2  # for what the model and the data are; the others are alike
 
 
 def test_report_without_its_packages(cli, model, data, pipeline_run, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_quantize_inspect_verify(folder):
     assert document["check"]["within_bound"]
 
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events if event["event"] != "step"] == [
+    assert [event["event"] for event in events if event["event"] not in ("step", "begins")] == [
         "started", *["epoch"] * 4, "finished"
     ]  # fmt: skip
 

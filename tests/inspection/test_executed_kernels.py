@@ -130,6 +130,32 @@ def test_kernels_and_reasons_in_files_of_other_tools(body, kernel, reason) -> No
     assert bool(found[1]) is bool(reason)
 
 
+@pytest.mark.parametrize(
+    ("short_names", "said"),
+    [(False, "Softmax 'the_softmax'"), (True, "Softmax 'unnamed Softmax 4'")],
+)
+def test_no_reason_has_a_shortened_name(short_names, said) -> None:
+    text = """<ir_version: 10, opset_import: ["": 21]>
+    g (float[n, 4] input) => (float[n, 4] result)
+    <float[4, 4] first_weight = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1},
+     float[4, 4] second_weight = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}> {
+        [first] hidden = MatMul(input, first_weight)
+        [the_softmax] soft = Softmax(hidden)
+        [the_sum] sum = Add(soft, hidden)
+        [second] result = MatMul(sum, second_weight)
+    }"""
+    gated = insert_gates(onnx.parser.parse_model(text), integer_kernels=False)
+    plan = make_plan(gated, {name: np.array(8) for name in quantizer_nodes(gated)})
+    # Codes behind the first product, which its other reader does not read.
+    model = write_back(gated, plan, short_names=short_names)
+    product = next(node for node in model.graph if node.name == "first")
+    scale = next(value for value in model.graph.initializers.values() if not value.shape)
+    quantize = ir.node("QuantizeLinear", [product.outputs[0], scale])
+    model.graph.append(quantize)
+    reason = kernels(model)["first"][1]
+    assert reason == f"its output is also read as float by {said}"
+
+
 def test_16_bit_activations_have_float_kernels() -> None:
     body = """e = QuantizeLinear(x, s, u16) f = DequantizeLinear(e, s, u16)
         v = DequantizeLinear(w8, s, zw) [m] h = MatMul(f, v) y = Add(h, a)"""

@@ -152,7 +152,7 @@ def test_report_as_json_and_as_table() -> None:
     assert "fc0" in text
     assert "INT4" in text
     assert f"±{report.tensors['w'].range[1]:.3g}" in text
-    assert f"0 .. {report.tensors['r'].range[1]:.3g}" in text
+    assert f"0 to {report.tensors['r'].range[1]:.3g}" in text
     assert "80.0%" in text  # of the bit operations
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +19,7 @@ from onnx_cgmq.contract.plan import PLAN_VERSION
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.files import limits
+from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.writing import embedded_plan
 from onnx_cgmq.writing.embedded_plan import embedded_tensors
 from onnx_cgmq.writing.write_back import write_back
@@ -40,6 +44,28 @@ def test_an_embedded_plan_is_read_back(granularity, above, monkeypatch) -> None:
         assert found[name].get("granularity", "tensor") == tensor.granularity.value
         widths = np.broadcast_to(found[name]["widths"], tensor.widths.shape)
         np.testing.assert_array_equal(widths, tensor.widths)
+
+
+@pytest.mark.parametrize("above", [0, 1 << 20])
+def test_the_reader_in_the_docs_reads_it_too(above, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(embedded_plan, "_PACK_ABOVE", above)
+    page = Path(__file__).parents[2] / "docs" / "inspect.md"
+    (reader,) = re.findall(r"```python\n(import base64.*?)```", page.read_text("utf-8"), re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(reader, scope)
+    gated = insert_gates(convnet())
+    plan = make_plan(gated)
+    model = write_back(gated, plan, short_names=True)
+    save_model(model, tmp_path / "out.onnx")
+    fields = scope["embedded_plan"](tmp_path / "out.onnx")
+    assert fields["version"] == PLAN_VERSION
+    assert list(fields["tensors"]) == list(plan.tensors)
+    values = {str(value.name) for node in model.graph for value in node.outputs}
+    called = [entry["as"] for entry in fields["tensors"].values() if "as" in entry]
+    assert called
+    assert set(called) <= values
+    known = {"ladder", "range", "granularity", "axis", "widths", "grid_width", "step", "as"}
+    assert {field for entry in fields["tensors"].values() for field in entry} <= known
 
 
 def test_mixed_widths_are_read_back() -> None:

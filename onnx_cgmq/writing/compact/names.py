@@ -1,8 +1,8 @@
-"""Gives short names to the values between nodes, which users do not ask for by name."""
+"""Gives short names to values between nodes, where their own would take too much of the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import count, product
 from string import ascii_letters
 
@@ -13,33 +13,70 @@ from onnx_cgmq.graph.mac_operators import OpSpec
 from onnx_cgmq.graph.operators import lookup_spec, mac_spec
 
 
-def shorten_names(model: ir.Model) -> dict[str, str]:
-    """Gives values short names, in place; those that are read most get the shortest.
+def shorten_names(model: ir.Model, float_names: Collection[str], room: int) -> dict[str, str]:
+    """Gives values short names, and nodes none, where names need more room than there is; in place.
 
-    Inputs and outputs of the model keep their names, and so do MAC nodes and lookups in embedding
-    tables. Other nodes lose their names.
+    Names of the float model stay before others, and cheap ones before dear ones. Inputs and outputs
+    of the model keep their names at no cost, and so do MAC nodes and lookups in embedding tables.
+    Of the short names, values that are read most get the shortest. Nodes that the float model does
+    not have lose their names.
+
+    Args:
+        model: The written model.
+        float_names: The names of values and nodes in the float model.
+        room: How many bytes longer the file may be than with short names only.
 
     Returns:
         The former names, by the new ones, of the values that MAC nodes and lookups read.
     """
     public = {str(value.name) for value in (*model.graph.inputs, *model.graph.outputs)}
     values = [value for value in _values(model) if value.name not in public]
-    former = {value: str(value.name) for value in _operands(model) if value.name not in public}
-    values.sort(key=lambda value: -len(value.uses()))  # stable, so the file is the same every time
+    operands = _operands(model)
+    nodes = [node for node in model.graph.all_nodes() if node.name and _spec(node) is None]
+    named: list[ir.Value | ir.Node] = [*(n for n in nodes if n.name in float_names), *values]
+    kept = _affordable(named, float_names, room)
+    for node in nodes:
+        if node not in kept:
+            node.name = ""  # onnx_ir would make a name for None
+    shortened = [value for value in values if value not in kept]
+    former = {value: str(value.name) for value in operands if value in set(shortened)}
+    shortened.sort(key=lambda value: -len(value.uses()))  # stable: the file is the same every time
     initializers = {graph: list(graph.initializers.values()) for graph in model.graphs()}
     for graph in initializers:
         graph.initializers.clear()  # while they are in it, two initializers can't swap names
-    taken = {*public, *former.values()}  # a former name may be given back later
+    # A former name may be given back later.
+    taken = {*public, *former.values(), *(str(value.name) for value in values if value in kept)}
     names = (name for name in _short_names() if name not in taken)
-    for value, name in zip(values, names, strict=False):
+    for value, name in zip(shortened, names, strict=False):
         value.name = name
     for graph, ordered in initializers.items():
         for value in ordered:
             graph.initializers.add(value)
-    for node in model.graph.all_nodes():
-        if _spec(node) is None:
-            node.name = ""  # onnx_ir would make a name for None
     return {str(value.name): name for value, name in former.items()}
+
+
+def _affordable(
+    named: Iterable[ir.Value | ir.Node], float_names: Collection[str], room: int
+) -> set[ir.Value | ir.Node]:
+    """Chooses the values and nodes that keep their names."""
+    ordered = sorted(
+        ((item.name not in float_names, _extra_bytes(item), number, item))
+        for number, item in enumerate(named)
+    )
+    kept = set()
+    for _, extra, _, item in ordered:
+        if extra <= room:
+            room -= extra
+            kept.add(item)
+    return kept
+
+
+def _extra_bytes(item: ir.Value | ir.Node) -> int:
+    """Counts the bytes that the name of a value or node takes, beyond a short one."""
+    length = len(str(item.name).encode())
+    if isinstance(item, ir.Node):
+        return length + 3  # of the field, of the length, and of a node that becomes long
+    return (1 + len(item.uses()) + item.is_graph_output()) * (length - 1)
 
 
 def restore_names(model: ir.Model, names: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
@@ -54,7 +55,7 @@ def test_compact_models_are_smaller_with_equal_outputs_kernels_and_reports(
     seed = data.draw(st.integers(0, 1000))
     model = gated(layers, seed, granularity=weights, activation_granularity=activations)
     plan = make_plan(model, draw_widths(model, np.random.default_rng(seed), largest))
-    small = write_back(model, plan, form=form)
+    small = write_back(model, plan, form=form, short_names=data.draw(st.booleans()))
     full = write_back(model, plan, form=form, compact=False)
     onnx.checker.check_model(ir.to_proto(small), full_check=True)
     x = samples(seed, 3)
@@ -75,17 +76,49 @@ def test_many_narrow_layers_take_little_more_than_their_codes(widths, tmp_path) 
     model = insert_gates(float_model, widths=widths)
     plan = make_plan(model, draw_widths(model, np.random.default_rng(1)))
     float_size = (tmp_path / "float.onnx").stat().st_size
-    stored = inspect(written := write_back(model, plan)).weight_bytes
+    written = write_back(model, plan, short_names=True)
+    stored = inspect(written).weight_bytes
     assert size(written, tmp_path) <= 1.05 * stored + 0.05 * float_size
     assert (
         size(write_back(model, plan, compact=False), tmp_path) > 1.05 * stored + 0.05 * float_size
     )
 
 
+@pytest.mark.parametrize("prefix", ["", "encoder/", "encoder/stages/blocks/layers/" * 5])
+def test_names_take_little_of_the_file(prefix, tmp_path) -> None:
+    float_model = network(np.random.default_rng(0), [(16, 3, 1, 1, 1, False)] * 12)
+    for value in float_model.graph.initializer:
+        value.name = prefix + value.name
+    for node in float_model.graph.node:
+        node.name = prefix + node.name
+        node.input[:] = [name if name == "x" else prefix + name for name in node.input]
+        node.output[:] = [name if name == "y" else prefix + name for name in node.output]
+    model = insert_gates(float_model)
+    plan = make_plan(model, draw_widths(model, np.random.default_rng(1)))
+    short = size(write_back(model, plan, short_names=True), tmp_path)
+    assert short < size(write_back(model, plan), tmp_path) <= short + 5_000
+
+
+def test_names_of_the_float_model_stay_in_the_file() -> None:
+    model = gated()
+    float_nodes = [node for node in model.graph if node.domain == ""]
+    plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
+    written = write_back(model, plan)
+    nodes = {node.name: node for node in written.graph if node.name}
+    assert set(nodes) == {node.name for node in float_nodes if node.name in nodes}
+    assert {"conv0", "pool0", "conv1", "fc0", "fc1"} <= set(nodes)
+    for node in float_nodes:
+        if node.op_type in ("Conv", "Gemm"):
+            assert nodes[node.name].outputs[0].name == node.outputs[0].name
+    for name, tensor in plan.tensors.items():
+        if tensor.role is Role.WEIGHT:
+            assert f"{name}.codes" in written.graph.initializers
+
+
 def test_compact_models_keep_the_names_of_tensors_and_mac_nodes(tmp_path) -> None:
     model = gated()
     plan = make_plan(model, {name: np.array(8) for name in quantizer_nodes(model)})
-    written = write_back(model, plan)
+    written = write_back(model, plan, short_names=True)
     assert [value.name for value in (*written.graph.inputs, *written.graph.outputs)] == ["x", "y"]
     macs = [node.name for node in written.graph if node.name]
     assert macs == ["conv0", "conv1", "fc0", "fc1"]

@@ -36,17 +36,17 @@ def run(model: ir.Model) -> list[np.ndarray]:
 def test_short_names_keep_the_outputs() -> None:
     model = load()
     before = run(model)
-    names = shorten_names(model)
+    names = shorten_names(model, (), 0)
     np.testing.assert_array_equal(run(model), before)
     values = {str(v.name) for g in model.graphs() for n in g for v in (*n.outputs, *n.inputs) if v}
     assert {name for name in values if len(name) > 1} == {"flag", "result"}
-    assert sorted(names.values()) == ["b", "long_weight", "outer_product"]
+    assert sorted(names.values()) == ["long_weight", "outer_product"]
     assert [node.name for node in model.graph if node.name] == ["product_node"]
 
 
 def test_former_names_are_restored() -> None:
     model = load()
-    names = shorten_names(model)
+    names = shorten_names(model, (), 0)
     restore_names(model, names)
     run(model)
     product = next(node for node in model.graph if node.name == "product_node")
@@ -58,3 +58,45 @@ def test_names_of_another_file_change_nothing() -> None:
     model = load()
     restore_names(model, {"nobody": "somebody"})
     assert set(model.graph.initializers) == {"long_weight", "b"}
+
+
+def kept(model: ir.Model) -> set[str]:
+    """The names of values and nodes that are longer than a short one."""
+    values = [*model.graph.initializers.values()]
+    values += [output for node in model.graph.all_nodes() for output in node.outputs]
+    nodes = model.graph.all_nodes()
+    return {str(item.name) for item in (*values, *nodes) if len(str(item.name)) > 2}
+
+
+def test_names_of_the_float_model_stay_first_and_cheap_ones_before_dear_ones() -> None:
+    float_names = {"outer_product", "chosen"}
+    room = {0: set(), 13: {"chosen"}, 46: {"chosen", "outer_product"}}
+    for size, names in room.items():
+        model = load()
+        before = run(model)
+        shorten_names(model, float_names, size)
+        np.testing.assert_array_equal(run(model), before)
+        assert kept(model) == {"product_node", "result", *names}
+
+
+def test_names_of_nodes_stay_only_if_the_float_model_has_them() -> None:
+    model = load()
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    relu.name = "activation"
+    shorten_names(model, (), 1000)
+    assert relu.name == ""
+    model = load()
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    relu.name = "activation"
+    shorten_names(model, {"activation"}, 1000)
+    assert relu.name == "activation"
+    assert "long_weight" in kept(model)
+
+
+def test_a_short_name_is_never_one_that_stays() -> None:
+    model = load()
+    before = run(model)
+    names = shorten_names(model, {"b"}, 1)  # 'b' is as short as a name can be, and stays
+    np.testing.assert_array_equal(run(model), before)
+    assert "b" not in names
+    assert "b" in model.graph.initializers
