@@ -9,6 +9,7 @@ import typer
 from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
+from onnx_cgmq.cli.export import export_command
 from onnx_cgmq.cli.quantize import quantize_command
 from onnx_cgmq.cli.targets import targets_command
 
@@ -23,6 +24,7 @@ app.command("quantize")(quantize_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)
 app.command("bench")(bench_command)
+app.command("export")(export_command)
 app.command("targets")(targets_command)
 
 

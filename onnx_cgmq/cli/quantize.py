@@ -31,6 +31,8 @@ from onnx_cgmq.cli.settings import (
     ConfigOption,
     FixOption,
     KeepFloatOption,
+    PlanOption,
+    PlanUseOption,
     WidthsForOption,
     merge,
     parse_fixed,
@@ -113,6 +115,8 @@ def quantize_command(
     keep_float: KeepFloatOption = None,
     fix: FixOption = None,
     widths_for: WidthsForOption = None,
+    plan: PlanOption = None,
+    plan_use: PlanUseOption = None,
     shape: ShapeOption = None,
     config_file: ConfigOption = None,
     direction: Annotated[
@@ -211,6 +215,8 @@ def quantize_command(
         "activation_widths": parse_widths(activation_widths, "--activation-widths"),
         "prune": prune or None,
         "input_width": input_width,
+        "plan": plan,
+        "plan_use": plan_use,
         "direction": direction,
         "integer_kernels": integer_kernels,
         "equalize": equalize,
@@ -229,7 +235,7 @@ def quantize_command(
         "shapes": parse_shapes(shape),
     }
     with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(output)):
-        _check_files(model, (data, validation), output, log, report, config_file, target)
+        _check_files(model, (data, validation), output, log, report, config_file, target, plan)
         # Options that are not given are left out, so that only Config defines defaults.
         config = Config.create(**merge(read_config(config_file), given, named))
         files, held_out = data_options.of(data), data_options.of_optional(validation)
@@ -269,6 +275,7 @@ def _check_files(
     report: Path | None,
     config_file: Path | None,
     target: str | None,
+    plan: Path | None,
 ) -> None:
     """Refuses to overwrite the files of settings, and a report that can't be written.
 
@@ -276,7 +283,7 @@ def _check_files(
     """
     from onnx_cgmq.api.output import OutputFiles, data_files
 
-    given = [Path(file) for file in (config_file, target) if file is not None]
+    given = [Path(file) for file in (config_file, target, plan) if file is not None]
     settings = {"the file of settings": [file for file in given if os.path.isfile(file)]}
     files = OutputFiles.of_run(output, log, report)
     files.check_apart(settings)

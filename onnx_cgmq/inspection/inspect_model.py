@@ -93,7 +93,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
             "the plan"
         )
     names = embedded_names(graph)
-    _restore_names(graph, names)
+    restore_operand_names(graph, names)
     declared = normalize(graph)
     set_input_shapes(graph, shapes)
     unproven = take_declared_sizes(graph, declared)
@@ -155,7 +155,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
     )
 
 
-def _restore_names(model: ir.Model, names: Mapping[str, str]) -> None:
+def restore_operand_names(model: ir.Model, names: Mapping[str, str]) -> None:
     """Gives operands their names in the plan; each must stay the name of one value.
 
     Raises:

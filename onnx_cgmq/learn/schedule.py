@@ -134,6 +134,7 @@ def choose_schedule(
     specs = [quantizer.spec for quantizer in mirror.quantizers.values()]
     one_gate_each = all(spec.granularity is Granularity.TENSOR for spec in specs)
     many = labelled and len(train) >= _MANY_LABELLED and config.effort is not Effort.FAST
+    many = many and config.fixed_plan is None  # else there are no widths to train for
     if many or not one_gate_each or config.direction is not Direction.FISHER:
         return Schedule(None, EPOCHS)
     return Schedule(_stages(config, train, mirror, activation_bytes), epochs=0)

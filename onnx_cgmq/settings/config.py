@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,9 @@ from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
 from onnx_cgmq.settings.toml import problems
+
+if TYPE_CHECKING:  # the command line shows its help without loading NumPy
+    from onnx_cgmq.contract.given_plan import GivenPlan, PlanLike
 
 
 class Direction(str, Enum):
@@ -46,6 +49,24 @@ class Effort(str, Enum):
     FAST = "fast"
     NORMAL = "normal"
     BEST = "best"
+
+
+class PlanUse(str, Enum):
+    """What a run makes of a plan that it is given.
+
+    FIX: The widths stay, and ranges start from those of the plan; the bound is checked, and the run
+        learns rounding, biases and ranges.
+    START: Gates and ranges start from those of the plan, and then move as ever.
+    """
+
+    FIX = "fix"
+    START = "start"
+
+
+def _read_plan(plan: PlanLike | None) -> GivenPlan | None:
+    from onnx_cgmq.contract.given_plan import given_plan
+
+    return given_plan(plan)
 
 
 class Config(BaseModel):
@@ -83,6 +104,10 @@ class Config(BaseModel):
             and activations that only carried quantizers are for, are chosen by exact names only.
         fix: Fixed widths, by names as in ``keep_float``.
         widths_for: Widths to select from, by names as in ``keep_float``.
+        plan: Widths and ranges to begin with: the path of a plan (``NAME.plan.json``), of AIMET's
+            encodings or of onnxruntime's ``TensorQuantOverrides`` in JSON; or a plan. Encodings of
+            other tools are for the channels of the model as it is, so none are equalized with them.
+        plan_use: Whether the widths of the plan are fixed, or only to start from.
         shapes: Shapes of inputs, for one sample, with which cost is counted. By default, sizes that
             the model leaves open are those of the data.
         direction: What the importance of a gate is made of.
@@ -123,6 +148,8 @@ class Config(BaseModel):
     keep_float: tuple[str, ...] = ()
     fix: dict[str, int] = {}
     widths_for: dict[str, tuple[int, ...]] = {}
+    plan: Annotated[Any, BeforeValidator(_read_plan)] = None
+    plan_use: PlanUse = PlanUse.FIX
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
@@ -226,8 +253,16 @@ class Config(BaseModel):
         Factors that move cost a weight nothing only if each channel has a range of its own; an
         activation with a gate for each channel needs no factors.
         """
+        if self.plan is not None and not self.plan.own:
+            return False  # its ranges are those of the channels as they are
         one_gate = self.granularity is self.activations is Granularity.TENSOR
         return self.equalize and one_gate and self.weight_ranges is Granularity.CHANNEL
+
+    @property
+    def fixed_plan(self) -> GivenPlan | None:
+        """The plan whose widths are fixed, if there is one."""
+        fixed: GivenPlan | None = self.plan if self.plan_use is PlanUse.FIX else None
+        return fixed
 
     @property
     def signed_grid(self) -> GridForm:
@@ -257,6 +292,8 @@ class Settings(TypedDict, total=False):
     keep_float: Sequence[str]
     fix: Mapping[str, int]
     widths_for: Mapping[str, Sequence[int]]
+    plan: PlanLike | None
+    plan_use: PlanUse | str
     shapes: Mapping[str, Sequence[int]]
     direction: Direction | str
     integer_kernels: bool
