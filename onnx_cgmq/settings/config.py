@@ -78,8 +78,9 @@ class Config(BaseModel):
     Attributes:
         target: What the model is made for: the name of a built-in target, the path of a TOML file,
             or a :class:`~onnx_cgmq.settings.Target` (docs/targets.md).
-        form: How the model is written (docs/concepts.md, "What is written"). ``qonnx`` has no zero
-            points, so activations that can be negative get symmetric grids.
+        form: How the model is written (docs/concepts.md, "What is written"). ``qonnx`` and
+            ``tensorrt`` have no zero points, so activations that can be negative get symmetric
+            grids; ``tensorrt`` has INT8 only, so all others get them too.
         runtime: The versions of onnxruntime that are to run the written file, such as
             ``onnxruntime>=1.22``; ``None`` stands for the installed version. The file gets the
             opset and the types that the oldest of these versions takes.
@@ -268,9 +269,15 @@ class Config(BaseModel):
     def signed_grid(self) -> GridForm:
         """The grid of activations that can be negative.
 
-        The form ``qonnx`` has symmetric grids, because its ``Quant`` nodes have no zero point.
+        The forms ``qonnx`` and ``tensorrt`` have symmetric grids, because they have no zero point.
         """
-        return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE
+        symmetric = self.form in (Form.QONNX, Form.TENSORRT)
+        return GridForm.SYMMETRIC if symmetric else GridForm.AFFINE
+
+    @property
+    def unsigned_grid(self) -> GridForm:
+        """The grid of activations that can't be negative; ``tensorrt`` has no unsigned codes."""
+        return GridForm.SYMMETRIC if self.form is Form.TENSORRT else GridForm.UNSIGNED
 
 
 class Settings(TypedDict, total=False):
