@@ -1,8 +1,10 @@
-r"""Runs files of several targets in OpenVINO, and compares their outputs with onnxruntime's.
+r"""Runs files in OpenVINO, and compares their outputs with onnxruntime's.
 
+    onnx-cgmq quantize resnet20.onnx --data train.npz --bound 6.25% --effort fast -o default.onnx
+    onnx-cgmq quantize resnet20.onnx ... --target tensorrt -o tensorrt.onnx
     VENV/bin/pip install openvino numpy
-    python -m tools.compare.openvino --python VENV/bin/python \
-        --model resnet20.onnx --train train.npz --test test.npz
+    python -m tools.compare.openvino --python VENV/bin/python --model resnet20.onnx \
+        --test test.npz default.onnx tensorrt.onnx ...
 
 VENV is a virtual environment of its own. The model has one output of class scores; the samples of
 ``--test`` have labels. OpenVINO's own runtime model says in which precision each layer runs.
@@ -16,16 +18,15 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-import onnx_cgmq as cgmq
 from onnx_cgmq.data.source import open_data
-from onnx_cgmq.ort.session import run_onnxruntime
+from onnx_cgmq.ort.session import Runnable, run_onnxruntime
 from onnx_cgmq.preparation.prepare import prepare
 from tools import ROOT
 
@@ -35,32 +36,6 @@ MULTIPLY: Final = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "
 INTEGERS: Final = ("u8", "i8")
 
 _Scores = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A file to make.
-
-    Attributes:
-        name: Its name in the table.
-        bound: The bound of its run.
-        settings: Further settings of the run.
-    """
-
-    name: str
-    bound: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-VARIANTS: Final = (
-    Variant("default, 6.25%", "6.25%"),
-    Variant("default, 3.125%", "3.125%"),
-    Variant("`--target ort-cpu`, 6.25%", "6.25%", {"target": "ort-cpu"}),
-    Variant("`--no-integer-kernels`, 6.25%", "6.25%", {"integer_kernels": False}),
-    Variant("`--target native --widths 8`, 6.25%", "6.25%", {"target": "native", "widths": (8,)}),
-    Variant("`--target native --widths 4,8`, 3.5%", "3.5%", {"target": "native", "widths": (4, 8)}),
-    Variant("`--target tensorrt`, 6.25%", "6.25%", {"target": "tensorrt"}),
-)
 
 
 @dataclass(frozen=True)
@@ -142,49 +117,32 @@ def row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx")
     parser.add_argument("--python", required=True, help="An interpreter that has openvino.")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=TABLE)
     arguments = parser.parse_args()
     arrays = {name: array[: arguments.samples] for name, array in np.load(arguments.test).items()}
     labels = arrays.pop("label")
-    with tempfile.TemporaryDirectory() as name:
-        paths = [arguments.model]
-        for index, variant in enumerate(VARIANTS):
-            paths.append(Path(name) / f"{index}.onnx")
-            settings: Any = {"effort": "fast", **variant.settings}
-            cgmq.quantize(
-                arguments.model, arguments.train, variant.bound, output=paths[-1], **settings
-            )
-            print(f"made {variant.name}", flush=True)
-        version, runs = run_in_openvino(arguments.python, paths, arrays)
-        samples = open_data(arrays, prepare(arguments.model))
-        targets = [None, *(variant.settings.get("target") for variant in VARIANTS)]
-        scores = [
-            next(
-                iter(
-                    run_onnxruntime(
-                        path, samples, optimize=target not in ("native", "tensorrt")
-                    ).values()
-                )
-            )
-            for path, target in zip(paths, targets, strict=True)
-        ]
-    names = ["float", *(variant.name for variant in VARIANTS)]
+    paths = [arguments.model, *arguments.files]
+    version, runs = run_in_openvino(arguments.python, paths, arrays)
+    samples = open_data(arrays, prepare(arguments.model))
+    scores = [
+        next(iter(run_onnxruntime(path, samples, optimize=Runnable.of(path).optimize).values()))
+        for path in paths
+    ]
+    names = ["float", *(path.stem for path in arguments.files)]
     rows = [
         row(name, run, found, scores[0], labels)
         for name, run, found in zip(names, runs, scores, strict=True)
     ]
-    write(arguments, version, rows, dict(zip(names, runs, strict=True)))
+    write(arguments, version, rows, runs[1])
 
 
-def write(
-    arguments: argparse.Namespace, version: str, rows: list[list[str]], runs: dict[str, Run]
-) -> None:
-    """Writes the table, and the layers of the default file."""
+def write(arguments: argparse.Namespace, version: str, rows: list[list[str]], first: Run) -> None:
+    """Writes the table, and the layers of the first file."""
     head = (
         *("file", "layers that multiply in integers", "one sample", "agrees with onnxruntime"),
         *("same class", "accuracy: OpenVINO / onnxruntime", "agrees with float, likewise"),
@@ -196,20 +154,20 @@ def write(
         "",
         f"`{arguments.model.name}` in OpenVINO {version.split('-')[0]}, CPU plugin, one thread, "
         f"floats in float32, and in onnxruntime; {arguments.samples:,} samples that no run has "
-        "seen. Runs take `--effort fast`. A percentage is the bound. OpenVINO's runtime model says "
-        "which layers run in u8 or i8.",
+        "seen. The names of the files say bound and settings. OpenVINO's runtime model says which "
+        "layers run in u8 or i8.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",
         *(f"| {' | '.join(cells)} |" for cells in rows),
         "",
-        f"## Layers of the file '{VARIANTS[0].name}'",
+        f"## Layers of `{arguments.files[0].name}`",
         "",
         "| layer | precision | number |",
         "|---|---|---|",
         *(
             f"| {kind} | {precision} | {count} |"
-            for kind, precision, count in runs[VARIANTS[0].name].layers
+            for kind, precision, count in first.layers
             if kind not in ("Const", "Input", "Output")
         ),
         "",
