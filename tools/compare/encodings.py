@@ -85,7 +85,8 @@ def aimet(python: str, model: Path, encodings: Path, arrays: Arrays) -> tuple[st
     """Version of AIMET, its output, and the number of its quantizers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "samples.npz", **arrays)
+        given: dict[str, Any] = dict(arrays)
+        np.savez(folder / "samples.npz", **given)
         job = {"model": str(model), "encodings": str(encodings)}
         (folder / "jobs.json").write_text(json.dumps([job]))
         subprocess.run([python, str(WORKER), name], check=True, capture_output=True)
@@ -145,8 +146,10 @@ def main() -> None:
         "Made by `python -m tools.compare.encodings`; do not edit.",
         "",
         f"`load_encodings_to_sim` of aimet-onnx {version} on {arguments.samples} samples, beside "
-        "the file in onnxruntime without optimizations. AIMET runs its graph with optimizations, "
-        "so that sums round otherwise, and a value between two codes may take the other.",
+        "the file in onnxruntime without optimizations. AIMET rounds a value halfway between two "
+        "codes away from zero, ONNX to the even code; with the exact steps of `ort-cpu` such "
+        "values are frequent. AIMET also runs its graph with optimizations, so that sums round "
+        "otherwise.",
         "",
         f"| {' | '.join(head)} |",
         f"|{'---|' * len(head)}",

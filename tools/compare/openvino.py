@@ -67,7 +67,8 @@ def run_in_openvino(
     """Runs files in the OpenVINO of an interpreter; returns its version too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        np.savez(folder / "samples.npz", **dict(samples))
+        given: dict[str, Any] = dict(samples)
+        np.savez(folder / "samples.npz", **given)
         (folder / "jobs.json").write_text(json.dumps([str(path.resolve()) for path in models]))
         subprocess.run([python, str(WORKER), name], check=True)
         done = json.loads((folder / "done.json").read_text())
