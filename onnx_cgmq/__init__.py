@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.explain import explain
+    from onnx_cgmq.api.export import EncodingFormat, Exported, export_encodings
     from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import quantize
     from onnx_cgmq.api.result import Result
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.preparation.equalize import equalize
     from onnx_cgmq.preparation.prepare import prepare
     from onnx_cgmq.reporting.html_report import html_report
-    from onnx_cgmq.settings.config import Config, Direction, Effort
+    from onnx_cgmq.settings.config import Config, Direction, Effort, PlanUse
     from onnx_cgmq.settings.data_files import DataFiles
     from onnx_cgmq.settings.image_options import ImageOptions
     from onnx_cgmq.settings.target import Target
@@ -73,7 +74,9 @@ _MODULES = {
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
     "Effort": "onnx_cgmq.settings.config",
+    "EncodingFormat": "onnx_cgmq.api.export",
     "EpochDone": "onnx_cgmq.contract.events",
+    "Exported": "onnx_cgmq.api.export",
     "Event": "onnx_cgmq.contract.events",
     "Finished": "onnx_cgmq.contract.events",
     "FloatAgreement": "onnx_cgmq.api.float_agreement",
@@ -91,6 +94,7 @@ _MODULES = {
     "Outcome": "onnx_cgmq.learn.outcome",
     "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
+    "PlanUse": "onnx_cgmq.settings.config",
     "PlanCost": "onnx_cgmq.contract.plan",
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
@@ -110,6 +114,7 @@ _MODULES = {
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
     "equalize": "onnx_cgmq.preparation.equalize",
+    "export_encodings": "onnx_cgmq.api.export",
     "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
     "html_report": "onnx_cgmq.reporting.html_report",
@@ -134,8 +139,10 @@ __all__ = [
     "Decision",
     "Direction",
     "Effort",
+    "EncodingFormat",
     "EpochDone",
     "Event",
+    "Exported",
     "Finished",
     "FloatAgreement",
     "Form",
@@ -153,6 +160,7 @@ __all__ = [
     "OutputAgreement",
     "OutputError",
     "PlanCost",
+    "PlanUse",
     "Report",
     "Result",
     "Role",
@@ -173,6 +181,7 @@ __all__ = [
     "calibrate",
     "equalize",
     "explain",
+    "export_encodings",
     "html_report",
     "insert_gates",
     "inspect",

@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 
 from onnx_cgmq.api.costly import leave_out_costly
 from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
+from onnx_cgmq.api.given import fit_plan
 from onnx_cgmq.api.input_notes import input_notes
 from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.api.result import Result
@@ -132,6 +133,7 @@ def quantize(
         equalize_in_place(float_model, train)
     show(StageStarted("place quantizers"))
     gated = insert_gates(float_model, config)
+    gated, config, unused = fit_plan(float_model, gated, config)
     gated, config, left_out = leave_out_costly(float_model, gated, config, bound, train)
     events: list[Event] = []
     emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), events)
@@ -145,6 +147,7 @@ def quantize(
         *uneven_weights(gated),
         *input_notes(float_model, samples),
         *filter(None, [left_out]),
+        *unused,
     ):
         emit(Notice(note))
 

@@ -9,6 +9,7 @@ import typer
 from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
+from onnx_cgmq.cli.export import export_command
 from onnx_cgmq.cli.groups import GroupedCommand
 from onnx_cgmq.cli.quantize import quantize_command
 from onnx_cgmq.cli.targets import targets_command
@@ -29,6 +30,7 @@ for name, command, short in (
     ("inspect", inspect_command, "Show widths, cost and kernels of a model."),
     ("verify", verify_command, "Compare a quantized model with its float model."),
     ("bench", bench_command, "Time models side by side in onnxruntime."),
+    ("export", export_command, "Write widths and ranges for other tools."),
     ("targets", targets_command, "List targets, show one, or measure its costs."),
 ):
     app.command(name, cls=GroupedCommand, short_help=short)(command)

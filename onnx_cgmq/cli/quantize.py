@@ -29,6 +29,8 @@ from onnx_cgmq.cli.settings import (
     ConfigOption,
     FixOption,
     KeepFloatOption,
+    PlanOption,
+    PlanUseOption,
     WidthsForOption,
     merge,
     parse_fixed,
@@ -147,6 +149,8 @@ def quantize_command(
     keep_float: KeepFloatOption = None,
     fix: FixOption = None,
     widths_for: WidthsForOption = None,
+    plan: PlanOption = None,
+    plan_use: PlanUseOption = None,
     shape: ShapeOption = None,
     config_file: ConfigOption = None,
     direction: Annotated[
@@ -288,6 +292,8 @@ def quantize_command(
         "activation_widths": parse_widths(activation_widths, "--activation-widths"),
         "prune": prune or None,
         "input_width": input_width,
+        "plan": plan,
+        "plan_use": plan_use,
         "direction": direction,
         "integer_kernels": integer_kernels,
         "equalize": equalize,
@@ -325,6 +331,6 @@ def quantize_command(
             quiet=quiet,
             details=details,
         )
-        keep_settings(run, config_file, target)
+        keep_settings(run, config_file, target, plan)
         with reported(as_json=as_json, debug=debug, checkpoint=checkpoint_path(run.output)):
             carry_out(run)

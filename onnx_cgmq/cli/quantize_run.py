@@ -49,7 +49,7 @@ class Run:
     details: bool
 
 
-def keep_settings(run: Run, config_file: Path | None, target: str | None) -> None:
+def keep_settings(run: Run, *files: str | Path | None) -> None:
     """Refuses to overwrite the files of settings, of which only the command knows.
 
     Raises:
@@ -57,7 +57,7 @@ def keep_settings(run: Run, config_file: Path | None, target: str | None) -> Non
     """
     from onnx_cgmq.api.output import OutputFiles
 
-    given = [Path(file) for file in (config_file, target) if file is not None]
+    given = [Path(file) for file in files if file is not None]
     settings = {"the file of settings": [file for file in given if os.path.isfile(file)]}
     OutputFiles.of_run(run.output, run.log, run.report).check_apart(settings)
 

@@ -10,6 +10,7 @@ import typer
 from onnx_cgmq.cli.groups import FILE, WIDTHS
 from onnx_cgmq.cli.options import assignments, parse_widths
 from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.settings.config import PlanUse
 from onnx_cgmq.settings.toml import read_toml
 
 _NAMES = "NAME is a tensor, a node, a pattern (head/*) or an operator type (LSTM)"
@@ -49,6 +50,25 @@ WidthsForOption = Annotated[
         metavar="NAME=4,8",
         help="Widths that NAME may have; NAME is as for --keep-float. May be repeated.",
         rich_help_panel=WIDTHS,
+    ),
+]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE",
+        rich_help_panel=WIDTHS,
+        help="Take widths and ranges from FILE: a plan (NAME.plan.json), encodings of AIMET, or "
+        "TensorQuantOverrides of onnxruntime.",
+    ),
+]
+PlanUseOption = Annotated[
+    PlanUse | None,
+    typer.Option(
+        "--plan-use",
+        metavar="fix|start",
+        rich_help_panel=WIDTHS,
+        help="What to do with the widths of --plan: fix them (default), or start from them.",
     ),
 ]
 

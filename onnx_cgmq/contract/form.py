@@ -17,11 +17,14 @@ class Form(str, Enum):
     ORT: Nodes that stock onnxruntime loads and fuses into integer kernels.
     NATIVE: QuantizeLinear and DequantizeLinear in the types of the learned widths (INT2, UINT2,
         INT4, UINT4, ...), for compilers that take them.
+    TENSORRT: QuantizeLinear and DequantizeLinear in INT8 with zero point 0 and float biases, by
+        TensorRT's rules for explicit quantization.
     QONNX: ``Quant`` nodes of the ``qonnx.custom_op.general`` domain, for FPGA flows.
     """
 
     ORT = "ort"
     NATIVE = "native"
+    TENSORRT = "tensorrt"
     QONNX = "qonnx"
 
 

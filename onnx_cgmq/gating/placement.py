@@ -206,7 +206,7 @@ def activation_spec(
     ladder = chosen or config.activation_ladder
     if chosen is None and config.input_width is not None and _comes_from_input(value):
         ladder = Ladder((config.input_width,))
-    form = GridForm.UNSIGNED if nonnegative else config.signed_grid
+    form = config.unsigned_grid if nonnegative else config.signed_grid
     return QuantizerSpec(
         tensor=str(value.name),
         role=Role.ACTIVATION,
@@ -307,7 +307,7 @@ def carried_spec(
     return QuantizerSpec(
         tensor=str(value.name),
         role=Role.ACTIVATION,
-        form=GridForm.UNSIGNED if nonnegative else config.signed_grid,
+        form=config.unsigned_grid if nonnegative else config.signed_grid,
         granularity=Granularity.TENSOR,
         ladder=chosen or Ladder((INTEGER_KERNEL_BITS,)),
         shape=(1, *shape[1:]),

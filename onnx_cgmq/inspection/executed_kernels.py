@@ -46,7 +46,7 @@ def executed_kernels(
     Returns:
         The kernels by the name of the node's first output; and a note if onnxruntime can't load the
         model, else an empty text. There are no kernels for the forms that are not for onnxruntime:
-        ``qonnx``, and ``native`` if onnxruntime can't load it.
+        ``qonnx``, and ``native`` and ``tensorrt`` if onnxruntime can't load them.
     """
     nodes = [node for node in graph.graph.all_nodes() if mac_spec(node) is not None]
     if any(is_quant(node) for node in graph.graph.all_nodes()):
@@ -54,7 +54,7 @@ def executed_kernels(
     try:
         found = executed_operators(model)
     except ModelError as error:
-        if written_form(graph) is Form.NATIVE:
+        if written_form(graph) in (Form.NATIVE, Form.TENSORRT):
             return {}, ""
         return {node_key(node): KernelChoice(None, _UNLOADED) for node in nodes}, str(error)
     executed = {names.get(key, key): operator for key, operator in found.items()}

@@ -93,7 +93,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
             "the plan"
         )
     names = embedded_names(graph)
-    _restore_names(graph, names)
+    restore_operand_names(graph, names)
     if PLAN_KEY in graph.metadata_props:
         _name_nodes(graph)
     declared = normalize(graph)
@@ -157,7 +157,7 @@ def _report(model: ModelLike, shapes: Mapping[str, Sequence[int]], kernels: bool
     )
 
 
-def _restore_names(model: ir.Model, names: Mapping[str, str]) -> None:
+def restore_operand_names(model: ir.Model, names: Mapping[str, str]) -> None:
     """Gives operands their names in the plan; each must stay the name of one value.
 
     Raises:

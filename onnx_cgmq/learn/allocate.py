@@ -34,8 +34,8 @@ def allocate(
 ) -> None:
     """Moves the gates of a calibrated mirror, and settles them within the bounds.
 
-    Nothing is measured where the bounds are kept as soon as gates settle, as no tensor needs fewer
-    bits then. Weights keep their values. What stops this leaves gates and ranges as they were.
+    Nothing is measured where no gate has to narrow and none may widen. Weights keep their values.
+    What stops this leaves gates and ranges as they were.
 
     Args:
         guide: The guide.
@@ -48,7 +48,7 @@ def allocate(
     """
     mirror, guided = snapshot(guide.mirror), guide.state_dict()
     try:
-        if not guide.is_kept_when_settled(integer_kernels):
+        if guide.needs_losses(integer_kernels):
             guide.measured = _measure(guide, data, teacher, loss, stages, progress)
             for _ in range(MOVES):
                 guide.step()

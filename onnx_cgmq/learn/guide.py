@@ -151,9 +151,16 @@ class Guide:
         """Whether the current costs keep all bounds."""
         return self.budget.keeps(self.costs)
 
-    def is_kept_when_settled(self, integer_kernels: bool = True) -> bool:
-        """Whether the bounds are kept by what :meth:`settle` narrows for integer kernels."""
-        return self.budget.keeps(self.budget.costs(self._for_kernels(integer_kernels)))
+    def needs_losses(self, integer_kernels: bool = True) -> bool:
+        """Whether gates have to narrow for the bounds beyond :meth:`settle`, or may widen."""
+        widths = self._for_kernels(integer_kernels)
+        if not self.budget.keeps(self.budget.costs(widths)):
+            return True
+        wider = self._ladders.shifted(widths, +1)
+        return any(
+            ((wider[name] > widths[name]) & (wider[name] <= INTEGER_KERNEL_BITS)).any()
+            for name in self.counted
+        )
 
     @property
     def counted(self) -> frozenset[str]:

@@ -17,7 +17,7 @@ from onnx_cgmq.contract.events import Event, Limit, Notice, StageStarted, Starte
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
 from onnx_cgmq.data.samples import Samples
-from onnx_cgmq.errors import ModelError
+from onnx_cgmq.errors import BoundError, ModelError
 from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
@@ -25,6 +25,7 @@ from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.class_targets import check_class_targets
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.fingerprint import fingerprint
+from onnx_cgmq.learn.given_ranges import start_from
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner
 from onnx_cgmq.learn.loss_function import is_own
@@ -135,14 +136,7 @@ def learn(
         update={"batch_size": min(config.batch_size, memory.samples_within(None))}
     )
     schedule = choose_schedule(largest, train, mirror, _activation_bytes(mirror, train))
-    guide = Guide(
-        mirror,
-        bound,
-        target=config.target,
-        direction=config.direction,
-        steps=schedule.moves(train, config.batch_size),
-        interval=None if schedule.stages is None else 1,
-    )
+    guide = _guide(mirror, bound, config, schedule, train)
     saved = state = None
     if checkpoint is not None:
         run = fingerprint(config, guide.budget.text, train, held_out, float_model)
@@ -153,6 +147,8 @@ def learn(
             emit(Notice(note))
     emit(StageStarted("calibrate"))
     calibrate(mirror, train)
+    if config.plan is not None:
+        start_from(guide, config.plan)
 
     emit(StageStarted("run the float model"))
     teacher = Mirror(float_model)
@@ -204,6 +200,27 @@ def learn(
     return Learned(guide, learner.run(state), saved)
 
 
+def _guide(
+    mirror: Mirror, bound: Bounds, config: Config, schedule: Schedule, train: Samples
+) -> Guide:
+    try:
+        return Guide(
+            mirror,
+            bound,
+            target=config.target,
+            direction=config.direction,
+            steps=schedule.moves(train, config.batch_size),
+            interval=None if schedule.stages is None else 1,
+        )
+    except BoundError as error:
+        if config.fixed_plan is None:
+            raise
+        raise BoundError(
+            f"{error}; {config.fixed_plan.source} fixes widths, which plan_use='start' "
+            "(--plan-use start) lets narrow"
+        ) from error
+
+
 def _activation_bytes(mirror: Mirror, train: Samples) -> int:
     """Returns the bytes of the activations that are quantized, for one sample."""
     names = mirror.tensors_of(Role.ACTIVATION)
@@ -251,7 +268,7 @@ def _expected_seconds(
         guide.mirror(inputs)
         forward = (time.perf_counter() - began) / len(first.indices)
     passes = 0
-    if not guide.is_kept_when_settled(config.integer_kernels):
+    if guide.needs_losses(config.integer_kernels):
         ladders = [guide.mirror.quantizers[name].spec.ladder for name in guide.counted]
         passes = sum(len(ladder.quantized) for ladder in ladders)
     return schedule.expected_seconds(forward, len(train), passes)

@@ -36,6 +36,11 @@ NATIVE_NOTE: Final = (
 )
 """What users of a file of the form ``native`` must know about onnxruntime."""
 
+_TENSORRT_NOTE: Final = (
+    "the form 'tensorrt' is for TensorRT, and was not run there: verify and bench run it in "
+    "onnxruntime with graph optimizations off, as those change types in it"
+)
+
 _QONNX_NOTE: Final = (
     "the form 'qonnx' is for FPGA flows: stock onnxruntime has no Quant nodes; verify and bench "
     "run them as the standard operators by which they are defined, with graph optimizations off"
@@ -125,9 +130,9 @@ def open_written(model: ModelLike, *, threads: int | None = None) -> Session:
 class Runnable:
     """A model of any form as onnxruntime can run it.
 
-    The forms ``native`` and ``qonnx`` run without graph optimizations: onnxruntime has no integer
-    kernels for the types of ``native``, and ``Quant`` nodes of ``qonnx`` run as the standard
-    operators by which they are defined.
+    All forms but ``ort`` run without graph optimizations: onnxruntime has no integer kernels for
+    the types of ``native``, its optimizations may give ``tensorrt`` types that do not fit, and
+    ``Quant`` nodes of ``qonnx`` run as the standard operators by which they are defined.
 
     Attributes:
         model: The model; another one than that given if it has ``Quant`` nodes.
@@ -153,6 +158,8 @@ class Runnable:
             return cls(defined, optimize=False, note=_QONNX_NOTE)
         if written_form(graph) is Form.NATIVE:
             return cls(model, optimize=False, note=NATIVE_NOTE)
+        if written_form(graph) is Form.TENSORRT:
+            return cls(model, optimize=False, note=_TENSORRT_NOTE)
         return cls(model)
 
 

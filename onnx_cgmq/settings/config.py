@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,9 @@ from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
 from onnx_cgmq.settings.toml import problems
+
+if TYPE_CHECKING:  # the command line shows its help without loading NumPy
+    from onnx_cgmq.contract.given_plan import GivenPlan, PlanLike
 
 
 class Direction(str, Enum):
@@ -48,6 +51,24 @@ class Effort(str, Enum):
     BEST = "best"
 
 
+class PlanUse(str, Enum):
+    """What a run makes of a plan that it is given.
+
+    FIX: The widths stay, and ranges start from those of the plan; the bound is checked, and the run
+        learns rounding, biases and ranges.
+    START: Gates and ranges start from those of the plan, and then move as ever.
+    """
+
+    FIX = "fix"
+    START = "start"
+
+
+def _read_plan(plan: PlanLike | None) -> GivenPlan | None:
+    from onnx_cgmq.contract.given_plan import given_plan
+
+    return given_plan(plan)
+
+
 class Config(BaseModel):
     """Settings of a run; the defaults suit every model.
 
@@ -57,8 +78,9 @@ class Config(BaseModel):
     Attributes:
         target: What the model is made for: the name of a built-in target, the path of a TOML file,
             or a :class:`~onnx_cgmq.settings.Target` (docs/targets.md).
-        form: How the model is written (docs/concepts.md, "What is written"). ``qonnx`` has no zero
-            points, so activations that can be negative get symmetric grids.
+        form: How the model is written (docs/concepts.md, "What is written"). ``qonnx`` and
+            ``tensorrt`` have no zero points, so activations that can be negative get symmetric
+            grids; ``tensorrt`` has INT8 only, so all others get them too.
         runtime: The versions of onnxruntime that are to run the written file, such as
             ``onnxruntime>=1.22``; ``None`` stands for the installed version. The file gets the
             opset and the types that the oldest of these versions takes.
@@ -85,6 +107,10 @@ class Config(BaseModel):
             and activations that only carried quantizers are for, are chosen by exact names only.
         fix: Fixed widths, by names as in ``keep_float``.
         widths_for: Widths to select from, by names as in ``keep_float``.
+        plan: Widths and ranges to begin with: the path of a plan (``NAME.plan.json``), of AIMET's
+            encodings or of onnxruntime's ``TensorQuantOverrides`` in JSON; or a plan. Encodings of
+            other tools are for the channels of the model as it is, so none are equalized with them.
+        plan_use: Whether the widths of the plan are fixed, or only to start from.
         shapes: Shapes of inputs, for one sample, with which cost is counted. By default, sizes that
             the model leaves open are those of the data.
         direction: What the importance of a gate is made of.
@@ -126,6 +152,8 @@ class Config(BaseModel):
     keep_float: tuple[str, ...] = ()
     fix: dict[str, int] = {}
     widths_for: dict[str, tuple[int, ...]] = {}
+    plan: Annotated[Any, BeforeValidator(_read_plan)] = None
+    plan_use: PlanUse = PlanUse.FIX
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
@@ -229,16 +257,30 @@ class Config(BaseModel):
         Factors that move cost a weight nothing only if each channel has a range of its own; an
         activation with a gate for each channel needs no factors.
         """
+        if self.plan is not None and not self.plan.own:
+            return False  # its ranges are those of the channels as they are
         one_gate = self.granularity is self.activations is Granularity.TENSOR
         return self.equalize and one_gate and self.weight_ranges is Granularity.CHANNEL
+
+    @property
+    def fixed_plan(self) -> GivenPlan | None:
+        """The plan whose widths are fixed, if there is one."""
+        fixed: GivenPlan | None = self.plan if self.plan_use is PlanUse.FIX else None
+        return fixed
 
     @property
     def signed_grid(self) -> GridForm:
         """The grid of activations that can be negative.
 
-        The form ``qonnx`` has symmetric grids, because its ``Quant`` nodes have no zero point.
+        The forms ``qonnx`` and ``tensorrt`` have symmetric grids, because they have no zero point.
         """
-        return GridForm.SYMMETRIC if self.form is Form.QONNX else GridForm.AFFINE
+        symmetric = self.form in (Form.QONNX, Form.TENSORRT)
+        return GridForm.SYMMETRIC if symmetric else GridForm.AFFINE
+
+    @property
+    def unsigned_grid(self) -> GridForm:
+        """The grid of activations that can't be negative; ``tensorrt`` has no unsigned codes."""
+        return GridForm.SYMMETRIC if self.form is Form.TENSORRT else GridForm.UNSIGNED
 
 
 class Settings(TypedDict, total=False):
@@ -261,6 +303,8 @@ class Settings(TypedDict, total=False):
     keep_float: Sequence[str]
     fix: Mapping[str, int]
     widths_for: Mapping[str, Sequence[int]]
+    plan: PlanLike | None
+    plan_use: PlanUse | str
     shapes: Mapping[str, Sequence[int]]
     direction: Direction | str
     integer_kernels: bool

@@ -37,12 +37,12 @@ def write_native(tensors: GatedTensors) -> Mapping[str, KernelChoice]:
         No kernels, because this form is not for onnxruntime.
     """
     tensors.write_biases(write_bias)
-    tensors.write(Role.WEIGHT, _write_weight)
+    tensors.write(Role.WEIGHT, write_native_weight)
     tensors.write(Role.ACTIVATION, _write_activation)
     return {}
 
 
-def _write_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
+def write_native_weight(emit: NodeWriter, tensor: GatedTensor) -> ir.Value:
     """Writes a weight as packed codes and DequantizeLinear, or as floats."""
     grid = tensor.codes()
     if grid is None:

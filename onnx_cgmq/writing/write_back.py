@@ -23,12 +23,14 @@ from onnx_cgmq.writing.embedded_plan import embed_plan
 from onnx_cgmq.writing.form_native import write_native
 from onnx_cgmq.writing.form_ort import write_ort
 from onnx_cgmq.writing.form_qonnx import write_qonnx
+from onnx_cgmq.writing.form_tensorrt import write_tensorrt
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.older_opset import lower_opset
 
 _WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelChoice]]]] = {
     Form.ORT: write_ort,
     Form.NATIVE: lambda tensors, _: write_native(tensors),
+    Form.TENSORRT: lambda tensors, _: write_tensorrt(tensors),
     Form.QONNX: lambda tensors, _: write_qonnx(tensors),
 }
 """By form, the function that replaces every quantizer of a gated graph in place, and returns the

@@ -38,6 +38,7 @@ from onnx_cgmq.errors import (
     OutputError,
     VerificationError,
 )
+from onnx_cgmq.graph.files.load import tensors_of
 from onnx_cgmq.ort.session import open_session
 from onnx_cgmq.preparation.prepare import prepare
 from onnx_cgmq.settings.config import Config
@@ -530,6 +531,17 @@ def test_other_forms_keep_the_bound_and_are_verified(form, tmp_path) -> None:
     assert result.check.bops == onnx_cgmq.inspect(output).bops
     notices = [event.message for event in told if isinstance(event, Notice)]
     assert [text for text in notices if f"the form '{form}'" in text] == [result.check.notes[-1]]
+
+
+def test_a_run_for_tensorrt_is_verified_and_has_float_biases_only() -> None:
+    model = convnet()
+    result = quantize(model, toy_data(model), "6.25%", target="tensorrt", effort="fast")
+    assert written_form(result.model) is Form.TENSORRT
+    assert result.report.rbop <= 0.0625
+    assert result.check.max_abs_difference < 1e-5
+    assert "the form 'tensorrt'" in result.check.notes[-1]
+    types = {tensor.dtype.name for _, tensor in tensors_of(result.model)}
+    assert types <= {"INT8", "FLOAT", "INT64"}
 
 
 def test_a_target_chooses_the_form() -> None:

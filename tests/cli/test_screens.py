@@ -35,6 +35,7 @@ SCREENS = {
     "inspect-help": "inspect --help",
     "verify-help": "verify --help",
     "bench-help": "bench --help",
+    "export-help": "export --help",
     "targets-help": "targets --help",
     "quantize": f"{RUN} --epochs 2",
     "quantize-details": f"{RUN} --details",

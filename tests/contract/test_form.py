@@ -11,7 +11,7 @@ from tests.support.toys import mlp
 
 @pytest.mark.parametrize("form", list(Form))
 def test_a_model_says_its_form(form) -> None:
-    gated = insert_gates(mlp())
+    gated = insert_gates(mlp(), target="tensorrt" if form is Form.TENSORRT else "onnxruntime")
     plan = make_plan(gated)
     assert written_form(gated) is None
     for given in (form, form.value):

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_cgmq.contract.form import Form
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.writing.write_back import write_back
 from tests.support.convolutions import gated
-from tests.support.plans import draw_widths, make_plan
+from tests.support.plans import OF_ANY_WIDTH, draw_widths, make_plan
 
 
 @pytest.mark.parametrize(
     ("weights", "activations"),
     [("tensor", "tensor"), ("channel", "tensor"), ("element", "element")],
 )
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", OF_ANY_WIDTH)
 def test_a_form_reads_back_as_its_plan(form, weights, activations) -> None:
     model = gated(
         granularity=weights,

@@ -3,7 +3,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from onnx_cgmq.contract.form import Form
 from onnx_cgmq.data import open_data
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
@@ -11,7 +10,7 @@ from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.graph.files.load import save_model
 from onnx_cgmq.ort.session import open_session, open_written, run_onnxruntime
 from onnx_cgmq.writing.write_back import write_back
-from tests.support.plans import make_plan
+from tests.support.plans import OF_ANY_WIDTH, make_plan
 from tests.support.toys import mlp
 
 DOUBLE = """
@@ -69,7 +68,7 @@ def test_a_model_that_does_not_run_is_an_error():
         run_onnxruntime(model, samples)
 
 
-@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("form", OF_ANY_WIDTH)
 def test_open_written_runs_every_form_like_the_gated_model(form, tmp_path):
     gated = insert_gates(mlp(), target="generic")
     widths = {"w1": 2, "w2": 4, "x": 4, "r": 2}

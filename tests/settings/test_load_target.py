@@ -19,7 +19,9 @@ widths = [8]
 
 
 def test_built_in():
-    assert built_in_targets() == ("generic", "native", "onnxruntime", "ort-cpu", "qonnx")
+    assert built_in_targets() == (
+        "generic", "native", "onnxruntime", "openvino", "ort-cpu", "qonnx", "tensorrt"
+    )  # fmt: skip
     for name in built_in_targets():
         target = load_target(name)
         assert target.name == name
@@ -71,7 +73,7 @@ def test_the_file_in_the_docs_is_right(tmp_path):
         (SMALL + 'granularity = "row"', "activations.granularity"),
         (SMALL + "granularity = []", "activations.granularity"),
         (SMALL.replace("[activations]", 'ranges = "element"\n[activations]'), "weights.ranges"),
-        ('form = "tflite"' + SMALL, "form: .*'ort', 'native' or 'qonnx'"),
+        ('form = "tflite"' + SMALL, "form: .*'ort', 'native', 'tensorrt' or 'qonnx'"),
     ],
 )
 def test_a_file_that_is_no_target(tmp_path, text, reason):

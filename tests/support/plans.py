@@ -6,10 +6,14 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role, code_range, intervals
+from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan, TensorPlan
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.writing.codes import own_codes
+
+OF_ANY_WIDTH = tuple(form for form in Form if form is not Form.TENSORRT)
+"""The forms that take any width; ``tensorrt`` has tests of its own."""
 
 
 def set_widths(gated: ir.Model, widths: dict[str, np.ndarray]) -> None:

@@ -96,7 +96,7 @@ def is_quantize(node: ir.Node) -> bool:
 
 def _codes(value: ir.Value, dtype: ir.DataType) -> Codes:
     """Finds which codes are possible, from the nodes that make a value of a type."""
-    low, high = _type_range(dtype)
+    low, high = type_range(dtype)
     node = value.producer()
     if node is None or not node.inputs or node.inputs[0] is None:
         return Codes(low, high, value if is_stored(value) else None, is_stored(value))
@@ -132,7 +132,7 @@ def _limits(node: ir.Node) -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-def _type_range(dtype: ir.DataType) -> tuple[int, int]:
+def type_range(dtype: ir.DataType) -> tuple[int, int]:
     """Returns the smallest and the largest number of an integer type."""
     bits = dtype.bitwidth
     if dtype.name.startswith("U"):
