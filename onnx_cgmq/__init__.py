@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import quantize
     from onnx_cgmq.api.result import Result
+    from onnx_cgmq.api.sensitivity import Sensitivity, TensorSensitivity, sensitivity
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
@@ -94,6 +95,7 @@ _MODULES = {
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
+    "Sensitivity": "onnx_cgmq.api.sensitivity",
     "StageDone": "onnx_cgmq.contract.events",
     "StageProgress": "onnx_cgmq.contract.events",
     "Started": "onnx_cgmq.contract.events",
@@ -101,6 +103,7 @@ _MODULES = {
     "Target": "onnx_cgmq.settings.target",
     "TensorPlan": "onnx_cgmq.contract.plan",
     "TensorReport": "onnx_cgmq.inspection",
+    "TensorSensitivity": "onnx_cgmq.api.sensitivity",
     "Timing": "onnx_cgmq.api.benchmark",
     "UnsupportedOperatorError": "onnx_cgmq.errors",
     "Verdict": "onnx_cgmq.contract.decisions",
@@ -114,6 +117,7 @@ _MODULES = {
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
     "quantize": "onnx_cgmq.api.pipeline",
+    "sensitivity": "onnx_cgmq.api.sensitivity",
     "verify": "onnx_cgmq.api.verification",
     "write_back": "onnx_cgmq.writing.write_back",
 }
@@ -154,6 +158,7 @@ __all__ = [
     "Report",
     "Result",
     "Role",
+    "Sensitivity",
     "StageDone",
     "StageProgress",
     "Started",
@@ -161,6 +166,7 @@ __all__ = [
     "Target",
     "TensorPlan",
     "TensorReport",
+    "TensorSensitivity",
     "Timing",
     "UnsupportedOperatorError",
     "Verdict",
@@ -175,6 +181,7 @@ __all__ = [
     "inspect",
     "prepare",
     "quantize",
+    "sensitivity",
     "verify",
     "write_back",
 ]

@@ -12,6 +12,7 @@ from onnx_cgmq.contract.replace import replaced
 if TYPE_CHECKING:
     from onnx_cgmq.api.output import OutputFiles
     from onnx_cgmq.api.result import Result
+    from onnx_cgmq.api.sensitivity import Sensitivity
     from onnx_cgmq.inspection import Report
 
 
@@ -39,14 +40,14 @@ def check_report(files: OutputFiles, model: Path, read: Mapping[str, Iterable[Pa
 
 
 def write_report(
-    report: Path, subject: Result | Report, file: Path, float_file: Path | None = None
+    report: Path, subject: Result | Report | Sensitivity, file: Path, float_file: Path | None = None
 ) -> None:
     """Writes the HTML report of a command.
 
     Args:
         report: The file to write.
         subject: What the command found.
-        file: The quantized model.
+        file: The model that the page is about.
         float_file: The float model, if there is one.
 
     Raises:
