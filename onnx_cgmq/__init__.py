@@ -10,9 +10,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
+    from onnx_cgmq.api.curve import curve
+    from onnx_cgmq.api.curve_points import Curve, CurvePoint
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import quantize
+    from onnx_cgmq.api.quality import Quality
     from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.sensitivity import Sensitivity, TensorSensitivity, sensitivity
     from onnx_cgmq.api.verification import Check, verify
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         Finished,
         Limit,
         Notice,
+        PointDone,
         StageDone,
         StageProgress,
         Started,
@@ -68,6 +72,8 @@ _MODULES = {
     "Check": "onnx_cgmq.api.verification",
     "Config": "onnx_cgmq.settings.config",
     "ConfigError": "onnx_cgmq.errors",
+    "Curve": "onnx_cgmq.api.curve_points",
+    "CurvePoint": "onnx_cgmq.api.curve_points",
     "DataError": "onnx_cgmq.errors",
     "DataFiles": "onnx_cgmq.settings.data_files",
     "Direction": "onnx_cgmq.settings.config",
@@ -92,6 +98,8 @@ _MODULES = {
     "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
+    "PointDone": "onnx_cgmq.contract.events",
+    "Quality": "onnx_cgmq.api.quality",
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
@@ -110,6 +118,7 @@ _MODULES = {
     "VerificationError": "onnx_cgmq.errors",
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
+    "curve": "onnx_cgmq.api.curve",
     "equalize": "onnx_cgmq.preparation.equalize",
     "explain": "onnx_cgmq.api.explain",
     "insert_gates": "onnx_cgmq.gating.insert",
@@ -131,6 +140,8 @@ __all__ = [
     "Check",
     "Config",
     "ConfigError",
+    "Curve",
+    "CurvePoint",
     "DataError",
     "DataFiles",
     "Decision",
@@ -155,6 +166,8 @@ __all__ = [
     "OutputAgreement",
     "OutputError",
     "PlanCost",
+    "PointDone",
+    "Quality",
     "Report",
     "Result",
     "Role",
@@ -174,6 +187,7 @@ __all__ = [
     "__version__",
     "bench",
     "calibrate",
+    "curve",
     "equalize",
     "explain",
     "html_report",

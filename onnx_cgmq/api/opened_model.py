@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -46,6 +46,7 @@ class OpenedModel:
         held_out: The samples by which states are judged.
         config: The settings, with the shapes that the data have and what was left out.
         notes: What the user should know before learning starts.
+        read: The files that were read, by what they are; none of them may be overwritten.
     """
 
     source: ModelLike
@@ -56,6 +57,7 @@ class OpenedModel:
     held_out: Samples
     config: Config
     notes: tuple[str, ...]
+    read: Mapping[str, Sequence[Path]]
 
     @property
     def for_onnxruntime(self) -> bool:
@@ -84,7 +86,8 @@ def open_model(
     """
     _check_one_process()
     loaded = load_model(model)
-    files.check(_sources(model, loaded, data, validation))
+    read = _sources(model, loaded, data, validation)
+    files.check(read)
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
     samples = open_data(data, float_model)
@@ -106,7 +109,7 @@ def open_model(
         *input_notes(float_model, samples),
         *filter(None, [left_out]),
     )
-    return OpenedModel(model, float_model, gated, costs, train, held_out, config, notes)
+    return OpenedModel(model, float_model, gated, costs, train, held_out, config, notes, read)
 
 
 def chosen_config(config: Config | None, settings: Any) -> Config:
@@ -161,11 +164,11 @@ def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> C
 
 def _sources(
     model: ModelLike, loaded: ir.Model, data: Any, validation: Any
-) -> dict[str, Iterable[Path]]:
+) -> dict[str, Sequence[Path]]:
     """Returns the files that a run reads, by what they are."""
     return {
         "the float model": [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
-        "external data of the float model": external_files(loaded),
+        "external data of the float model": list(external_files(loaded)),
         "the data": data_files(data),
         "the validation data": data_files(validation),
     }
