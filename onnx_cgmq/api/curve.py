@@ -6,12 +6,13 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import Unpack
 
+from onnx_cgmq.api.comparison import COMPARED, comparison
 from onnx_cgmq.api.curve_bounds import curve_bounds
 from onnx_cgmq.api.curve_points import Curve, CurvePoint
 from onnx_cgmq.api.emitter import Progress, emitter
@@ -29,7 +30,11 @@ from onnx_cgmq.settings.config import Config, Settings
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.schedule import Schedule
 
-_STOPS = {"interrupted", "terminated", "hung up", "time limit"}
+_COMPLETE: Final = "complete"
+_INTERRUPTED: Final = "interrupted"
+_TIME_LIMIT: Final = "time limit"
+
+_STOPS: Final = {_INTERRUPTED, _TIME_LIMIT, "terminated", "hung up"}
 """The ends of learning after which no further point is learned."""
 
 
@@ -40,6 +45,7 @@ def curve(
     points: int = 6,
     *,
     output: str | os.PathLike[str] | None = None,
+    compare: bool = False,
     validation: Any = None,
     config: Config | None = None,
     progress: Progress | None = None,
@@ -61,6 +67,8 @@ def curve(
         points: How many points there are by default.
         output: A folder, which is made if need be: for each point a model and its plan, and
             ``curve.json``. ``None`` writes nothing.
+        compare: Add points to compare with: uniform widths of 8/8, 4/8 and 4/4 bits of weights and
+            activations, and onnxruntime's ``quantize_static``. They take further time.
         validation: Held-out samples; by default a share of ``data``.
         config: The settings, instead of ``settings``. A time limit is that of the whole curve.
         progress: Is called with the events of all points.
@@ -91,33 +99,34 @@ def curve(
         model, data, bounds or "100%", validation=validation, config=config, files=files
     )
     limits = curve_bounds(opened.costs, bounds, points)
-    paths = _paths(folder, model, limits, files, opened)
+    paths = _paths(folder, model, limits, files, opened, compare=compare)
     notes: list[Event] = []
     emit = emitter(progress, None if log is None else MetricsLog(log), notes)
     for note in opened.notes:
         emit(Notice(note))
     maker, schedule = _maker(opened, emit, began, len(limits))
     done: list[CurvePoint] = []
-    reason = "complete"
+    compared: list[CurvePoint] = []
+    reason = _COMPLETE
     try:
-        for point, reason in _learned(maker, limits, schedule, done):
+        for point in _learned(maker, limits, schedule):
             done.append(_saved(point, paths.get(point.bound)))
-            if reason in _STOPS:
-                break
+        if compare:
+            for point in comparison(maker, limits[0].kind, schedule):
+                compared.append(_saved(point, paths.get(point.method)))
     except (KeyboardInterrupt, Stopped) as stop:
         if not done:
             raise
-        reason = stop.reason if isinstance(stop, Stopped) else "interrupted"
+        reason = stop.reason if isinstance(stop, Stopped) else _INTERRUPTED
     for index, note in _improve(done):
         emit(Notice(note))
         done[index] = _saved(done[index], paths.get(done[index].bound))
     assert maker.measure is not None  # a point was judged
-    complete = len(done) == len(limits) and reason not in _STOPS
-    reason = "complete" if complete else reason
+    complete = reason == _COMPLETE
     emit(Finished(complete=complete, reason=reason))
     found = Curve(
         tuple(done),
-        (),
+        tuple(compared),
         maker.measure,
         limits[0].kind.value,
         done[0].float_agreement.samples,
@@ -149,17 +158,23 @@ def _maker(
 
 
 def _learned(
-    maker: PointMaker, limits: Sequence[Bound], schedule: Schedule, done: Sequence[CurvePoint]
-) -> Iterator[tuple[CurvePoint, str]]:
-    """Yields the points that are done, and how learning ended.
+    maker: PointMaker, limits: Sequence[Bound], schedule: Schedule
+) -> Iterator[CurvePoint]:
+    """Yields the points that are done.
 
     One that was stopped is left out, but for the first: then there would be none.
+
+    Raises:
+        Stopped: Learning was stopped, or there is no time for a further point.
     """
     for bound in limits:
+        if bound is not limits[0] and maker.is_late:
+            raise Stopped(_TIME_LIMIT)
         point, reason = maker.point(bound, schedule)
-        if reason in _STOPS and done:
+        if bound is limits[0] or reason not in _STOPS:
+            yield point
+        if reason in _STOPS:
             raise Stopped(reason)
-        yield point, reason
 
 
 def _improve(points: list[CurvePoint]) -> Iterator[tuple[int, str]]:
@@ -188,18 +203,6 @@ def _improve(points: list[CurvePoint]) -> Iterator[tuple[int, str]]:
         )
 
 
-@dataclass(frozen=True)
-class _Names:
-    """The names of the files of a curve."""
-
-    folder: Path
-    stem: str
-
-    def path(self, bound: Bound) -> Path:
-        text = re.sub(r"[^A-Za-z0-9.]+", "-", bound.text.removesuffix("%")).strip("-")
-        return self.folder / f"{self.stem}.{text}.onnx"
-
-
 def _folder(output: Path) -> Path:
     """Makes the folder of the output.
 
@@ -221,8 +224,10 @@ def _paths(
     limits: Sequence[Bound],
     files: OutputFiles,
     opened: OpenedModel,
+    *,
+    compare: bool,
 ) -> dict[str, Path]:
-    """The file of each point by its bound, all of which can be written.
+    """The file of each point by its name, all of which can be written.
 
     Raises:
         OutputError: One can't be, is one that is read, or two bounds would have one file.
@@ -230,11 +235,12 @@ def _paths(
     if folder is None:
         return {}
     named = isinstance(model, (str, os.PathLike))
-    names = _Names(folder, Path(os.fspath(model)).stem if named else "model")
-    paths = {bound.text: names.path(bound) for bound in limits}
+    stem = Path(os.fspath(model)).stem if named else "model"
+    names = [*(bound.text for bound in limits), *(COMPARED if compare else ())]
+    paths = {name: folder / f"{stem}.{_file_text(name)}.onnx" for name in names}
     for path in paths.values():
         replace(OutputFiles.of_result(path), log=files.log).check(opened.read)
-    if len(set(paths.values())) < len(limits):
+    if len(set(paths.values())) < len(names):
         raise OutputError(
             f"two of the bounds {', '.join(paths)} would have files of one name; write them in one "
             "unit"
@@ -242,11 +248,16 @@ def _paths(
     return paths
 
 
+def _file_text(name: str) -> str:
+    """What of a name may stand in that of a file."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name.removesuffix("%")).strip("-")
+
+
 def _saved(point: CurvePoint, path: Path | None) -> CurvePoint:
     """Writes the model of a point and its plan."""
     if path is None:
         return point
-    assert point.plan is not None  # it is a point of the curve
     save_model(point.model, path)
-    point.plan.save(plan_path(path))
+    if point.plan is not None:
+        point.plan.save(plan_path(path))
     return replace(point, file=path, bytes=file_size(path))

@@ -15,6 +15,7 @@ from onnx_cgmq.api.quality import Quality
 from onnx_cgmq.api.result import Result
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.contract.events import Event, PointDone
+from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, Bound, CostKind
 from onnx_cgmq.errors import ModelError
 
@@ -58,28 +59,25 @@ class PointMaker:
     measure: Quality | None = None
     _start: dict[str, Any] | None = None
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is over."""
+        return self.ends is not None and time.monotonic() >= self.ends
+
     def learn(self, bounds: Sequence[Bound], schedule: Schedule) -> Learned:
         """Learns under bounds, from the calibrated state."""
         from onnx_cgmq.learn.run import learn  # loads torch
-        from onnx_cgmq.learn.snapshot import snapshot
-        from onnx_cgmq.mirror.torch_state import plain_torch
 
-        with plain_torch(self.opened.config.seed):
-            if self._start is None:
-                _ = self.run.judgement  # calibrates
-                self._start = snapshot(self.run.mirror)
-            self.run.mirror.load_state_dict(self._start)
-            limit = None if self.ends is None else max(1e-3, self.ends - time.monotonic())
-            return learn(self.run, bounds, self.emit, schedule=schedule, time_limit=limit)
+        limit = None if self.ends is None else max(1e-3, self.ends - time.monotonic())
+        self._start_anew()
+        return learn(self.run, bounds, self.emit, schedule=schedule, time_limit=limit)
 
     def result(self, bounds: Sequence[Bound], schedule: Schedule) -> Result:
         """Learns under bounds, and writes and checks the model."""
         from onnx_cgmq.mirror.torch_state import plain_torch
 
-        events: list[Event] = []
-        learned = self.learn(bounds, schedule)
         with plain_torch(self.opened.config.seed):
-            return finish(self.opened, learned, events, self.emit)
+            return self._finished(self.learn(bounds, schedule))
 
     def point(self, bound: Bound, schedule: Schedule) -> tuple[CurvePoint, str]:
         """Makes the point of a bound.
@@ -92,14 +90,41 @@ class PointMaker:
         """
         began = time.monotonic()
         result = self.result([bound], schedule)
-        quality = self.judged(result)
-        assert result.float_agreement is not None  # it was judged by that
+        return self._point(LEARNED, bound, result, began), result.outcome.reason
+
+    def uniform(self, method: str, widths: Widths, bound: Bound, schedule: Schedule) -> CurvePoint:
+        """Makes a point to compare with, of given widths and the bound that they keep."""
+        from onnx_cgmq.learn.uniform import learn_with_widths  # loads torch
+        from onnx_cgmq.mirror.torch_state import plain_torch
+
+        began = time.monotonic()
+        with plain_torch(self.opened.config.seed):
+            self._start_anew()
+            learned = learn_with_widths(self.run, widths, bound, self.emit, schedule)
+            return self._point(method, bound, self._finished(learned), began)
+
+    def _start_anew(self) -> None:
+        """Puts the mirror into the calibrated state."""
+        from onnx_cgmq.learn.snapshot import snapshot  # loads torch
+
+        if self._start is None:
+            _ = self.run.judgement  # calibrates
+            self._start = snapshot(self.run.mirror)
+        self.run.mirror.load_state_dict(self._start)
+
+    def _finished(self, learned: Learned) -> Result:
+        events: list[Event] = []
+        return finish(self.opened, learned, events, self.emit)
+
+    def _point(self, method: str, bound: Bound, result: Result, began: float) -> CurvePoint:
+        quality, agreement = self.judged(result), result.float_agreement
+        assert agreement is not None  # it was judged by that
         share = float(cost_of(result.check, bound.kind)) / float(self._float_cost(bound.kind))
         seconds = time.monotonic() - began
-        agreement = result.float_agreement
-        self.emit(PointDone(bound.text, share, agreement.text, seconds))
-        point = CurvePoint(
-            LEARNED,
+        name = bound.text if method == LEARNED else method
+        self.emit(PointDone(name, share, agreement.text, seconds))
+        return CurvePoint(
+            method,
             bound.text,
             share,
             quality,
@@ -109,7 +134,6 @@ class PointMaker:
             result.plan,
             seconds,
         )
-        return point, result.outcome.reason
 
     def judged(self, result: Result) -> float:
         """How good a model is, by the measure.

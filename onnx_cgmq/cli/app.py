@@ -9,6 +9,7 @@ import typer
 from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
+from onnx_cgmq.cli.curve import curve_command
 from onnx_cgmq.cli.quantize import quantize_command
 from onnx_cgmq.cli.sensitivity import sensitivity_command
 from onnx_cgmq.cli.targets import targets_command
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("quantize")(quantize_command)
+app.command("curve")(curve_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("inspect")(inspect_command)
 app.command("verify")(verify_command)

@@ -12,6 +12,7 @@ from onnx_cgmq.contract.events import (
     Event,
     Finished,
     Notice,
+    PointDone,
     StageDone,
     StageProgress,
     Started,
@@ -75,6 +76,8 @@ class ProgressDisplay:
             self._show_stage(event)
         elif isinstance(event, Started):
             self._show_start(event)
+        elif isinstance(event, PointDone):
+            self._show_point(event)
         elif isinstance(event, Notice):
             self._print(f"note: {event.message}")
         elif isinstance(event, Finished):
@@ -107,6 +110,10 @@ class ProgressDisplay:
             f"{event.stage:14} held out {event.validation_loss:.4f}"
             f"{_accuracy(event.validation_accuracy)}  {event.seconds:.1f} s"
         )
+
+    def _show_point(self, event: PointDone) -> None:
+        cost = "" if event.share is None else f" costs {event.share:.3%}:"
+        self._print(f"point {event.bound}{cost} {event.text}  {event.seconds:.1f} s")
 
     def _show_step(self, event: StepDone) -> None:
         state = f"loss {event.loss:.4f}  cost {event.cost_ratio:7.1%} of bound{self._bits}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnx_cgmq.contract.replace import replaced
 
 if TYPE_CHECKING:
+    from onnx_cgmq.api.curve_points import Curve
     from onnx_cgmq.api.output import OutputFiles
     from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.sensitivity import Sensitivity
@@ -40,7 +41,10 @@ def check_report(files: OutputFiles, model: Path, read: Mapping[str, Iterable[Pa
 
 
 def write_report(
-    report: Path, subject: Result | Report | Sensitivity, file: Path, float_file: Path | None = None
+    report: Path,
+    subject: Result | Report | Curve | Sensitivity,
+    file: Path,
+    float_file: Path | None = None,
 ) -> None:
     """Writes the HTML report of a command.
 

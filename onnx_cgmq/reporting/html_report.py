@@ -6,10 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx_cgmq.api.curve_points import Curve
 from onnx_cgmq.api.result import Result
 from onnx_cgmq.api.sensitivity import Sensitivity
 from onnx_cgmq.graph.files.load import file_size
 from onnx_cgmq.inspection import Report
+from onnx_cgmq.reporting.curve_page import curve_sections
 from onnx_cgmq.reporting.file_sections import (
     cost_facts,
     footer,
@@ -34,7 +36,7 @@ from onnx_cgmq.reporting.tensor_rows import tensor_rows
 
 
 def html_report(
-    subject: Result | Report | Sensitivity,
+    subject: Result | Report | Curve | Sensitivity,
     *,
     file: str | os.PathLike[str] | None = None,
     float_file: str | os.PathLike[str] | None = None,
@@ -47,7 +49,7 @@ def html_report(
     (``pip install 'onnx-cgmq[report]'``).
 
     Args:
-        subject: A result of :func:`quantize`, a report of :func:`inspect`, or what
+        subject: A result of :func:`quantize`, a report of :func:`inspect`, a :func:`curve`, or what
             :func:`sensitivity` measured. A result is run on up to 32 held-out samples, for the
             errors of tensors.
         file: The file that the page is about; the page then shows its name, and the size of a
@@ -64,6 +66,8 @@ def html_report(
     """
     check_report_packages()
     title = "Quantized model" if file is None else Path(file).name
+    if isinstance(subject, Curve):
+        return Page(title, curve_sections(subject, command), footer()).html()
     if isinstance(subject, Sensitivity):
         return Page(title, sensitivity_sections(subject, command), footer()).html()
     sizes: list[Fact] = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -36,9 +35,9 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     train, test = case.data(arguments.shared)
     train.pop("label", None)
     folder = arguments.files / f"{case.name}-{arguments.effort}"
-    began = time.perf_counter()
+    began = time.process_time()
     found = cgmq.curve(source, train, output=folder, effort=arguments.effort)
-    record: dict[str, Any] = {"seconds": round(time.perf_counter() - began, 1), "points": []}
+    record: dict[str, Any] = {"seconds": round(time.process_time() - began, 1), "points": []}
     for point in found.points:
         assert point.file is not None  # there is an output
         cgmq.verify(source, point.file, train, bound=point.bound)
@@ -48,11 +47,14 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
         record["points"].append({**figures, "knee": point is found.knee})
         print(record["points"][-1], flush=True)
     record["singles"] = []
-    for point in found.points:
+    for number, point in enumerate(found.points):
+        if number * arguments.singles % len(found.points) >= arguments.singles:
+            record["singles"].append(None)
+            continue
         output = folder / "single.onnx"
-        began = time.perf_counter()
+        began = time.process_time()
         cgmq.quantize(source, train, point.bound, output=output, effort=arguments.effort)
-        seconds = round(time.perf_counter() - began, 1)
+        seconds = round(time.process_time() - began, 1)
         record["singles"].append({"seconds": seconds, **judge(case, source, output, test)})
         print(record["singles"][-1], flush=True)
     return {
@@ -82,25 +84,25 @@ def table(_: argparse.Namespace) -> None:
         "Made by `python -m tools.bench.curve run` and `table`; do not edit.",
         "",
         f"onnxruntime {ort.__version__}, torch {torch.__version__}, {platform.machine()}; one "
-        f"thread; {os.cpu_count()} cores, other work ran on the machine. `onnx-cgmq curve` with 6 "
-        "points by default, and single runs of `quantize` under the same bounds with the same "
-        "settings. Every file is compared with the float file in onnxruntime, on samples that "
-        "nothing was learned from or chosen by; its bound is counted again from the file. No "
-        f"labels in learning. We ask for at most {MOST_TIME} times the time of a single run (the "
-        "mean of the six).",
+        "thread of torch. Times are seconds of the processor, because other work ran on the "
+        "machine. `onnx-cgmq curve` with its 6 points, and single runs of `quantize` under the "
+        "same bounds with the same settings. Every file is compared with the float file in "
+        "onnxruntime, on samples that nothing was learned from or chosen by; its bound is counted "
+        f"again from the file. No labels in learning. We ask for at most {MOST_TIME} times the time of a single run (the "
+        "mean of those made).",
         "",
-        "| model | effort | curve, s | single runs, s (mean) | curve over a run | over their sum |",
+        "| model | effort | curve, s | single runs | mean, s | curve over a run |",
         "|---|---|---|---|---|---|",
     ]
     details = []
     for path in sorted(RESULTS.glob("*.json"), key=lambda path: path.stem):
         record = json.loads(path.read_text(encoding="utf-8"))
-        singles = [single["seconds"] for single in record["singles"]]
+        singles = [single["seconds"] for single in record["singles"] if single]
         mean = sum(singles) / len(singles)
         name = path.stem.removesuffix(f"-{record['effort']}")
         lines.append(
-            f"| {name} | {record['effort']} | {record['seconds']:.0f} | {mean:.0f} "
-            f"| {record['seconds'] / mean:.2f} | {record['seconds'] / sum(singles):.2f} |"
+            f"| {name} | {record['effort']} | {record['seconds']:.0f} | {len(singles)} "
+            f"| {mean:.0f} | {record['seconds'] / mean:.2f} |"
         )
         details += [
             "",
@@ -114,12 +116,17 @@ def table(_: argparse.Namespace) -> None:
         ]
         details += [
             f"| {point['bound']} | {100 * point['rbop']:.3f} | {point['bytes']:,} "
-            f"| {point['snr_db']:.1f} | {single['snr_db']:.1f} | {100 * point['score']:.2f} "
-            f"| {100 * single['score']:.2f} | {'knee' if point['knee'] else ''} |"
+            f"| {point['snr_db']:.1f} | {_figure(single, 'snr_db', '.1f')} "
+            f"| {100 * point['score']:.2f} | {_figure(single, 'score', '.2%').rstrip('%')} "
+            f"| {'knee' if point['knee'] else ''} |"
             for point, single in zip(record["points"], record["singles"], strict=True)
         ]
     TABLE.write_text("\n".join([*lines, *details]) + "\n", encoding="utf-8")
     print(TABLE)
+
+
+def _figure(single: dict[str, float] | None, name: str, form: str) -> str:
+    return "" if single is None else format(single[name], form)
 
 
 def main() -> None:
@@ -131,6 +138,7 @@ def main() -> None:
     command.set_defaults(action=run)
     command.add_argument("--only", default="", help="models whose name starts so")
     command.add_argument("--effort", default="normal", choices=[e.value for e in cgmq.Effort])
+    command.add_argument("--singles", type=int, default=6, help="how many single runs, at most 6")
     command.add_argument("--shared", type=Path, required=True)
     command.add_argument("--cache", type=Path, default=Path(".cache/models"))
     command.add_argument("--files", type=Path, default=Path("runs/curve"))
