@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
     from onnx_cgmq.api.curve import curve
     from onnx_cgmq.api.curve_points import Curve, CurvePoint
+    from onnx_cgmq.api.drop import Drop
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import quantize
@@ -78,6 +79,7 @@ _MODULES = {
     "DataFiles": "onnx_cgmq.settings.data_files",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
+    "Drop": "onnx_cgmq.api.drop",
     "Effort": "onnx_cgmq.settings.config",
     "EpochDone": "onnx_cgmq.contract.events",
     "Event": "onnx_cgmq.contract.events",
@@ -146,6 +148,7 @@ __all__ = [
     "DataFiles",
     "Decision",
     "Direction",
+    "Drop",
     "Effort",
     "EpochDone",
     "Event",

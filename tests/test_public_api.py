@@ -29,6 +29,7 @@ NAMES = {
     "DataError",
     "DataFiles",
     "Direction",
+    "Drop",
     "Decision",
     "Effort",
     "EpochDone",
@@ -85,7 +86,9 @@ NAMES = {
 }
 
 PARAMETERS = {
-    "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
+    "quantize": (
+        "model data bound *max_drop *output *validation *config *resume *progress *log **settings"
+    ),
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
     "write_back": "gated plan *form *compact",
@@ -93,7 +96,9 @@ PARAMETERS = {
     "calibrate": "mirror data *samples *batch_size",
     "equalize": "model data",
     "explain": "model names **settings",
-    "curve": "model data bounds points *output *validation *config *progress *log **settings",
+    "curve": (
+        "model data bounds points *output *compare *validation *config *progress *log **settings"
+    ),
     "sensitivity": "model data *plan *width *samples *config *progress **settings",
     "html_report": "subject *file *float_file *command",
     "inspect": "model shapes *kernels",

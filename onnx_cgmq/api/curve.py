@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack
 
@@ -18,7 +18,15 @@ from onnx_cgmq.api.curve_points import Curve, CurvePoint
 from onnx_cgmq.api.emitter import Progress, emitter
 from onnx_cgmq.api.opened_model import OpenedModel, chosen_config, open_model
 from onnx_cgmq.api.output import OutputFiles
-from onnx_cgmq.api.points import PointMaker, shortened
+from onnx_cgmq.api.points import (
+    COMPLETE,
+    STOPS,
+    TIME_LIMIT,
+    PointMaker,
+    open_points,
+    reason_of,
+    shortened,
+)
 from onnx_cgmq.contract.events import Event, Finished, MetricsLog, Notice
 from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.contract.stopped import Stopped
@@ -29,13 +37,6 @@ from onnx_cgmq.settings.config import Config, Settings
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.schedule import Schedule
-
-_COMPLETE: Final = "complete"
-_INTERRUPTED: Final = "interrupted"
-_TIME_LIMIT: Final = "time limit"
-
-_STOPS: Final = {_INTERRUPTED, _TIME_LIMIT, "terminated", "hung up"}
-"""The ends of learning after which no further point is learned."""
 
 
 def curve(
@@ -104,10 +105,11 @@ def curve(
     emit = emitter(progress, None if log is None else MetricsLog(log), notes)
     for note in opened.notes:
         emit(Notice(note))
-    maker, schedule = _maker(opened, emit, began, len(limits))
+    maker = open_points(opened, emit, began)
+    schedule = shortened(maker.run.schedule, len(limits))
     done: list[CurvePoint] = []
     compared: list[CurvePoint] = []
-    reason = _COMPLETE
+    reason = COMPLETE
     try:
         for point in _learned(maker, limits, schedule):
             done.append(_saved(point, paths.get(point.bound)))
@@ -117,12 +119,12 @@ def curve(
     except (KeyboardInterrupt, Stopped) as stop:
         if not done:
             raise
-        reason = stop.reason if isinstance(stop, Stopped) else _INTERRUPTED
+        reason = reason_of(stop)
     for index, note in _improve(done):
         emit(Notice(note))
         done[index] = _saved(done[index], paths.get(done[index].bound))
     assert maker.measure is not None  # a point was judged
-    complete = reason == _COMPLETE
+    complete = reason == COMPLETE
     emit(Finished(complete=complete, reason=reason))
     found = Curve(
         tuple(done),
@@ -140,23 +142,6 @@ def curve(
     return found
 
 
-def _maker(
-    opened: OpenedModel, emit: Progress, began: float, points: int
-) -> tuple[PointMaker, Schedule]:
-    """Opens the run, and chooses what to do for each point."""
-    from onnx_cgmq.learn.opened_run import Data, OpenedRun  # loads torch
-    from onnx_cgmq.mirror.torch_state import plain_torch
-
-    limit, config = opened.config.time_limit, opened.config
-    if limit is not None:  # all points together learn as long as two runs
-        config = config.model_copy(update={"time_limit": limit / 2})
-    with plain_torch(config.seed):
-        samples = Data(opened.train, opened.held_out)
-        run = OpenedRun.open(opened.float_model, opened.gated, samples, config, emit)
-    ends = None if limit is None else began + limit
-    return PointMaker(opened, run, emit, ends), shortened(run.schedule, points)
-
-
 def _learned(
     maker: PointMaker, limits: Sequence[Bound], schedule: Schedule
 ) -> Iterator[CurvePoint]:
@@ -169,11 +154,11 @@ def _learned(
     """
     for bound in limits:
         if bound is not limits[0] and maker.is_late:
-            raise Stopped(_TIME_LIMIT)
+            raise Stopped(TIME_LIMIT)
         point, reason = maker.point(bound, schedule)
-        if bound is limits[0] or reason not in _STOPS:
+        if bound is limits[0] or reason not in STOPS:
             yield point
-        if reason in _STOPS:
+        if reason in STOPS:
             raise Stopped(reason)
 
 

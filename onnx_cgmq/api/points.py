@@ -15,6 +15,7 @@ from onnx_cgmq.api.quality import Quality
 from onnx_cgmq.api.result import Result
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.contract.events import Event, PointDone
+from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bops import Widths
 from onnx_cgmq.cost.bound import Amount, Bound, CostKind
 from onnx_cgmq.errors import ModelError
@@ -29,6 +30,19 @@ _RUNS: Final = 2.0
 what they share, six points take less than 2.5 times as long as a run."""
 
 
+COMPLETE: Final = "complete"
+TIME_LIMIT: Final = "time limit"
+_INTERRUPTED: Final = "interrupted"
+
+STOPS: Final = frozenset({_INTERRUPTED, TIME_LIMIT, "terminated", "hung up"})
+"""The ends of learning after which nothing further is learned."""
+
+
+def reason_of(stop: KeyboardInterrupt | Stopped) -> str:
+    """Why a run ends at the wish of the user."""
+    return stop.reason if isinstance(stop, Stopped) else _INTERRUPTED
+
+
 def shortened(schedule: Schedule, points: int) -> Schedule:
     """What is done for each of several points, so that all together take about two runs."""
     share = min(1.0, _RUNS / points)
@@ -38,6 +52,26 @@ def shortened(schedule: Schedule, points: int) -> Schedule:
         stages = replace(stages, reconstruction_steps=steps)
     epochs = max(1, round(share * schedule.epochs)) if schedule.epochs else 0
     return replace(schedule, stages=stages, epochs=epochs)
+
+
+def open_points(opened: OpenedModel, emit: Progress, began: float) -> PointMaker:
+    """Opens the run of several points.
+
+    Args:
+        opened: The model and the samples. A time limit is that of all points.
+        emit: Is called with the events.
+        began: When the call of the user began, by the monotonic clock.
+    """
+    from onnx_cgmq.learn.opened_run import Data, OpenedRun  # loads torch
+    from onnx_cgmq.mirror.torch_state import plain_torch
+
+    limit, config = opened.config.time_limit, opened.config
+    if limit is not None:  # all points together learn as long as two runs
+        config = config.model_copy(update={"time_limit": limit / _RUNS})
+    with plain_torch(config.seed):
+        samples = Data(opened.train, opened.held_out)
+        run = OpenedRun.open(opened.float_model, opened.gated, samples, config, emit)
+    return PointMaker(opened, run, emit, None if limit is None else began + limit)
 
 
 @dataclass
@@ -103,13 +137,17 @@ class PointMaker:
             learned = learn_with_widths(self.run, widths, bound, self.emit, schedule)
             return self._point(method, bound, self._finished(learned), began)
 
-    def _start_anew(self) -> None:
-        """Puts the mirror into the calibrated state."""
+    def state(self) -> dict[str, Any]:
+        """A copy of the present state of the mirror."""
         from onnx_cgmq.learn.snapshot import snapshot  # loads torch
 
+        return snapshot(self.run.mirror)
+
+    def _start_anew(self) -> None:
+        """Puts the mirror into the calibrated state."""
         if self._start is None:
             _ = self.run.judgement  # calibrates
-            self._start = snapshot(self.run.mirror)
+            self._start = self.state()
         self.run.mirror.load_state_dict(self._start)
 
     def _finished(self, learned: Learned) -> Result:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnx_cgmq.api.drop import Drop
 from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.api.verification import Check
@@ -45,6 +46,7 @@ class Result:
             stages, and the end.
         config: The settings of the run, with the shapes that the data have.
         held_out: The held-out samples.
+        drop: What the written model lost, if the most that it may lose was given (``max_drop``).
     """
 
     model: ir.Model
@@ -58,6 +60,7 @@ class Result:
     events: tuple[Event, ...] = field(default=(), repr=False)
     config: Config = field(repr=False, kw_only=True)
     held_out: Samples = field(repr=False, kw_only=True)
+    drop: Drop | None = field(default=None, kw_only=True)
 
     @property
     def cost(self) -> PlanCost:

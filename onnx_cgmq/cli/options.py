@@ -22,6 +22,25 @@ DATA_HELP = (
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file.")]
 DataOption = Annotated[str, typer.Option("--data", metavar="DATA", help=DATA_HELP)]
+BoundOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bound",
+        help="The bound to keep: bit operations ('0.4%' of the float model's, '12.5MBOP'), "
+        "size ('200KB', 'size:25%'), peak activations ('activations:64KB'), or cost by the "
+        "target's table ('cost:25%'). May be repeated: all bounds are kept.",
+    ),
+]
+MaxDropOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="1%",
+        help="Find the smallest cost at which no more is lost: '1%' of accuracy (with labels), "
+        "'2%:class' (classes that differ from the float model's), 'snr:30dB'. With --bound "
+        "both are kept, or the bound alone (exit code 9).",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout; all else goes to stderr.")
 ]

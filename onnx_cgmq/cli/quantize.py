@@ -11,12 +11,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from onnx_cgmq.cli.data_options import DataOptions, with_data_options
-from onnx_cgmq.cli.failures import reported
+from onnx_cgmq.cli.failures import DROP_NOT_KEPT, reported
 from onnx_cgmq.cli.options import (
+    BoundOption,
     DataOption,
     DebugOption,
     FormOption,
     JsonOption,
+    MaxDropOption,
     ModelArgument,
     ReportOption,
     RuntimeOption,
@@ -58,21 +60,14 @@ def _help(text: str, setting: str) -> str:
 def quantize_command(
     model: ModelArgument,
     data: DataOption,
-    bound: Annotated[
-        list[str],
-        typer.Option(
-            "--bound",
-            help="The bound to keep: bit operations ('0.4%' of the float model's, '12.5MBOP'), "
-            "size ('200KB', 'size:25%'), peak activations ('activations:64KB'), or cost by the "
-            "target's table ('cost:25%'). May be repeated: all bounds are kept.",
-        ),
-    ],
     output: Annotated[
         Path,
         typer.Option(
             "-o", "--output", metavar="OUT", help="The ONNX file to write; its plan goes beside it."
         ),
     ],
+    bound: BoundOption = None,
+    max_drop: MaxDropOption = None,
     target: TargetOption = None,
     form: FormOption = None,
     runtime: RuntimeOption = None,
@@ -236,7 +231,8 @@ def quantize_command(
         _run(
             model,
             files,
-            ", ".join(bound),
+            ", ".join(bound) if bound else None,
+            max_drop,
             output,
             held_out,
             config,
@@ -286,7 +282,8 @@ def _check_files(
 def _run(
     model: Path,
     data: str | DataFiles,
-    bound: str,
+    bound: str | None,
+    max_drop: str | None,
     output: Path,
     validation: str | DataFiles | None,
     config: Config,
@@ -306,6 +303,7 @@ def _run(
             model,
             data,
             bound,
+            max_drop=max_drop,
             output=output,
             validation=validation,
             config=config,
@@ -336,3 +334,10 @@ def _run(
         )
     if result.outcome.reason in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[result.outcome.reason])
+    if result.drop is not None and not result.drop.kept:
+        typer.echo(
+            f"the drop {result.drop.asked} is not kept: {result.drop.text}; {output} is the best "
+            "model within the bounds. Allow a larger drop or bound, or more --effort",
+            err=True,
+        )
+        raise typer.Exit(DROP_NOT_KEPT)

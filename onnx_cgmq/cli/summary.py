@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ def result_table(
     cost, check = result.cost, result.check
     table = _figures()
     table.add_row("bound", f"{result.plan.bound}: kept")
+    if result.drop is not None:
+        kept = "kept" if result.drop.kept else "not kept"
+        table.add_row("max drop", f"{result.drop.asked}: {kept}, {result.drop.text}")
     table.add_row("RBOP", f"{cost.rbop:.4%} ({cost.bops:,} bit operations)")
     _add_further_costs(table, check)
     agreement = result.float_agreement
@@ -93,6 +97,7 @@ def result_json(
         "cost": result.cost.model_dump(mode="json"),
         "float_accuracy": None if started is None else started.float_accuracy,
         "float_agreement": None if agreement is None else agreement.to_record(),
+        "drop": None if result.drop is None else asdict(result.drop),
         "check": json.loads(result.check.to_json()),
         "float_bytes": file_size(model),
         "file_bytes": file_size(files["model"]),

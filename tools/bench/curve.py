@@ -88,8 +88,8 @@ def table(_: argparse.Namespace) -> None:
         "machine. `onnx-cgmq curve` with its 6 points, and single runs of `quantize` under the "
         "same bounds with the same settings. Every file is compared with the float file in "
         "onnxruntime, on samples that nothing was learned from or chosen by; its bound is counted "
-        f"again from the file. No labels in learning. We ask for at most {MOST_TIME} times the time of a single run (the "
-        "mean of those made).",
+        f"again from the file. No labels in learning. We ask for at most {MOST_TIME} times the "
+        "time of a single run (the mean of those made).",
         "",
         "| model | effort | curve, s | single runs | mean, s | curve over a run |",
         "|---|---|---|---|---|---|",
