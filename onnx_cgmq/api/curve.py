@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import Unpack
 
@@ -28,15 +28,19 @@ from onnx_cgmq.api.points import (
     shortened,
 )
 from onnx_cgmq.contract.events import Event, Finished, MetricsLog, Notice
+from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import Bound, Bounds
-from onnx_cgmq.errors import ConfigError, OutputError
+from onnx_cgmq.errors import AgreementError, ConfigError, OutputError
 from onnx_cgmq.graph.files.load import ModelLike, file_size, save_model
 from onnx_cgmq.settings.config import Config, Settings
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.schedule import Schedule
+
+
+_LEFT_OUT: Final = "points left out"
 
 
 def curve(
@@ -88,7 +92,7 @@ def curve(
         BoundError: A bound can't be parsed or can't be kept, or they are on different costs.
         ConfigError: A setting is invalid.
         OutputError: The output can't be written.
-        VerificationError: A written model breaks its bound.
+        VerificationError: A written model breaks its bound, or none computes what was learned.
     """
     began = time.monotonic()
     config = chosen_config(config, settings)
@@ -124,6 +128,8 @@ def curve(
         emit(Notice(note))
         done[index] = _saved(done[index], paths.get(done[index].bound))
     assert maker.measure is not None  # a point was judged
+    if reason == COMPLETE and len(done) < len(limits):
+        reason = _LEFT_OUT
     complete = reason == COMPLETE
     emit(Finished(complete=complete, reason=reason))
     found = Curve(
@@ -138,7 +144,8 @@ def curve(
         tuple(dict.fromkeys(event.message for event in notes if isinstance(event, Notice))),
     )
     if folder is not None:
-        (folder / "curve.json").write_text(found.to_json() + "\n", encoding="utf-8")
+        with replaced(folder / "curve.json") as part:
+            part.write_text(found.to_json() + "\n", encoding="utf-8")
     return found
 
 
@@ -147,17 +154,27 @@ def _learned(
 ) -> Iterator[CurvePoint]:
     """Yields the points that are done.
 
-    One that was stopped is left out, but for the first: then there would be none.
+    One that was stopped is left out, but for the first: then there would be none. One whose model
+    computes something else than what was learned is left out with a note.
 
     Raises:
         Stopped: Learning was stopped, or there is no time for a further point.
+        AgreementError: No model computes what was learned.
     """
+    count = 0
     for bound in limits:
-        if bound is not limits[0] and maker.is_late:
+        if count and maker.is_late:
             raise Stopped(TIME_LIMIT)
-        point, reason = maker.point(bound, schedule)
-        if bound is limits[0] or reason not in STOPS:
+        try:
+            point, reason = maker.point(bound, schedule)
+        except AgreementError as error:
+            if bound is limits[-1] and not count:
+                raise
+            maker.emit(Notice(f"there is no point for {bound.text}: {error}"))
+            continue
+        if not count or reason not in STOPS:
             yield point
+            count += 1
         if reason in STOPS:
             raise Stopped(reason)
 
@@ -219,8 +236,7 @@ def _paths(
     """
     if folder is None:
         return {}
-    named = isinstance(model, (str, os.PathLike))
-    stem = Path(os.fspath(model)).stem if named else "model"
+    stem = Path(model).stem if isinstance(model, (str, os.PathLike)) else "model"
     names = [*(bound.text for bound in limits), *(COMPARED if compare else ())]
     paths = {name: folder / f"{stem}.{_file_text(name)}.onnx" for name in names}
     for path in paths.values():

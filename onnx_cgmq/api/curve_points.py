@@ -91,9 +91,10 @@ class Curve:
             signal-to-noise ratio against the float model.
         cost: The kind of the cost: ``bops``, ``size``, ``activations`` or ``cost``.
         samples: Number of held-out samples on which the points were judged.
-        complete: Whether all points were learned that were asked for.
-        reason: ``complete``, or why no further points were learned: ``interrupted``, ``time limit``
-            and the others of :class:`~onnx_cgmq.learn.outcome.Outcome`.
+        complete: Whether it has all points that were asked for.
+        reason: ``complete``; ``points left out``, where models did not compute what was learned; or
+            why no further points were learned: ``interrupted``, ``time limit`` and the others of
+            :class:`~onnx_cgmq.learn.outcome.Outcome`.
         seconds: How long it took, from the float model to the last point.
         notes: What the user should know.
     """
@@ -175,7 +176,7 @@ def _text(quality: Quality, point: CurvePoint) -> str:
 
 def find_knee(points: Sequence[CurvePoint]) -> CurvePoint | None:
     """Finds the knee (:attr:`Curve.knee`)."""
-    known = {point.share: point for point in reversed(points) if point.share}
+    known = {point.share: point for point in points if point.share}  # of equal ones the lowest
     if len(known) < 3:
         return None
     shares = np.log(list(known))

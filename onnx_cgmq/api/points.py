@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from onnx_cgmq.api.curve_points import LEARNED, CurvePoint
-from onnx_cgmq.api.emitter import Progress
+from onnx_cgmq.api.emitter import Progress, emitter
 from onnx_cgmq.api.finish import finish
 from onnx_cgmq.api.opened_model import OpenedModel
 from onnx_cgmq.api.quality import Quality
@@ -22,7 +22,6 @@ from onnx_cgmq.errors import ModelError
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.opened_run import OpenedRun
-    from onnx_cgmq.learn.run import Learned
     from onnx_cgmq.learn.schedule import Schedule
 
 _RUNS: Final = 2.0
@@ -98,20 +97,18 @@ class PointMaker:
         """Whether the time is over."""
         return self.ends is not None and time.monotonic() >= self.ends
 
-    def learn(self, bounds: Sequence[Bound], schedule: Schedule) -> Learned:
-        """Learns under bounds, from the calibrated state."""
-        from onnx_cgmq.learn.run import learn  # loads torch
-
-        limit = None if self.ends is None else max(1e-3, self.ends - time.monotonic())
-        self._start_anew()
-        return learn(self.run, bounds, self.emit, schedule=schedule, time_limit=limit)
-
     def result(self, bounds: Sequence[Bound], schedule: Schedule) -> Result:
-        """Learns under bounds, and writes and checks the model."""
+        """Learns under bounds from the calibrated state, and writes and checks the model."""
+        from onnx_cgmq.learn.run import learn  # loads torch
         from onnx_cgmq.mirror.torch_state import plain_torch
 
+        events: list[Event] = []
+        emit = emitter(self.emit, None, events)
+        limit = None if self.ends is None else max(1e-3, self.ends - time.monotonic())
         with plain_torch(self.opened.config.seed):
-            return self._finished(self.learn(bounds, schedule))
+            self._start_anew()
+            learned = learn(self.run, bounds, emit, schedule=schedule, time_limit=limit)
+            return finish(self.opened, learned, events, emit)
 
     def point(self, bound: Bound, schedule: Schedule) -> tuple[CurvePoint, str]:
         """Makes the point of a bound.
@@ -135,7 +132,7 @@ class PointMaker:
         with plain_torch(self.opened.config.seed):
             self._start_anew()
             learned = learn_with_widths(self.run, widths, bound, self.emit, schedule)
-            return self._point(method, bound, self._finished(learned), began)
+            return self._point(method, bound, finish(self.opened, learned, [], self.emit), began)
 
     def state(self) -> dict[str, Any]:
         """A copy of the present state of the mirror."""
@@ -149,10 +146,6 @@ class PointMaker:
             _ = self.run.judgement  # calibrates
             self._start = self.state()
         self.run.mirror.load_state_dict(self._start)
-
-    def _finished(self, learned: Learned) -> Result:
-        events: list[Event] = []
-        return finish(self.opened, learned, events, self.emit)
 
     def _point(self, method: str, bound: Bound, result: Result, began: float) -> CurvePoint:
         quality, agreement = self.judged(result), result.float_agreement

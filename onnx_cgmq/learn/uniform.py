@@ -34,7 +34,7 @@ def learn_with_widths(
     """
     evaluator, stages = run.judgement.evaluator, schedule.stages
     guide = Guide(run.mirror, bound, target=run.config.target)
-    guide.set_widths(widths)
+    guide.set_widths(dict(widths))
     leave_room_for_pairs(run.mirror, spare=1)
     guide.release()
     best = Best(*evaluator.evaluate(run.mirror), state=snapshot(run.mirror))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import StringIO
 
 import numpy as np
+import onnx
 import pytest
 from rich.console import Console
 
@@ -18,7 +19,7 @@ from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.points import PointMaker, shortened
 from onnx_cgmq.api.quality import Quality
 from onnx_cgmq.contract.events import Finished, PointDone, StageDone, StageProgress
-from onnx_cgmq.errors import BoundError, ConfigError, ModelError, OutputError
+from onnx_cgmq.errors import AgreementError, BoundError, ConfigError, ModelError, OutputError
 from onnx_cgmq.learn.schedule import Schedule, Stages
 from tests.support.staged import STAGES, correlated
 from tests.support.toys import convnet, mlp, toy_data
@@ -132,8 +133,6 @@ def test_odd_requests_are_refused(tmp_path) -> None:
 
 
 def test_a_file_of_the_user_is_not_overwritten(tmp_path) -> None:
-    import onnx
-
     source = tmp_path / "float.6.25.onnx"
     onnx.save(mlp(), source)
     (tmp_path / "float.onnx").symlink_to(source)
@@ -196,6 +195,24 @@ def test_a_time_limit_holds_for_the_whole_curve(monkeypatch) -> None:
     found = curve(model, _data(model), ["6%", "3%", "2%"], time_limit=1000)
     assert (found.complete, found.reason) == (False, "time limit")
     assert _points(found) == ["6%", "3%"]
+
+
+def test_a_model_that_computes_something_else_is_left_out(monkeypatch) -> None:
+    whole = PointMaker.point
+
+    def point(maker, bound, schedule):
+        if bound.text in wrong:
+            raise AgreementError("not what was trained")
+        return whole(maker, bound, schedule)
+
+    monkeypatch.setattr(PointMaker, "point", point)
+    wrong = {"6%"}
+    found = curve(convnet(), _data(convnet()), ["6%", "3%"])
+    assert (_points(found), found.complete, found.reason) == (["3%"], False, "points left out")
+    assert "there is no point for 6%: not what was trained" in found.notes
+    wrong = {"6%", "3%"}
+    with pytest.raises(AgreementError):
+        curve(convnet(), _data(convnet()), ["6%", "3%"])
 
 
 def test_a_quality_that_can_not_be_told_ends_the_curve(monkeypatch) -> None:
@@ -298,6 +315,17 @@ def test_the_table_has_all_points_and_the_knee() -> None:
     assert [point.share for point in found.compared] == [0.0625, 0.03125, 0.015625, 0.0625]
     for point in found.compared[:3]:
         assert set(map(int, _widths(point))) == {int(b) for b in point.name[8:].split("/")}
+
+
+@pytest.mark.slow
+def test_what_can_not_be_compared_is_left_out_with_a_note(monkeypatch) -> None:
+    def fail(*_):
+        raise ModelError("no way")
+
+    monkeypatch.setattr("onnx_cgmq.api.comparison.quantize_static", fail)
+    found = curve(mlp(), _data(mlp()), ["6.25%"], compare=True, widths=(8,))
+    assert [point.method for point in found.compared] == ["uniform 8/8"]
+    assert "quantize_static is left out of the comparison: no way" in found.notes
 
 
 def _widths(point: CurvePoint) -> list[int]:
