@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
 import torch
 
@@ -34,6 +35,9 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     source = case.model(arguments.cache, arguments.shared)
     train, test = case.data(arguments.shared)
     train.pop("label", None)
+    count = len(next(iter(test.values())))
+    spread = np.linspace(0, count - 1, min(count, arguments.judged)).astype(int)  # of all classes
+    test = {name: array[spread] for name, array in test.items()}
     folder = arguments.files / f"{case.name}-{arguments.effort}"
     began = time.process_time()
     found = cgmq.curve(source, train, output=folder, effort=arguments.effort)
@@ -139,6 +143,7 @@ def main() -> None:
     command.add_argument("--only", default="", help="models whose name starts so")
     command.add_argument("--effort", default="normal", choices=[e.value for e in cgmq.Effort])
     command.add_argument("--singles", type=int, default=6, help="how many single runs, at most 6")
+    command.add_argument("--judged", type=int, default=10000, help="the most samples to judge by")
     command.add_argument("--shared", type=Path, required=True)
     command.add_argument("--cache", type=Path, default=Path(".cache/models"))
     command.add_argument("--files", type=Path, default=Path("runs/curve"))

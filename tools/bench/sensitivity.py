@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,7 @@ def measure(case: Case, cache: Path, shared: Path, folder: Path) -> dict[str, An
     source, (train, test) = case.model(cache, shared), case.data(shared)
     train.pop("label", None)
     judged = {name: array[:JUDGED] for name, array in test.items()}
-    began = time.perf_counter()
     found = cgmq.sensitivity(source, train, width=WIDTH)
-    seconds = time.perf_counter() - began
     float_model = cgmq.prepare(source)
     float_model = cgmq.equalize(float_model, train)
     samples, wanted = open_data(train, float_model), outputs(source, judged, AT_ONCE)
@@ -74,12 +71,7 @@ def measure(case: Case, cache: Path, shared: Path, folder: Path) -> dict[str, An
             "same_class": float((wanted.argmax(1) == given.argmax(1)).mean()),
         }
         print(tensor.name, layers[tensor.name], flush=True)
-    return {
-        "layers": layers,
-        "seconds": round(seconds, 1),
-        "samples": found.samples,
-        "judged": len(wanted),
-    }
+    return {"layers": layers, "samples": found.samples, "judged": len(wanted)}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -108,8 +100,8 @@ def table(_: argparse.Namespace) -> None:
         f"correlation is that of ranks (Spearman); {LEAST_CORRELATION} is what we ask for.",
         "",
         "| model | weights | rank correlation with the loss of SNR | with the change of classes "
-        "| samples | judged | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| samples | judged |",
+        "|---|---|---|---|---|---|",
     ]
     rankings = []
     for name in MODELS:
@@ -124,7 +116,7 @@ def table(_: argparse.Namespace) -> None:
         lines.append(
             f"| {name} | {len(layers)} | {spearman(loss, np.negative(snr)):.3f} "
             f"| {spearman(loss, np.negative(same)):.3f} | {record['samples']} "
-            f"| {record['judged']} | {record['seconds']} |"
+            f"| {record['judged']} |"
         )
         truth = {name: rank for rank, name in enumerate(_by_snr(layers), 1)}
         rankings += ["", f"## {name}", "", "| rank | weight | increase of the loss | rank by SNR "
