@@ -29,7 +29,7 @@ def sensitivity_sections(found: Sensitivity, command: Sequence[str] | None) -> l
 def sensitivity_section(found: Sensitivity) -> Section:
     """Shows all tensors, the costliest first."""
     widths = sorted({width for tensor in found.tensors for width in tensor.alone})
-    columns = ["rank#", "tensor", "role", "bits#"]
+    columns = ["tensor", "rank#", "role", "bits#"]
     columns += [f"loss, {width} bits#" for width in widths]
     columns += ["among all#", "share of BOPs#", "bytes#"]
     largest = max((tensor.loss for tensor in found.tensors), default=0.0) or 1.0
@@ -58,8 +58,8 @@ def _row(
     size = tensor.stored_bytes[tensor.width]
     return Row(
         [
-            Cell(str(rank), rank),
             Cell(tensor.name),
+            Cell(str(rank), rank),
             Cell(role),
             Cell(str(tensor.width), tensor.width),
             *losses,
