@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.data.samples import Batch, Samples
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
@@ -40,6 +42,8 @@ def measure_losses(
 ) -> MeasuredLosses:
     """Measures the increase of the loss for tensors whose gates may select several widths.
 
+    What comes before a tensor is the same for all its widths, and runs once.
+
     Args:
         mirror: A calibrated mirror; its gates stay as they are.
         data: The samples, of which some are used that are evenly spread.
@@ -48,18 +52,59 @@ def measure_losses(
         names: Names of the tensors; those with one width are left out.
         samples: How many samples to use.
         batch_size: Samples in a batch.
-        progress: Is called as tensors are done.
+        progress: Is called as tensors are done, each once for every batch.
     """
-    mean_loss = _meter(mirror, data, teacher, loss, samples, batch_size)
     chosen = _with_several_widths(mirror, names)
-    found: dict[str, dict[int, float]] = {}
-    with _evaluating(mirror), mirror.unquantized():
-        float_loss = mean_loss()
-        for index, (name, quantizer) in enumerate(chosen.items()):
-            found[name] = _measure(quantizer, mean_loss, float_loss)
-            if progress is not None:
-                progress(index + 1, len(chosen))
+    batches = _evenly_spread(data, samples, batch_size)
+    total, done, float_sum = len(chosen) * len(batches), 0, 0.0
+    sums = {name: dict.fromkeys(q.spec.ladder.quantized, 0.0) for name, q in chosen.items()}
+    with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
+        parts = mirror.parts(teacher.names)
+        starting = _where_they_start(mirror, parts, chosen)
+        for batch in batches:
+            judge = _judge(mirror, teacher, loss, batch)
+            values = mirror.entries(tensors(batch.inputs))
+            float_sum += judge(parts, values)
+            for index, part in enumerate(parts):
+                for name in starting[index]:
+                    quantizer, found = chosen[name], partial(judge, parts[index:], values)
+                    for width, value in _at_each_width(quantizer, found).items():
+                        sums[name][width] += value
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+                values = mirror.run_part(part, values)
+    return {
+        name: {w: max(0.0, _finite((s - float_sum) / len(batches))) for w, s in losses.items()}
+        for name, losses in sums.items()
+    }
+
+
+def _where_they_start(
+    mirror: Mirror, parts: Sequence[Part], names: Collection[str]
+) -> list[list[str]]:
+    """For each part, the names of the tensors that are quantized there and in none before."""
+    found: list[list[str]] = []
+    known: set[str] = set()
+    for part in parts:
+        new = [name for name in mirror.quantized_in(part) if name in names and name not in known]
+        found.append(new)
+        known.update(new)
     return found
+
+
+def _judge(
+    mirror: Mirror, teacher: Teacher, loss: LossFunction, batch: Batch
+) -> Callable[[Sequence[Part], Mapping[int, Any]], float]:
+    """Makes a function that returns the loss at the end of the last parts, for a batch."""
+    wanted, taught = answers(batch, len(batch.indices)), teacher.outputs(batch)
+
+    def judge(parts: Sequence[Part], values: Mapping[int, Any]) -> float:
+        for part in parts:
+            values = mirror.run_part(part, values)
+        return float(loss(mirror.named(values, teacher.names), wanted, taught))
+
+    return judge
 
 
 def measure_reliefs(
@@ -113,8 +158,7 @@ def _meter(
     batch_size: int,
 ) -> Callable[[], float]:
     """Makes a function that returns the mean loss of the mirror, always on the same samples."""
-    order = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(np.int64)
-    batches = list(data.batches(min(batch_size, len(order)), order=order))
+    batches = _evenly_spread(data, samples, batch_size)
 
     @torch.no_grad()
     def mean_loss() -> float:
@@ -126,6 +170,11 @@ def _meter(
         return total / len(batches)
 
     return mean_loss
+
+
+def _evenly_spread(data: Samples, samples: int, batch_size: int) -> list[Batch]:
+    order = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(np.int64)
+    return list(data.batches(min(batch_size, len(order)), order=order))
 
 
 def _with_several_widths(mirror: Mirror, names: Collection[str]) -> dict[str, GatedQuantizer]:
@@ -146,21 +195,19 @@ def _evaluating(mirror: Mirror) -> Iterator[None]:
         mirror.train(was_training)
 
 
-def _measure(
-    quantizer: GatedQuantizer, mean_loss: Callable[[], float], float_loss: float
-) -> dict[int, float]:
-    """Measures the increases for one tensor, in a mirror that is otherwise not quantized."""
-    gate, increases = quantizer.gate.clone(), {}
+def _at_each_width(quantizer: GatedQuantizer, loss: Callable[[], float]) -> dict[int, float]:
+    """The loss at each width of one tensor, in a mirror that is otherwise not quantized."""
+    gate, found = quantizer.gate.clone(), {}
     quantizer.bypassed = False
     try:
         for width in quantizer.spec.ladder.quantized:
             widths = np.full(quantizer.spec.gate_shape, width)
             quantizer.set_gate(quantizer.gate_for(widths))
-            increases[width] = max(0.0, _finite(mean_loss() - float_loss))
+            found[width] = loss()
     finally:
         quantizer.set_gate(gate)
         quantizer.bypassed = True
-    return increases
+    return found
 
 
 def _finite(loss: float) -> float:

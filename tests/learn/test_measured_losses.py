@@ -57,7 +57,7 @@ def test_tensors_with_one_width_are_not_measured() -> None:
     calls = []
     measured = _measure(start, progress=lambda done, total: calls.append((done, total)))
     assert "w1" not in measured
-    total = len(start.mirror.quantizers) - 1
+    total = 2 * (len(start.mirror.quantizers) - 1)  # there are two batches
     assert calls == [(done, total) for done in range(1, total + 1)]
 
 
@@ -76,7 +76,7 @@ def test_the_mirror_stays_as_it_was(training) -> None:
 def test_the_mirror_stays_as_it_was_wherever_measuring_is_stopped(call, monkeypatch) -> None:
     start = job(mlp(), widths=(2, 4, 8))
     start.mirror.train()
-    before, run, calls = snapshot(start.mirror), start.mirror.run, []
+    before, run, calls = snapshot(start.mirror), start.mirror.run_part, []
 
     def stopped(*arguments):
         calls.append(call)
@@ -84,7 +84,7 @@ def test_the_mirror_stays_as_it_was_wherever_measuring_is_stopped(call, monkeypa
             raise KeyboardInterrupt
         return run(*arguments)
 
-    monkeypatch.setattr(start.mirror, "run", stopped)
+    monkeypatch.setattr(start.mirror, "run_part", stopped)
     with pytest.raises(KeyboardInterrupt):
         _measure(start)
     assert start.mirror.training
