@@ -10,11 +10,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnx_cgmq.api.agreement import OutputAgreement
     from onnx_cgmq.api.benchmark import Benchmark, Timing, bench
+    from onnx_cgmq.api.curve import curve
+    from onnx_cgmq.api.curve_points import Curve, CurvePoint
+    from onnx_cgmq.api.drop import Drop
     from onnx_cgmq.api.explain import explain
     from onnx_cgmq.api.export import EncodingFormat, Exported, export_encodings
     from onnx_cgmq.api.float_agreement import FloatAgreement
     from onnx_cgmq.api.pipeline import quantize
+    from onnx_cgmq.api.quality import Quality
     from onnx_cgmq.api.result import Result
+    from onnx_cgmq.api.sensitivity import Sensitivity, TensorSensitivity, sensitivity
     from onnx_cgmq.api.verification import Check, verify
     from onnx_cgmq.contract.bits import Granularity, GridForm, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
         Finished,
         Limit,
         Notice,
+        PointDone,
         StageDone,
         StageProgress,
         StageStarted,
@@ -69,10 +75,13 @@ _MODULES = {
     "Check": "onnx_cgmq.api.verification",
     "Config": "onnx_cgmq.settings.config",
     "ConfigError": "onnx_cgmq.errors",
+    "Curve": "onnx_cgmq.api.curve_points",
+    "CurvePoint": "onnx_cgmq.api.curve_points",
     "DataError": "onnx_cgmq.errors",
     "DataFiles": "onnx_cgmq.settings.data_files",
     "Direction": "onnx_cgmq.settings.config",
     "Decision": "onnx_cgmq.contract.decisions",
+    "Drop": "onnx_cgmq.api.drop",
     "Effort": "onnx_cgmq.settings.config",
     "EncodingFormat": "onnx_cgmq.api.export",
     "EpochDone": "onnx_cgmq.contract.events",
@@ -96,9 +105,12 @@ _MODULES = {
     "OutputError": "onnx_cgmq.errors",
     "PlanUse": "onnx_cgmq.settings.config",
     "PlanCost": "onnx_cgmq.contract.plan",
+    "PointDone": "onnx_cgmq.contract.events",
+    "Quality": "onnx_cgmq.api.quality",
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
+    "Sensitivity": "onnx_cgmq.api.sensitivity",
     "StageDone": "onnx_cgmq.contract.events",
     "StageProgress": "onnx_cgmq.contract.events",
     "StageStarted": "onnx_cgmq.contract.events",
@@ -107,12 +119,14 @@ _MODULES = {
     "Target": "onnx_cgmq.settings.target",
     "TensorPlan": "onnx_cgmq.contract.plan",
     "TensorReport": "onnx_cgmq.inspection",
+    "TensorSensitivity": "onnx_cgmq.api.sensitivity",
     "Timing": "onnx_cgmq.api.benchmark",
     "UnsupportedOperatorError": "onnx_cgmq.errors",
     "Verdict": "onnx_cgmq.contract.decisions",
     "VerificationError": "onnx_cgmq.errors",
     "bench": "onnx_cgmq.api.benchmark",
     "calibrate": "onnx_cgmq.learn.calibrate",
+    "curve": "onnx_cgmq.api.curve",
     "equalize": "onnx_cgmq.preparation.equalize",
     "export_encodings": "onnx_cgmq.api.export",
     "explain": "onnx_cgmq.api.explain",
@@ -121,6 +135,7 @@ _MODULES = {
     "inspect": "onnx_cgmq.inspection",
     "prepare": "onnx_cgmq.preparation.prepare",
     "quantize": "onnx_cgmq.api.pipeline",
+    "sensitivity": "onnx_cgmq.api.sensitivity",
     "verify": "onnx_cgmq.api.verification",
     "write_back": "onnx_cgmq.writing.write_back",
 }
@@ -134,10 +149,13 @@ __all__ = [
     "Check",
     "Config",
     "ConfigError",
+    "Curve",
+    "CurvePoint",
     "DataError",
     "DataFiles",
     "Decision",
     "Direction",
+    "Drop",
     "Effort",
     "EncodingFormat",
     "EpochDone",
@@ -161,9 +179,12 @@ __all__ = [
     "OutputError",
     "PlanCost",
     "PlanUse",
+    "PointDone",
+    "Quality",
     "Report",
     "Result",
     "Role",
+    "Sensitivity",
     "StageDone",
     "StageProgress",
     "StageStarted",
@@ -172,6 +193,7 @@ __all__ = [
     "Target",
     "TensorPlan",
     "TensorReport",
+    "TensorSensitivity",
     "Timing",
     "UnsupportedOperatorError",
     "Verdict",
@@ -179,6 +201,7 @@ __all__ = [
     "__version__",
     "bench",
     "calibrate",
+    "curve",
     "equalize",
     "explain",
     "export_encodings",
@@ -187,6 +210,7 @@ __all__ = [
     "inspect",
     "prepare",
     "quantize",
+    "sensitivity",
     "verify",
     "write_back",
 ]

@@ -3,68 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from itertools import islice
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 from typing_extensions import Unpack
 
-from onnx_cgmq.api.costly import leave_out_costly
-from onnx_cgmq.api.float_agreement import FloatAgreement, float_agreement
-from onnx_cgmq.api.given import fit_plan
-from onnx_cgmq.api.input_notes import input_notes
-from onnx_cgmq.api.output import OutputFiles, data_files
+from onnx_cgmq.api.drop import MaxDrop
+from onnx_cgmq.api.drop_search import search
+from onnx_cgmq.api.emitter import Progress, emitter
+from onnx_cgmq.api.finish import finish
+from onnx_cgmq.api.opened_model import chosen_config, open_model
+from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.api.result import Result
-from onnx_cgmq.api.verification import GOOD_AGREEMENT_DB, Check, verify
-from onnx_cgmq.contract.events import (
-    EpochDone,
-    Event,
-    Finished,
-    MetricsLog,
-    Notice,
-    StageProgress,
-    StageStarted,
-    StepDone,
-)
-from onnx_cgmq.contract.form import Form
-from onnx_cgmq.contract.plan import BitPlan
-from onnx_cgmq.cost.float_partners import float_partner_notes
-from onnx_cgmq.cost.model import CostModel
-from onnx_cgmq.cost.notes import cost_notes
-from onnx_cgmq.data.source import Samples, open_data
-from onnx_cgmq.errors import AgreementError, ConfigError, ModelError
-from onnx_cgmq.gating.insert import insert_gates
-from onnx_cgmq.gating.uneven_weights import uneven_weights
-from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model
-from onnx_cgmq.graph.input_shapes import open_inputs
-from onnx_cgmq.inspection import inspect
-from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
-from onnx_cgmq.ort.lookups import check_lookups
-from onnx_cgmq.ort.session import Runnable
-from onnx_cgmq.preparation.equalize import equalize_in_place
-from onnx_cgmq.preparation.prepare import prepare
-from onnx_cgmq.preparation.unknown_ranks import find_ranks
-from onnx_cgmq.settings import load_target
+from onnx_cgmq.contract.events import Event, Finished, MetricsLog, Notice, StageStarted
+from onnx_cgmq.errors import ConfigError
+from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.settings.config import Config, Settings
-from onnx_cgmq.writing.write_back import Written, write
 
-if TYPE_CHECKING:  # torch loads when a run starts, not on import
+if TYPE_CHECKING:
     from onnx_cgmq.cost.bound import Bounds
-    from onnx_cgmq.learn.run import Learned
-
-Progress = Callable[[Event], None]
-
-_MODEL: Final = "the float model"
-_EXTERNAL: Final = "external data of the float model"
 
 
 def quantize(
     model: ModelLike,
     data: Any,
-    bound: Bounds,
+    bound: Bounds | None = None,
     *,
+    max_drop: str | float | None = None,
     output: str | os.PathLike[str] | None = None,
     validation: Any = None,
     config: Config | None = None,
@@ -82,12 +48,18 @@ def quantize(
         bound: ``"0.4%"`` of the float model's bit operations, ``"12.5MBOP"``, a size
             (``"200KB"``), peak bytes of activations (``"activations:64KB"``), a cost by the
             target's table (``"cost:25%"``); or several of these, which are all kept.
+        max_drop: The most that the model may lose against the float model on held-out samples:
+            ``"1%"`` of accuracy (with labels), ``"2%:class"``, classes that differ, or
+            ``"snr:30dB"``, a signal-to-noise ratio of the outputs. The smallest cost is then
+            searched at which it loses no more. With ``bound`` both are kept; if the drop can't be,
+            the bound is, and ``result.drop.kept`` is ``False``.
         output: The file to write; plan and checkpoint are in the same folder. ``None`` writes
             nothing.
         validation: Held-out samples by which the best state is chosen; by default a share of
             ``data``.
         config: The settings of the run, instead of ``settings``.
-        resume: Go on from the checkpoint of a run that was killed or interrupted.
+        resume: Go on from the checkpoint of a run that was killed or interrupted; not with
+            ``max_drop``, for a search has no checkpoint.
         progress: Is called with an :class:`~onnx_cgmq.contract.events.Event` at every training
             step and epoch, and when a stage begins.
         log: A file that gets a JSON line for each event; for training steps at most one a second.
@@ -108,232 +80,44 @@ def quantize(
         OutputError: The output can't be written.
         VerificationError: The written model breaks the bound; no file is left behind then.
     """
-    _check_one_process()
-    if config is not None and settings:
-        raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
-    config = config or Config.create(**settings)
+    began = time.monotonic()
+    config = chosen_config(config, settings)
+    most = None if max_drop is None else MaxDrop.parse(max_drop)
+    if bound is None and most is None:
+        raise ConfigError("give a bound (--bound), or the most that may be lost (--max-drop)")
+    if resume and most is not None:
+        raise ConfigError(
+            "a search for the largest drop can't be resumed: leave out resume (--resume), or give "
+            "only the bound that its messages name"
+        )
     files = OutputFiles.of_run(output, log, None if report is None else Path(report))
-    show = progress or (lambda event: None)
-    show(StageStarted("read the model"))
-    loaded = load_model(model)
-    sources = _sources(model, loaded, data, validation)
-    files.check(sources)
-    float_bytes = _file_bytes(sources)
-    show(StageStarted("prepare"))
-    float_model = prepare(loaded, runtime=config.runtime)
-    files.check_space(_weight_bytes(float_model))
-    show(StageStarted("read the data"))
-    samples = open_data(data, float_model)
-    check_lookups(float_model, samples)
-    config = _with_shapes_of_data(samples, float_model, config)
-    find_ranks(float_model, (batch.inputs for batch in islice(samples.batches(1), 2)))
-    train, held_out = _split(samples, validation, float_model, config)
-    if config.moves_factors:
-        show(StageStarted("equalize"))
-        equalize_in_place(float_model, train)
-    show(StageStarted("place quantizers"))
-    gated = insert_gates(float_model, config)
-    gated, config, unused = fit_plan(float_model, gated, config)
-    gated, config, left_out = leave_out_costly(float_model, gated, config, bound, train)
+    limit = "100%" if bound is None else bound
+    opened = open_model(
+        model, data, limit, validation=validation, config=config, files=files, show=progress
+    )
     events: list[Event] = []
-    emit = _emitter(progress, None if log is None else MetricsLog(log, append=resume), events)
-    emit(StageStarted("look at the data"))
-    for_onnxruntime = config.form is Form.ORT
-    costs = CostModel.of(gated, load_target(config.target).cost)
-    for note in (
-        *dict.fromkeys((*samples.notes, *held_out.notes)),
-        *cost_notes(gated, kernels=for_onnxruntime and config.integer_kernels),
-        *float_partner_notes(costs, bound),
-        *uneven_weights(gated),
-        *input_notes(float_model, samples),
-        *filter(None, [left_out]),
-        *unused,
-    ):
+    emit = emitter(progress, None if log is None else MetricsLog(log, append=resume), events)
+    for note in opened.notes:
         emit(Notice(note))
 
-    from onnx_cgmq.learn.run import Data, learn  # loads torch
+    from onnx_cgmq.learn.opened_run import Data, OpenedRun  # loads torch
+    from onnx_cgmq.learn.run import learn
     from onnx_cgmq.mirror.torch_state import plain_torch
 
-    with plain_torch(config.seed):
-        learned = learn(
-            float_model,
-            gated,
-            bound,
-            Data(train, held_out),
-            config,
-            emit,
-            checkpoint=files.checkpoint,
-            resume=resume,
-        )
-        plan = learned.plan()
-        written, check = _write_in_agreement(gated, plan, learned, held_out, config, emit)
-    emit(StageStarted("inspect"))
-    read = inspect(written.model, kernels=for_onnxruntime)
-    notes = (*kernel_differences(written.kernels, read), *slow_kernels(read))
-    for note in filter(None, (*notes, Runnable.of(written.model).note)):
-        emit(Notice(note))
-    outcome = learned.outcome
-    emit(StageStarted("compare"))
-    result = Result(
-        written.model,
-        plan,
-        read,
-        check,
-        outcome,
-        learned.mirror,
-        tuple(event.to_record() for event in events if isinstance(event, EpochDone)),
-        _agreement_with_float((model, float_model), written.model, held_out, emit),
-        tuple(events),
-        config=config,
-        held_out=held_out,
-        float_bytes=float_bytes,
-    )
+    checkpoint = None
+    if most is not None:
+        result = search(opened, most, bound, emit, events, began)
+    else:
+        with plain_torch(opened.config.seed):
+            samples = Data(opened.train, opened.held_out)
+            run = OpenedRun.open(opened.float_model, opened.gated, samples, opened.config, emit)
+            learned = learn(run, limit, emit, checkpoint=files.checkpoint, resume=resume)
+            checkpoint = learned.checkpoint
+            result = finish(opened, learned, events, emit)
     if output is not None:
         emit(StageStarted("save"))
         result.save(output)
-        if outcome.complete and learned.checkpoint is not None:
-            learned.checkpoint.remove()
-    emit(Finished(complete=outcome.complete, reason=outcome.reason))
+        if result.complete and checkpoint is not None:
+            checkpoint.remove()
+    emit(Finished(complete=result.complete, reason=result.outcome.reason))
     return result
-
-
-def _check_one_process() -> None:
-    """Refuses to run as one of several processes that would all write the same files.
-
-    Raises:
-        ConfigError: The environment says that this is one of several.
-    """
-    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
-    if rank is not None and count.isdecimal() and int(count) > 1:
-        raise ConfigError(
-            f"this is process {rank} of {count} (RANK and WORLD_SIZE, as torchrun sets them), but "
-            "a run in several processes is not supported yet; start one process without torchrun, "
-            "or unset these variables"
-        )
-
-
-def _write_in_agreement(
-    gated: ir.Model,
-    plan: BitPlan,
-    learned: Learned,
-    held_out: Samples,
-    config: Config,
-    emit: Progress,
-) -> tuple[Written, Check]:
-    """Writes a plan so that onnxruntime computes what the mirror computes, and keeps the bounds.
-
-    Should onnxruntime's optimizations make something else of integer kernels, the plan is written
-    for float kernels.
-
-    Raises:
-        VerificationError: The model breaks a bound.
-        AgreementError: It computes something else either way.
-    """
-
-    def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
-        emit(StageStarted("write"))
-        written = write(
-            gated,
-            plan,
-            form=config.form,
-            short_names=config.compact,
-            integer_kernels=integer_kernels,
-        )
-        bounds = learned.guide.bounds
-        emit(StageStarted("verify"))
-        check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)
-        return written, check
-
-    try:
-        written, check = write_and_verify(integer_kernels=True)
-    except AgreementError as error:
-        if config.form is not Form.ORT:
-            raise
-        written, check = write_and_verify(integer_kernels=False)
-        emit(Notice(f"the file is written for float kernels, which are slower: otherwise {error}"))
-    if check.agreement_db < GOOD_AGREEMENT_DB:
-        emit(
-            Notice(
-                f"the file agrees with what was trained to {check.agreement_db:.1f} dB for most "
-                "samples: rounding in sums flips codes of few bits; --target ort-cpu has steps "
-                "that can't flip"
-            )
-        )
-    return written, check
-
-
-def _agreement_with_float(
-    float_models: Iterable[ModelLike], written: ir.Model, held_out: Samples, emit: Progress
-) -> FloatAgreement | None:
-    """Compares with the float model; what was learned is not lost if onnxruntime can't run that."""
-    try:
-        return float_agreement(float_models, written, held_out)
-    except ModelError as error:
-        emit(Notice(f"the agreement with the float model was not measured: {error}"))
-        return None
-
-
-def _split(
-    samples: Samples, validation: Any, model: ir.Model, config: Config
-) -> tuple[Samples, Samples]:
-    """Returns training samples and held-out samples."""
-    if validation is None:
-        return samples.split(config.validation_share, config.seed)
-    held_out = open_data(validation, model)
-    check_lookups(model, held_out)
-    return samples, held_out
-
-
-def _with_shapes_of_data(samples: Samples, model: ir.Model, config: Config) -> Config:
-    """Adds shapes of the first sample to the settings, for inputs whose shape is not given.
-
-    Cost is then counted with these shapes.
-    """
-    missing = [name for name in open_inputs(model) if name not in config.shapes]
-    if not missing:
-        return config
-    first = next(samples.batches(1)).inputs
-    shapes = {name: tuple(first[name].shape) for name in missing}
-    return config.model_copy(update={"shapes": {**shapes, **config.shapes}})
-
-
-def _sources(
-    model: ModelLike, loaded: ir.Model, data: Any, validation: Any
-) -> dict[str, Collection[Path]]:
-    """Returns the files that a run reads, by what they are."""
-    return {
-        _MODEL: [Path(model)] if isinstance(model, (str, os.PathLike)) else [],
-        _EXTERNAL: external_files(loaded),
-        "the data": data_files(data),
-        "the validation data": data_files(validation),
-    }
-
-
-def _file_bytes(sources: Mapping[str, Collection[Path]]) -> int | None:
-    """Returns the bytes of the float model's files; ``None`` if it was not given as a file."""
-    if not sources[_MODEL]:
-        return None
-    return sum(path.stat().st_size for path in (*sources[_MODEL], *sources[_EXTERNAL]))
-
-
-def _weight_bytes(model: ir.Model) -> int:
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
-def _emitter(
-    progress: Progress | None,
-    log: MetricsLog | None,
-    kept: list[Event],
-) -> Progress:
-    """Makes a function that sends events to the caller and the log, and keeps most kinds."""
-
-    def emit(event: Event) -> None:
-        if not isinstance(event, (StageStarted, StageProgress, StepDone)):
-            kept.append(event)
-        if log is not None:
-            log(event)
-        if progress is not None:
-            progress(event)
-
-    return emit

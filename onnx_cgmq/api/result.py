@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnx_cgmq.api.drop import Drop
 from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.api.verification import Check
@@ -47,6 +48,7 @@ class Result:
         held_out: The held-out samples.
         float_bytes: Bytes of the float model's file, with its external data; ``None`` if it was not
             given as a file.
+        drop: What the written model lost, if the most that it may lose was given (``max_drop``).
     """
 
     model: ir.Model
@@ -61,6 +63,7 @@ class Result:
     config: Config = field(repr=False, kw_only=True)
     held_out: Samples = field(repr=False, kw_only=True)
     float_bytes: int | None = field(default=None, kw_only=True)
+    drop: Drop | None = field(default=None, kw_only=True)
 
     @property
     def cost(self) -> PlanCost:

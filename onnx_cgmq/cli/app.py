@@ -9,9 +9,11 @@ import typer
 from onnx_cgmq import __version__
 from onnx_cgmq.cli.bench import bench_command
 from onnx_cgmq.cli.check import inspect_command, verify_command
+from onnx_cgmq.cli.curve import curve_command
 from onnx_cgmq.cli.export import export_command
 from onnx_cgmq.cli.groups import GroupedCommand
 from onnx_cgmq.cli.quantize import quantize_command
+from onnx_cgmq.cli.sensitivity import sensitivity_command
 from onnx_cgmq.cli.targets import targets_command
 
 _WIDEST_HELP = 120
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 for name, command, short in (
     ("quantize", quantize_command, "Learn bit-widths under a bound; write the model."),
+    ("curve", curve_command, "Quality against cost, a model for each point."),
+    ("sensitivity", sensitivity_command, "Rank tensors by what they cost in accuracy."),
     ("inspect", inspect_command, "Show widths, cost and kernels of a model."),
     ("verify", verify_command, "Compare a quantized model with its float model."),
     ("bench", bench_command, "Time models side by side in onnxruntime."),

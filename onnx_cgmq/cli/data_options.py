@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from onnx_cgmq.cli.groups import DATA
+from onnx_cgmq.cli.option_groups import with_group
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.data_files import FOLDERS, DataFiles
 from onnx_cgmq.settings.image_options import LAYOUTS, PRESETS, ImageOptions
@@ -100,24 +98,8 @@ class DataOptions:
         )
 
 
-def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of :class:`DataOptions`, which it takes as ``data_options``."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.name != "data_options"]
-    hints = get_type_hints(DataOptions, include_extras=True)
-    options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-        for name, hint in hints.items()
-    ]
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        given = {option.name: values.pop(option.name) for option in options}
-        command(data_options=DataOptions(**given), **values)
-
-    run.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
-    return run
+with_data_options = with_group("data_options", DataOptions)
+"""Gives a command the options of :class:`DataOptions`, which it takes as ``data_options``."""
 
 
 def _size(text: str | None, option: str) -> int | tuple[int, int] | None:

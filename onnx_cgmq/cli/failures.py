@@ -22,6 +22,9 @@ from onnx_cgmq.errors import CgmqError, OutputError
 UNEXPECTED = 70
 """Exit code of an error in onnx-cgmq itself (EX_SOFTWARE of sysexits.h)."""
 
+DROP_NOT_KEPT = 9
+"""Exit code of a run whose model loses more than was allowed; it is written all the same."""
+
 
 @contextmanager
 def reported(*, as_json: bool, debug: bool, checkpoint: Path | None = None) -> Iterator[None]:

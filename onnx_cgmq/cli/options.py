@@ -28,6 +28,17 @@ ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX f
 DataOption = Annotated[
     str, typer.Option("--data", metavar="DATA", help=DATA_HELP, rich_help_panel=DATA)
 ]
+MaxDropOption = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="1%",
+        rich_help_panel=FILE,
+        help="Find the smallest cost at which no more is lost: '1%' of accuracy (with labels), "
+        "'2%:class' (classes that differ from the float model's), 'snr:30dB'. With --bound "
+        "both are kept, or the bound alone (exit code 9).",
+    ),
+]
 JsonOption = Annotated[
     bool,
     typer.Option(

@@ -23,6 +23,7 @@ from onnx_cgmq.contract.events import (
     Event,
     Finished,
     Notice,
+    PointDone,
     StageDone,
     StageProgress,
     StageStarted,
@@ -103,6 +104,8 @@ class ProgressDisplay:
             self._show_stage(event)
         elif isinstance(event, Started):
             self._show_start(event)
+        elif isinstance(event, PointDone):
+            self._show_point(event)
         elif isinstance(event, Notice):
             self._print(f"note: {event.message}")
         elif isinstance(event, Finished):
@@ -143,6 +146,10 @@ class ProgressDisplay:
                 (1, f"{event.seconds:.1f} s"),
             ]
         )
+
+    def _show_point(self, event: PointDone) -> None:
+        cost = "" if event.share is None else f" costs {event.share:.3%}:"
+        self._print(f"point {event.bound}{cost} {event.text}  {event.seconds:.1f} s")
 
     def _show_step(self, event: StepDone) -> None:
         self._enter(event.phase)

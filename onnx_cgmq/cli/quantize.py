@@ -16,6 +16,7 @@ from onnx_cgmq.cli.options import (
     DebugOption,
     FormOption,
     JsonOption,
+    MaxDropOption,
     ModelArgument,
     ReportOption,
     RuntimeOption,
@@ -67,7 +68,7 @@ def quantize_command(
             help="The bound to keep: bit operations ('0.4%' of the float model's, '12.5MBOP'), "
             "size ('200KB', 'size:25%'), peak activations ('activations:64KB'), or cost by the "
             "target's table ('cost:25%'). May be repeated: all bounds are kept. Needed, here or in "
-            "--config, as are -o and --data.",
+            "--config, as are -o and --data, but not with --max-drop.",
         ),
     ] = None,
     output: Annotated[
@@ -83,6 +84,7 @@ def quantize_command(
         str | None,
         typer.Option("--data", metavar="DATA", rich_help_panel=DATA, help=DATA_HELP),
     ] = None,
+    max_drop: MaxDropOption = None,
     target: TargetOption = None,
     form: FormOption = None,
     runtime: RuntimeOption = None,
@@ -313,14 +315,16 @@ def quantize_command(
     }
     with reported(as_json=as_json, debug=debug):
         settings = read_config(config_file)
-        bounds = take_texts(settings, "bound", "--bound", bound or [])
+        option, needed = "--bound (or --max-drop)", max_drop is None
+        bounds = take_texts(settings, "bound", option, bound or [], needed=needed)
         source = take_text(settings, "data", "--data", data)
         written = take_text(settings, "output", "-o", None if output is None else str(output))
         # Options that are not given are left out, so that only Config defines defaults.
         run = Run(
             model=model,
             data=data_options.of(source),
-            bound=", ".join(bounds),
+            bound=", ".join(bounds) or None,
+            max_drop=max_drop,
             output=Path(written),
             validation=data_options.of_optional(validation),
             config=Config.create(**merge(settings, given, named)),

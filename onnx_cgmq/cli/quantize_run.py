@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from onnx_cgmq.cli.failures import DROP_NOT_KEPT
 from onnx_cgmq.cli.options import output_console, working
 from onnx_cgmq.cli.report import write_report
 from onnx_cgmq.cli.say import say
@@ -37,7 +38,8 @@ class Run:
 
     model: Path
     data: str | DataFiles
-    bound: str
+    bound: str | None
+    max_drop: str | None
     output: Path
     validation: str | DataFiles | None
     config: Config
@@ -66,7 +68,7 @@ def carry_out(run: Run) -> None:
     """Learns, writes the files, and shows the result.
 
     Raises:
-        typer.Exit: A signal ended the run early.
+        typer.Exit: A signal ended the run early, or the most that may be lost is not kept.
     """
     from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
 
@@ -82,6 +84,7 @@ def carry_out(run: Run) -> None:
             run.model,
             run.data,
             run.bound,
+            max_drop=run.max_drop,
             output=run.output,
             validation=run.validation,
             config=run.config,
@@ -108,6 +111,13 @@ def carry_out(run: Run) -> None:
         )
     if result.outcome.reason in EXIT_CODES:
         raise typer.Exit(EXIT_CODES[result.outcome.reason])
+    if result.drop is not None and not result.drop.kept:
+        say(
+            f"the drop {result.drop.asked} is not kept: {result.drop.text}; {run.output} is the "
+            "best model within the bounds. Allow a larger drop or bound, or more --effort",
+            err=True,
+        )
+        raise typer.Exit(DROP_NOT_KEPT)
 
 
 def _files(run: Run) -> dict[str, Path]:

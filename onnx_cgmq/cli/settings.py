@@ -82,7 +82,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     return {} if path is None else read_toml(path, "settings file")
 
 
-def take_texts(settings: dict[str, Any], name: str, option: str, given: list[str]) -> list[str]:
+def take_texts(
+    settings: dict[str, Any], name: str, option: str, given: list[str], *, needed: bool = True
+) -> list[str]:
     """Takes what the command needs beside the settings: from its options, else from the file.
 
     Args:
@@ -90,15 +92,16 @@ def take_texts(settings: dict[str, Any], name: str, option: str, given: list[str
         name: The name in the file: one text, or a list of them.
         option: The option of the same meaning.
         given: What was given with that option.
+        needed: Whether there must be one.
 
     Raises:
-        ConfigError: Neither has it, or the file has something else than text.
+        ConfigError: It is needed and neither has it, or the file has something else than text.
     """
     found = settings.pop(name, [])
     texts = [found] if isinstance(found, str) else found
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         raise ConfigError(f"settings file: {name} must be text, not {found!r}")
-    if not given and not texts:
+    if needed and not given and not texts:
         raise ConfigError(f"{option} is missing; give it, or '{name}' in the file of --config")
     return given or texts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,6 +83,9 @@ def summary_table(result: Result, started: Started | None, file: Path) -> Figure
     cost, check, agreement = result.cost, result.check, result.float_agreement
     table = Figures()
     table.add_row("bound", f"{result.plan.bound}: kept")
+    if result.drop is not None:
+        kept = "kept" if result.drop.kept else "not kept"
+        table.add_row("max drop", f"{result.drop.asked}: {kept}, {result.drop.text}")
     if agreement is not None:
         table.add_row("quality", f"agrees with the float model: {agreement.text}")
     accuracy, samples = check.accuracy, check.samples
@@ -127,6 +131,7 @@ def result_json(result: Result, started: Started | None, files: dict[str, Path])
         "cost": result.cost.model_dump(mode="json"),
         "float_accuracy": None if started is None else started.float_accuracy,
         "float_agreement": None if agreement is None else agreement.to_record(),
+        "drop": None if result.drop is None else asdict(result.drop),
         "check": json.loads(result.check.to_json()),
         "float_bytes": result.float_bytes,
         "file_bytes": file_size(files["model"]),

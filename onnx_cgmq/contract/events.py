@@ -177,6 +177,25 @@ class EpochDone(Event):
 
 
 @dataclass(frozen=True)
+class PointDone(Event):
+    """A point of a curve is learned and judged.
+
+    Attributes:
+        bound: The bound that the point keeps.
+        share: Its cost as a share of the float model's.
+        text: How good it is, in words.
+        seconds: How long it took.
+    """
+
+    kind: ClassVar[str] = "point"
+
+    bound: str
+    share: float | None
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Notice(Event):
     """Something the user should know, though the run goes on.
 

@@ -170,7 +170,7 @@ def share_text(kind: CostKind, cost: Amount, float_cost: Amount) -> str:
     prefix = "" if kind is CostKind.BOPS else f"{kind.value}:"
     share = 100 * Fraction(cost) / Fraction(float_cost)
     digits = max(0, 2 - math.floor(math.log10(share)))
-    return f"{prefix}{math.ceil(float(share) * 10**digits + 1e-9) / 10**digits:.{digits}f}%"
+    return f"{prefix}{math.ceil(share * 10**digits) / 10**digits:.{digits}f}%"
 
 
 def _parse(bound: BoundLike, float_cost: FloatCost, unit: str) -> Bound:

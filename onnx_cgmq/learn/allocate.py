@@ -34,8 +34,8 @@ def allocate(
 ) -> None:
     """Moves the gates of a calibrated mirror, and settles them within the bounds.
 
-    Nothing is measured where no gate has to narrow and none may widen. Weights keep their values.
-    What stops this leaves gates and ranges as they were.
+    Nothing is measured where no gate has to narrow and none may widen, nor for tensors whose losses
+    the guide has. Weights keep their values. What stops this leaves gates and ranges as they were.
 
     Args:
         guide: The guide.
@@ -49,7 +49,8 @@ def allocate(
     mirror, guided = snapshot(guide.mirror), guide.state_dict()
     try:
         if guide.needs_losses(integer_kernels):
-            guide.measured = _measure(guide, data, teacher, loss, stages, progress)
+            measured = _measure(guide, data, teacher, loss, stages, progress)
+            guide.measured = {**guide.measured, **measured}
             for _ in range(MOVES):
                 guide.step()
         guide.settle(integer_kernels)
@@ -72,7 +73,7 @@ def _measure(
         data,
         teacher,
         loss,
-        names=guide.counted,
+        names=guide.counted - guide.measured.keys(),
         samples=stages.measured_samples,
         batch_size=stages.batch_size,
         progress=progress,

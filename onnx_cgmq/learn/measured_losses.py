@@ -1,18 +1,21 @@
-"""Measures what each tensor costs at each width: one tensor is quantized at a time."""
+"""Measures what each tensor costs: quantized alone, or alone left as it is among all others."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.data.samples import Batch, Samples
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
@@ -22,8 +25,10 @@ _NOT_FINITE: Final = 1e9
 MeasuredLosses = Mapping[str, Mapping[int, float]]
 """The increase of the loss, by tensor name and width, if that tensor alone is quantized."""
 
+Progress = Callable[[int, int], None]
+"""Is called with the number of tensors done, and of all tensors."""
 
-@torch.no_grad()
+
 def measure_losses(
     mirror: Mirror,
     data: Samples,
@@ -33,9 +38,11 @@ def measure_losses(
     names: Collection[str],
     samples: int,
     batch_size: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MeasuredLosses:
     """Measures the increase of the loss for tensors whose gates may select several widths.
+
+    What comes before a tensor is the same for all its widths, and runs once.
 
     Args:
         mirror: A calibrated mirror; its gates stay as they are.
@@ -45,13 +52,115 @@ def measure_losses(
         names: Names of the tensors; those with one width are left out.
         samples: How many samples to use.
         batch_size: Samples in a batch.
-        progress: Is called with the number of tensors done, and of all tensors.
+        progress: Is called as tensors are done, each once for every batch.
     """
-    was_training = mirror.training
-    mirror.eval()
-    order = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(np.int64)
-    batches = list(data.batches(min(batch_size, len(order)), order=order))
+    chosen = _with_several_widths(mirror, names)
+    batches = _evenly_spread(data, samples, batch_size)
+    total, done, float_sum = len(chosen) * len(batches), 0, 0.0
+    sums = {name: dict.fromkeys(q.spec.ladder.quantized, 0.0) for name, q in chosen.items()}
+    with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
+        parts = mirror.parts(teacher.names)
+        starting = _where_they_start(mirror, parts, chosen)
+        for batch in batches:
+            judge = _judge(mirror, teacher, loss, batch)
+            values = mirror.entries(tensors(batch.inputs))
+            float_sum += judge(parts, values)
+            for index, part in enumerate(parts):
+                for name in starting[index]:
+                    quantizer, found = chosen[name], partial(judge, parts[index:], values)
+                    for width, value in _at_each_width(quantizer, found).items():
+                        sums[name][width] += value
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+                values = mirror.run_part(part, values)
+    return {
+        name: {w: max(0.0, _finite((s - float_sum) / len(batches))) for w, s in losses.items()}
+        for name, losses in sums.items()
+    }
 
+
+def _where_they_start(
+    mirror: Mirror, parts: Sequence[Part], names: Collection[str]
+) -> list[list[str]]:
+    """For each part, the names of the tensors that are quantized there and in none before."""
+    found: list[list[str]] = []
+    known: set[str] = set()
+    for part in parts:
+        new = [name for name in mirror.quantized_in(part) if name in names and name not in known]
+        found.append(new)
+        known.update(new)
+    return found
+
+
+def _judge(
+    mirror: Mirror, teacher: Teacher, loss: LossFunction, batch: Batch
+) -> Callable[[Sequence[Part], Mapping[int, Any]], float]:
+    """Makes a function that returns the loss at the end of the last parts, for a batch."""
+    wanted, taught = answers(batch, len(batch.indices)), teacher.outputs(batch)
+
+    def judge(parts: Sequence[Part], values: Mapping[int, Any]) -> float:
+        for part in parts:
+            values = mirror.run_part(part, values)
+        return float(loss(mirror.named(values, teacher.names), wanted, taught))
+
+    return judge
+
+
+def measure_reliefs(
+    mirror: Mirror,
+    data: Samples,
+    teacher: Teacher,
+    loss: LossFunction,
+    *,
+    names: Collection[str],
+    samples: int,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Measures by how much the loss falls if one tensor alone stays float.
+
+    All others are quantized, with the widths that their gates select. The fall is negative where
+    the errors of two tensors happen to make up for each other.
+
+    Args:
+        mirror: A calibrated mirror, with its widths.
+        data: As for :func:`measure_losses`, like all other arguments.
+        teacher: The float model's outputs.
+        loss: The loss.
+        names: Names of the tensors; those with one width are left out.
+        samples: How many samples to use.
+        batch_size: Samples in a batch.
+        progress: Is called as tensors are done.
+    """
+    mean_loss = _meter(mirror, data, teacher, loss, samples, batch_size)
+    chosen = _with_several_widths(mirror, names)
+    found: dict[str, float] = {}
+    with _evaluating(mirror):
+        whole = _finite(mean_loss())
+        for index, (name, quantizer) in enumerate(chosen.items()):
+            quantizer.bypassed = True
+            try:
+                found[name] = whole - _finite(mean_loss())
+            finally:
+                quantizer.bypassed = False
+            if progress is not None:
+                progress(index + 1, len(chosen))
+    return found
+
+
+def _meter(
+    mirror: Mirror,
+    data: Samples,
+    teacher: Teacher,
+    loss: LossFunction,
+    samples: int,
+    batch_size: int,
+) -> Callable[[], float]:
+    """Makes a function that returns the mean loss of the mirror, always on the same samples."""
+    batches = _evenly_spread(data, samples, batch_size)
+
+    @torch.no_grad()
     def mean_loss() -> float:
         total = 0.0
         for batch in batches:
@@ -60,37 +169,46 @@ def measure_losses(
             total += float(loss(outputs, wanted, teacher.outputs(batch)))
         return total / len(batches)
 
-    chosen = {
+    return mean_loss
+
+
+def _evenly_spread(data: Samples, samples: int, batch_size: int) -> list[Batch]:
+    order = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(np.int64)
+    return list(data.batches(min(batch_size, len(order)), order=order))
+
+
+def _with_several_widths(mirror: Mirror, names: Collection[str]) -> dict[str, GatedQuantizer]:
+    return {
         name: quantizer
         for name, quantizer in mirror.quantizers.items()
         if name in names and len(quantizer.spec.ladder.nonzero) > 1
     }
-    found: dict[str, dict[int, float]] = {}
+
+
+@contextmanager
+def _evaluating(mirror: Mirror) -> Iterator[None]:
+    was_training = mirror.training
+    mirror.eval()
     try:
-        with mirror.unquantized():
-            float_loss = mean_loss()
-            for index, (name, quantizer) in enumerate(chosen.items()):
-                found[name] = _measure(quantizer, mean_loss, float_loss)
-                if progress is not None:
-                    progress(index + 1, len(chosen))
+        yield
     finally:
         mirror.train(was_training)
-    return found
 
 
-def _measure(
-    quantizer: GatedQuantizer, mean_loss: Callable[[], float], float_loss: float
-) -> dict[int, float]:
-    """Measures the increases for one tensor, in a mirror that is otherwise not quantized."""
-    gate, increases = quantizer.gate.clone(), {}
+def _at_each_width(quantizer: GatedQuantizer, loss: Callable[[], float]) -> dict[int, float]:
+    """The loss at each width of one tensor, in a mirror that is otherwise not quantized."""
+    gate, found = quantizer.gate.clone(), {}
     quantizer.bypassed = False
     try:
         for width in quantizer.spec.ladder.quantized:
             widths = np.full(quantizer.spec.gate_shape, width)
             quantizer.set_gate(quantizer.gate_for(widths))
-            increase = mean_loss() - float_loss
-            increases[width] = max(0.0, increase) if math.isfinite(increase) else _NOT_FINITE
+            found[width] = loss()
     finally:
         quantizer.set_gate(gate)
         quantizer.bypassed = True
-    return increases
+    return found
+
+
+def _finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else _NOT_FINITE

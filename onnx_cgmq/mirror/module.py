@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -149,14 +150,16 @@ class Mirror(nn.Module):
         if unknown:
             raise ModelError(f"the graph computes no value named {', '.join(map(repr, unknown))}")
         kept = {self._program.slot_of[name] for name in values}
-        found = {}
         with self._plain_numbers():
-            slots = self._execute(inputs, kept)
-            for name in values:
-                slot = self._program.slot_of[name]
-                dtype = self._program.host_types.get(slot)
-                value = slots[slot]
-                found[name] = value if dtype is None else torch.tensor(value, dtype=dtype)
+            return self.named(dict(enumerate(self._execute(inputs, kept))), values)
+
+    def named(self, values: Mapping[int, Any], names: Sequence[str]) -> dict[str, Tensor]:
+        """Tensors by name, from values by slot."""
+        found = {}
+        for name in names:
+            slot = self._program.slot_of[name]
+            dtype = self._program.host_types.get(slot)
+            found[name] = values[slot] if dtype is None else torch.tensor(values[slot], dtype=dtype)
         return found
 
     @contextmanager
@@ -190,10 +193,12 @@ class Mirror(nn.Module):
         """Names of the quantized tensors of a role, in graph order."""
         return [name for name, q in self.quantizers.items() if q.spec.role is role]
 
-    def parts(self) -> tuple[Part, ...]:
-        """Splits the graph into parts with weights, each of which :meth:`run_part` runs alone."""
+    def parts(self, results: Sequence[str] = ()) -> tuple[Part, ...]:
+        """Splits the graph into parts, which give the values named, or the outputs if none are."""
         roles = (getattr(getattr(step.call, "spec", None), "role", None) for step in self._steps)
-        return split(self._program, [role is Role.WEIGHT for role in roles])
+        chosen = {name: self._program.slot_of[name] for name in results} or self._program.outputs
+        program = replace(self._program, outputs=chosen)
+        return split(program, [role is Role.WEIGHT for role in roles])
 
     def quantized_in(self, part: Part) -> dict[str, GatedQuantizer]:
         """The quantizers that run in a part, by the name of the tensor that they quantize."""

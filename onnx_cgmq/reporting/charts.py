@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree as ET
 
@@ -35,28 +36,42 @@ _COLOURS: Final = {
 }
 """Colours that nothing else has, by the name of the variable in the style sheet."""
 
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "onnx-cgmq",  # the same names for the same parts, run after run
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": _COLOURS["ink"],
-    "axes.labelcolor": _COLOURS["muted"],
-    "axes.edgecolor": _COLOURS["line"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "none",
-    "grid.color": _COLOURS["line"],
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "xtick.color": _COLOURS["muted"],
-    "ytick.color": _COLOURS["muted"],
-    "lines.linewidth": 1.5,
+_PRINTED: Final = {
+    "ink": "#1c2130",
+    "muted": "#5d6579",
+    "line": "#d9dde6",
+    "card": "#f5f6f9",
+    "weight": "#3f51b5",
+    "activation": "#c2620a",
+    "bad": "#c0272d",
 }
+"""The same colours in a file of its own: those of the style sheet on white."""
+
+
+def _style(colours: Mapping[str, str]) -> dict[Any, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "onnx-cgmq",  # the same names for the same parts, run after run
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": colours["ink"],
+        "axes.labelcolor": colours["muted"],
+        "axes.edgecolor": colours["line"],
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.facecolor": "none",
+        "grid.color": colours["line"],
+        "grid.linewidth": 0.6,
+        "legend.frameon": False,
+        "xtick.color": colours["muted"],
+        "ytick.color": colours["muted"],
+        "lines.linewidth": 1.5,
+    }
+
 
 _NO_METADATA: Final = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
@@ -191,15 +206,69 @@ def course_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]]) -> 
         return _svg(figure, "The course of the run", ())
 
 
+@dataclass(frozen=True)
+class CurveMarks:
+    """The points of a curve.
+
+    Attributes:
+        shares: Their costs in percent of the float model's.
+        marks: Their qualities, in the order of the costs.
+        knee: The place of the knee; ``None`` without one.
+        compared: Costs and qualities of further points, by their names.
+        label: What the qualities are, with the unit.
+    """
+
+    shares: Sequence[float]
+    marks: Sequence[Mark]
+    knee: int | None
+    compared: Mapping[str, tuple[float, float]]
+    label: str
+
+
+def curve_chart(curve: CurveMarks) -> str:
+    """Draws quality against cost, which is on a logarithmic scale."""
+    with _figure(9, 4.2) as (figure, (axes,)):
+        _draw_curve(axes, curve, _COLOURS)
+        return _svg(figure, "Quality against cost", curve.marks)
+
+
+def save_curve_chart(curve: CurveMarks, path: Path) -> None:
+    """Draws the same into a file; its suffix, such as ``.png`` or ``.svg``, says of what kind."""
+    with _figure(9, 4.2, colours=_PRINTED) as (figure, (axes,)):
+        _draw_curve(axes, curve, _PRINTED)
+        metadata = {"Date": None} if path.suffix == ".svg" else {}
+        figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
+
+
+def _draw_curve(axes: Axes, curve: CurveMarks, colours: Mapping[str, str]) -> None:
+    qualities = [np.nan if mark.value is None else mark.value for mark in curve.marks]
+    axes.set_xscale("log")
+    axes.plot(curve.shares, qualities, color=colours["weight"])
+    for share, quality, mark in zip(curve.shares, qualities, curve.marks, strict=True):
+        (point,) = axes.plot([share], [quality], "o", color=colours["weight"])
+        point.set_url(f"#{mark.anchor}")
+    if curve.knee is not None:
+        place = curve.shares[curve.knee], qualities[curve.knee]
+        axes.plot(*place, "o", markersize=13, fillstyle="none", color=colours["bad"])
+        axes.annotate("knee", place, (12, -12), textcoords="offset points", color=colours["bad"])
+    for name, place in curve.compared.items():
+        axes.plot(*place, "s", color=colours["activation"])
+        axes.annotate(name, place, (8, -4), textcoords="offset points", color=colours["activation"])
+    axes.set_xticks(curve.shares, [f"{share:.3g}" for share in curve.shares])
+    axes.minorticks_off()
+    axes.set_xlabel("cost, % of the float model's")
+    axes.set_ylabel(curve.label)
+
+
 @contextmanager
 def _figure(
-    width: float, height: float, rows: int = 1
+    width: float, height: float, rows: int = 1, colours: Mapping[str, str] = _COLOURS
 ) -> Iterator[tuple[Figure, tuple[Axes, ...]]]:
-    """Makes a figure with axes below each other, in the style of the page."""
+    """Makes a figure with axes below each other, by default in the colours of the page."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_STYLE):
+    with rc_context(_style(colours)):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(rows, 1, squeeze=False)
         yield figure, tuple(grid[:, 0])

@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx_cgmq.api.curve_points import Curve
 from onnx_cgmq.api.result import Result
+from onnx_cgmq.api.sensitivity import Sensitivity
 from onnx_cgmq.graph.files.load import file_size
 from onnx_cgmq.inspection import Report
+from onnx_cgmq.reporting.curve_page import curve_sections
 from onnx_cgmq.reporting.file_sections import (
     cost_facts,
     footer,
@@ -28,26 +31,29 @@ from onnx_cgmq.reporting.run_sections import (
     settings_facts,
     summary_facts,
 )
+from onnx_cgmq.reporting.sensitivity_page import sensitivity_sections
 from onnx_cgmq.reporting.tensor_rows import tensor_rows
 
 
 def html_report(
-    subject: Result | Report,
+    subject: Result | Report | Curve | Sensitivity,
     *,
     file: str | os.PathLike[str] | None = None,
     float_file: str | os.PathLike[str] | None = None,
     command: Sequence[str] | None = None,
 ) -> str:
-    """Makes an HTML page of what a run made, or of what :func:`inspect` read.
+    """Makes an HTML page of what a run made, of what :func:`inspect` read, or of what was measured.
 
     The page is one file of some hundred kilobytes. It loads nothing from a network, and has light
     and dark colours. It needs the packages of the extra ``report``
     (``pip install 'onnx-cgmq[report]'``).
 
     Args:
-        subject: A result of :func:`quantize`, or a report of :func:`inspect`. A result is run on up
-            to 32 held-out samples, for the errors of tensors.
-        file: The written or inspected file; the page then shows its name and size.
+        subject: A result of :func:`quantize`, a report of :func:`inspect`, a :func:`curve`, or what
+            :func:`sensitivity` measured. A result is run on up to 32 held-out samples, for the
+            errors of tensors.
+        file: The file that the page is about; the page then shows its name, and the size of a
+            written or inspected one.
         float_file: The file of the float model, whose size the page shows; a result knows it if
             its run read such a file.
         command: The command line to show, word by word.
@@ -61,6 +67,10 @@ def html_report(
     """
     check_report_packages()
     title = "Quantized model" if file is None else Path(file).name
+    if isinstance(subject, Curve):
+        return Page(title, curve_sections(subject, command), footer()).html()
+    if isinstance(subject, Sensitivity):
+        return Page(title, sensitivity_sections(subject, command), footer()).html()
     sizes: list[Fact] = []
     if file is not None:
         float_bytes = subject.float_bytes if isinstance(subject, Result) else None

@@ -26,6 +26,10 @@ def summary_facts(result: Result) -> tuple[Fact, ...]:
     """Says whether the bound is kept, and how good the model is."""
     kept = result.check.within_bound is not False
     facts = [Fact("Bound", "kept" if kept else "broken", str(result.plan.bound), good=kept)]
+    if result.drop is not None:
+        kept = result.drop.kept
+        title = f"Drop of at most {result.drop.asked}"
+        facts.append(Fact(title, "kept" if kept else "not kept", result.drop.text, good=kept))
     if not result.complete:
         facts.append(Fact("The run ended early", result.outcome.reason, good=False))
     agreement = result.float_agreement

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import onnx_cgmq
-from onnx_cgmq.api import pipeline
+from onnx_cgmq.api import finish
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import (
@@ -293,14 +293,14 @@ def test_a_full_disk_is_refused_before_training(tmp_path, monkeypatch) -> None:
 
 def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatch) -> None:
     """As if onnxruntime's optimizations made something else of integer kernels."""
-    right, said = pipeline.write, []
+    right, said = finish.write, []
 
     def wrong(gated, plan, *, integer_kernels, **settings):
         if integer_kernels:
             plan = _negated(plan)
         return right(gated, plan, integer_kernels=integer_kernels, **settings)
 
-    monkeypatch.setattr(pipeline, "write", wrong)
+    monkeypatch.setattr(finish, "write", wrong)
     result = onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, progress=said.append)
     assert result.check.agrees
     assert all(node.kernel is onnx_cgmq.Kernel.FLOAT for node in result.report.nodes)
@@ -310,9 +310,9 @@ def test_a_file_that_onnxruntime_changes_is_written_for_float_kernels(monkeypatc
 def test_a_file_that_computes_something_else_either_way_is_not_left_behind(
     tmp_path, monkeypatch
 ) -> None:
-    right, output = pipeline.write, tmp_path / "out.onnx"
+    right, output = finish.write, tmp_path / "out.onnx"
     monkeypatch.setattr(
-        pipeline, "write", lambda gated, plan, **ways: right(gated, _negated(plan), **ways)
+        finish, "write", lambda gated, plan, **ways: right(gated, _negated(plan), **ways)
     )
     with pytest.raises(onnx_cgmq.AgreementError, match="than the mirror"):
         onnx_cgmq.quantize(mlp(), toy_data(mlp()), "6.25%", epochs=1, output=output)
@@ -336,7 +336,7 @@ def _negated(plan):
 
 def test_a_file_that_breaks_the_bound_is_not_left_behind(tmp_path, monkeypatch) -> None:
     output = tmp_path / "out.onnx"
-    monkeypatch.setattr(pipeline, "write", lambda *_, **__: Written(prepare(mlp()), {}))
+    monkeypatch.setattr(finish, "write", lambda *_, **__: Written(prepare(mlp()), {}))
     with pytest.raises(VerificationError, match="bound '3%'"):
         _run(output=output)
     assert not output.exists()
@@ -422,7 +422,7 @@ def test_an_agreement_that_can_not_be_measured_does_not_end_the_run(monkeypatch)
     def fail(*_):
         raise ModelError("no kernel for it")
 
-    monkeypatch.setattr(pipeline, "float_agreement", fail)
+    monkeypatch.setattr(finish, "float_agreement", fail)
     told = []
     result = _run(epochs=1, progress=told.append)
     assert result.float_agreement is None

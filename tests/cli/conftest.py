@@ -80,14 +80,19 @@ def data(tmp_path):
 def pipeline_run(monkeypatch):
     """Stands in for the pipeline: ``.called`` has its arguments, ``.reason`` says how it ends.
 
-    ``.float_agreement`` is that of its result; ``.staged`` makes it go in stages.
+    ``.float_agreement`` and ``.drop`` are those of its result; ``.staged`` makes it go in stages.
     """
     run = SimpleNamespace(
-        called=None, reason="complete", float_agreement=FLOAT_AGREEMENT, staged=False
+        called=None,
+        reason="complete",
+        float_agreement=FLOAT_AGREEMENT,
+        staged=False,
+        drop=None,
     )
 
     def quantize(model, data, bound, *, output, progress, **rest):
         run.called = {"model": model, "data": data, "bound": bound, "output": output, **rest}
+        bound = bound or "3%"
         limits = (Limit(bound, 1000, "bit operations"),)
         length = (0, 0) if run.staged else (10, 2)
         progress(StageStarted("prepare"))
@@ -103,7 +108,9 @@ def pipeline_run(monkeypatch):
             progress(EpochDone(1, "guided", 0.4, 0.3, 0.98, 0.004, *costs, 2.5, 3.5, 1.2))
         result = make_result(onnx.load(model), bound, run.reason)
         size = Path(model).stat().st_size
-        result = replace(result, float_agreement=run.float_agreement, float_bytes=size)
+        result = replace(
+            result, float_agreement=run.float_agreement, drop=run.drop, float_bytes=size
+        )
         result.save(output)
         progress(Finished(result.complete, run.reason))
         return result

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from onnx_cgmq.api import pipeline
+from onnx_cgmq.api import opened_model, pipeline
+from onnx_cgmq.api.drop import Drop
 from onnx_cgmq.contract.bits import Granularity
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan
@@ -28,6 +29,7 @@ def test_defaults_are_those_of_the_api(quantize, pipeline_run, model, data, tmp_
         "model": model,
         "data": str(data),
         "bound": "12.5%",
+        "max_drop": None,
         "output": tmp_path / "out.onnx",
         "validation": None,
         "config": Config(),
@@ -341,9 +343,9 @@ def test_a_report_that_replaces_a_file_is_refused_before_there_is_work_to_lose(
 ):
     pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
     loads = []
-    load = pipeline.load_model
-    monkeypatch.setattr(pipeline, "load_model", lambda path: loads.append(path) or load(path))
-    monkeypatch.setattr(pipeline, "prepare", None)  # it would fail if a run went on
+    load = opened_model.load_model
+    monkeypatch.setattr(opened_model, "load_model", lambda path: loads.append(path) or load(path))
+    monkeypatch.setattr(opened_model, "prepare", None)  # it would fail if a run went on
     out = tmp_path / "out.onnx"
     run = ("quantize", model, "--data", data, "--bound", "50%", "-o", out, "--report")
     for other in (model, data, out, tmp_path / "out.plan.json", tmp_path / "out.checkpoint"):
@@ -361,3 +363,32 @@ def test_report_without_its_packages(cli, model, data, pipeline_run, tmp_path, m
     assert result.exit_code == 2
     assert "pip install 'onnx-cgmq[report]'" in result.stderr
     assert pipeline_run.called is None
+
+
+def test_a_drop_takes_the_place_of_a_bound(cli, pipeline_run, model, data, tmp_path):
+    output = tmp_path / "out.onnx"
+    done = cli("quantize", model, "--data", data, "--max-drop", "2%:class", "-o", output)
+    assert done.exit_code == 0, done.output
+    assert (pipeline_run.called["bound"], pipeline_run.called["max_drop"]) == (None, "2%:class")
+
+
+def test_a_drop_that_is_kept_is_shown(quantize, pipeline_run, only_json):
+    pipeline_run.drop = Drop("1%", "0.50% ± 0.70% of accuracy lost", 0.005, 0.007, True, 100)
+    assert "max drop  1%: kept, 0.50% ± 0.70% of accuracy lost" in quantize().stdout
+    document = only_json(quantize("--json"))
+    assert document["drop"]["kept"] is True
+
+
+def test_a_drop_that_is_not_kept_has_its_own_exit_code(quantize, pipeline_run, tmp_path):
+    pipeline_run.drop = Drop("snr:30dB", "21.0 dB", 21.0, None, False, 100)
+    done = quantize()
+    assert done.exit_code == 9
+    assert "snr:30dB is not kept: 21.0 dB" in done.stderr
+    assert (tmp_path / "out.onnx").exists()
+    assert quantize("--quiet").exit_code == 9
+
+
+def test_neither_a_bound_nor_a_drop(cli, model, data, tmp_path):
+    done = cli("quantize", model, "--data", data, "-o", tmp_path / "out.onnx")
+    assert done.exit_code == 2
+    assert "--max-drop" in done.stderr

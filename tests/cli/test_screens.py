@@ -32,6 +32,8 @@ RUN = "quantize float.onnx --data data.npz --bound 12.5% -o out.onnx"
 SCREENS = {
     "help": "--help",
     "quantize-help": "quantize --help",
+    "curve-help": "curve --help",
+    "sensitivity-help": "sensitivity --help",
     "inspect-help": "inspect --help",
     "verify-help": "verify --help",
     "bench-help": "bench --help",

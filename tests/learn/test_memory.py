@@ -17,7 +17,7 @@ from onnx_cgmq.contract.events import Notice
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.gating.insert import insert_gates
-from onnx_cgmq.learn import memory, run
+from onnx_cgmq.learn import memory, opened_run
 from onnx_cgmq.learn.memory import StepMemory, is_by_sample, measure_step
 from onnx_cgmq.mirror.module import Mirror
 from tests.support.toys import mlp, toy_data
@@ -113,7 +113,7 @@ def _limit_to(monkeypatch, count: int, model: onnx.ModelProto, data: dict[str, n
     """Makes training steps take no more than those on ``count`` samples."""
     gated = insert_gates(model)
     step = measure_step(Mirror(gated), open_data(data, gated))
-    monkeypatch.setattr(run, "STEP_BYTES", step.fixed + count * step.sample)
+    monkeypatch.setattr(opened_run, "STEP_BYTES", step.fixed + count * step.sample)
 
 
 def _trained(**settings: Any) -> tuple[Result, list[str]]:

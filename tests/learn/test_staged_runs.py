@@ -55,7 +55,7 @@ def test_a_run_shows_its_stages_and_keeps_the_bound() -> None:
     assert not any(isinstance(event, (StepDone, EpochDone)) for event in events)
     shown = [(e.stage, e.done, e.total) for e in events if isinstance(e, StageProgress)]
     assert shown == [
-        *[("allocate", done, 6) for done in range(1, 7)],
+        *[("allocate", done, 12) for done in range(1, 13)],  # six tensors, two batches
         *[("reconstruct", done, 3) for done in range(1, 4)],
     ]
     ended = [event for event in events if isinstance(event, StageDone)]
@@ -153,7 +153,7 @@ def test_a_checkpoint_after_the_stages_repeats_none_of_them(tmp_path, monkeypatc
     assert resumed.plan.to_json() == _run().plan.to_json()
 
 
-@pytest.mark.parametrize("ticks", [3.5, 9.5])
+@pytest.mark.parametrize("ticks", [3.5, 15.5])
 def test_a_time_limit_ends_a_stage_within_the_bound(ticks, monkeypatch) -> None:
     clock, stages = iter(range(10**6)), []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
