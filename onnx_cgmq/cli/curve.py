@@ -69,14 +69,14 @@ def curve_command(
         Effort | None,
         typer.Option(
             "--effort",
-            help="Time to learn, as for quantize; all points together learn for twice that "
+            help="Time to learn, as for quantize; all points together learn for 1.5 times that "
             "(default normal).",
         ),
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            "--epochs", help="Train end to end: all points together for twice so many passes."
+            "--epochs", help="Train end to end: all points together for 1.5 times so many passes."
         ),
     ] = None,
     time_limit: Annotated[
