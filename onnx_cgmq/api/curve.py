@@ -60,8 +60,8 @@ def curve(
     """Learns under several bounds in one run: quality against cost, with a model for each point.
 
     The model is prepared and calibrated once, and losses are measured once. Each point learns for a
-    share of the training steps of :func:`~onnx_cgmq.quantize`: all together for those of two runs.
-    A point that is worse than a cheaper one gets the model of that one.
+    share of the training steps of :func:`~onnx_cgmq.quantize`: all together for those of a run and
+    a half. A point that is worse than a cheaper one gets the model of that one.
 
     Args:
         model: A float ONNX model: path, ``onnx.ModelProto`` or ``onnx_ir.Model``.

@@ -24,9 +24,10 @@ if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.opened_run import OpenedRun
     from onnx_cgmq.learn.schedule import Schedule
 
-_RUNS: Final = 2.0
-"""All points of a curve together learn for as many training steps as so many runs. Our choice: with
-what they share, six points take less than 2.5 times as long as a run."""
+_RUNS: Final = 1.5
+"""All points of a curve together learn for as many training steps as so many runs. Our choice: each
+point takes further time that no share of the steps makes less, and six of them should take less
+than 2.5 times as long as a run."""
 
 
 COMPLETE: Final = "complete"
@@ -43,7 +44,7 @@ def reason_of(stop: KeyboardInterrupt | Stopped) -> str:
 
 
 def shortened(schedule: Schedule, points: int) -> Schedule:
-    """What is done for each of several points, so that all together take about two runs."""
+    """What is done for each of several points: all together have the steps of a run and a half."""
     share = min(1.0, _RUNS / points)
     stages = schedule.stages
     if stages is not None and stages.reconstruction_steps:
@@ -65,7 +66,7 @@ def open_points(opened: OpenedModel, emit: Progress, began: float) -> PointMaker
     from onnx_cgmq.mirror.torch_state import plain_torch
 
     limit, config = opened.config.time_limit, opened.config
-    if limit is not None:  # all points together learn as long as two runs
+    if limit is not None:  # all points together learn for this many runs
         config = config.model_copy(update={"time_limit": limit / _RUNS})
     with plain_torch(config.seed):
         samples = Data(opened.train, opened.held_out)

@@ -83,7 +83,7 @@ def curve_command(
         typer.Option(
             "--effort",
             rich_help_panel=LEARNING,
-            help="Time to learn, as for quantize; all points together learn for twice that "
+            help="Time to learn, as for quantize; all points together learn for 1.5 times that "
             "(default normal).",
         ),
     ] = None,
@@ -93,7 +93,7 @@ def curve_command(
             "--epochs",
             metavar="N",
             rich_help_panel=LEARNING,
-            help="Train end to end: all points together for twice so many passes.",
+            help="Train end to end: all points together for 1.5 times so many passes.",
         ),
     ] = None,
     time_limit: Annotated[

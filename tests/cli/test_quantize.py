@@ -163,9 +163,9 @@ def test_what_a_run_needs_may_be_in_the_settings(cli, model, data, pipeline_run,
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("", "--bound is missing; give it, or 'bound' in the file of --config"),
+        ("", "--bound (or --max-drop) is missing; give it, or 'bound' in the file of --config"),
         ("bound = 5", "bound must be text, not 5"),
-        ("bound = []", "--bound is missing"),
+        ("bound = []", "--bound (or --max-drop) is missing"),
         ("bound = '5%'\ndata = ['a', 'b']", "data must be one text"),
         ("bound = '5%'", "--data is missing"),
         ("bound = '5%'\ndata = 'd'\n", "-o is missing"),
