@@ -11,14 +11,16 @@ from typing import Any, Final
 
 import numpy as np
 import onnx_ir as ir
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 
 from onnx_cgmq.api.float_agreement import FloatAgreement
 from onnx_cgmq.api.quality import Quality
 from onnx_cgmq.api.verification import Check
 from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.inspection.terminal import Column, FittedTable, size_text
+
+_SHORTEST_BOUND: Final = 12
+"""To how many characters bounds are shortened in a narrow terminal."""
 
 LEARNED: Final = "learned"
 """The method of the points whose widths were learned: those of the curve itself."""
@@ -147,13 +149,17 @@ class Curve:
 
     def table(self) -> Group:
         """Makes a table for a terminal, which rich prints."""
-        table = Table(title="Curve", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-        table.add_column("bound", overflow="fold")
         labelled = self.measure is Quality.ACCURACY
-        columns = ["cost", *(["accuracy"] if labelled else []), "SNR", "same class", "bytes"]
-        for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        table = FittedTable(
+            Column("bound", shortest=_SHORTEST_BOUND),
+            Column("cost", right=True),
+            *([Column("accuracy", right=True)] if labelled else []),
+            Column("SNR", right=True, priority=1),
+            Column("same class", right=True, priority=2),
+            Column("size", right=True, priority=1),
+            Column("", wraps=True),
+            title="Curve",
+        )
         for point in (*self.points, *self.compared):
             mark = "knee" if point is self.knee else ""
             taken = f"as {point.taken_from}" if point.taken_from else ""
@@ -161,7 +167,7 @@ class Curve:
                 *([_text(Quality.ACCURACY, point)] if labelled else []),
                 _text(Quality.SNR, point),
                 _text(Quality.CLASSES, point),
-                "" if point.bytes is None else f"{point.bytes:,}",
+                "" if point.bytes is None else size_text(point.bytes),
             ]
             share = "" if point.share is None else f"{point.share:.3%}"
             table.add_row(point.name, share, *cells, ", ".join(filter(None, (mark, taken))))

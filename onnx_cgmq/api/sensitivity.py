@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from typing_extensions import Unpack
 
 from onnx_cgmq.api.agreement import json_values
@@ -26,6 +24,7 @@ from onnx_cgmq.cost.bound import CostKind
 from onnx_cgmq.cost.size import SizeCost
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike
+from onnx_cgmq.inspection.terminal import Column, FittedTable, size_text
 from onnx_cgmq.settings.config import Config, Settings
 
 _WIDTH: Final = 4
@@ -34,6 +33,9 @@ _WIDTH: Final = 4
 _SAMPLES: Final = 64
 _BATCH_SIZE: Final = 16
 """Samples on which losses are measured, and samples at once. Our choice, for time."""
+
+_SHORTEST_NAME: Final = 16
+"""To how many characters names are shortened in a narrow terminal."""
 
 _DOMINANT: Final = 0.8
 """The tensors that make up this share of all losses dominate. Our choice."""
@@ -121,14 +123,17 @@ class Sensitivity:
     def table(self) -> Group:
         """Makes a table for a terminal, which rich prints."""
         widths = sorted({width for tensor in self.tensors for width in tensor.alone})
-        table = Table(title="What each tensor costs", box=SIMPLE_HEAD, padding=0, pad_edge=False)
-        table.add_column("", justify="right")
-        table.add_column("tensor", overflow="fold")
-        table.add_column("role", no_wrap=True)
-        for column in ("bits", *(f"loss, {width} bits" for width in widths), "among all"):
-            table.add_column(column, justify="right")
-        for column in ("BOPs", "bytes"):
-            table.add_column(column, justify="right", no_wrap=True)
+        table = FittedTable(
+            Column("", right=True),
+            Column("tensor", shortest=_SHORTEST_NAME),
+            Column("role", priority=4),
+            Column("bits", right=True),
+            *(Column(f"loss at {width}", right=True, priority=1) for width in widths),
+            Column("among all", right=True, priority=3),
+            Column("BOPs", right=True, priority=5),
+            Column("bytes", right=True, priority=6),
+            title="What each tensor costs",
+        )
         for rank, tensor in enumerate(self.tensors, 1):
             alone = (f"{tensor.alone[w]:.3g}" if w in tensor.alone else "" for w in widths)
             table.add_row(
@@ -139,7 +144,7 @@ class Sensitivity:
                 *alone,
                 f"{tensor.among:.3g}",
                 f"{tensor.bops[tensor.width] / max(1, self.bops):.1%}",
-                f"{tensor.stored_bytes[tensor.width]:,}" if tensor.role is Role.WEIGHT else "",
+                size_text(tensor.stored_bytes[tensor.width]) if tensor.role is Role.WEIGHT else "",
             )
         return Group(table, self.text)
 

@@ -136,9 +136,9 @@ def curve_command(
         read = [file for item in (files, held_out) for file in data_files(item)]
         check_report(report, model, {"the data": read})
         from onnx_cgmq.api.curve import curve
-        from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
+        from onnx_cgmq.cli.progress import stderr_display
 
-        with ProgressDisplay(ProgressConsole(stderr=True, quiet=quiet)) as display:
+        with stderr_display(quiet=quiet) as display:
             found = curve(
                 model, files, ",".join(bounds) if bounds else None, points,
                 output=output, compare=compare, validation=held_out, config=config,

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from onnx_cgmq.cli.options import output_console
 from onnx_cgmq.contract.events import (
     EpochDone,
     Event,
@@ -204,3 +205,9 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds / 10)) * 10} seconds"
     return f"{round(seconds / 60)} minutes"
+
+
+def stderr_display(*, quiet: bool = False) -> ProgressDisplay:
+    """A display on stderr, as wide as the terminal; in a file or pipe nothing is cut off."""
+    width = output_console(stderr=True).width
+    return ProgressDisplay(ProgressConsole(stderr=True, quiet=quiet, width=width))

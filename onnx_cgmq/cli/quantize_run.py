@@ -70,11 +70,9 @@ def carry_out(run: Run) -> None:
     Raises:
         typer.Exit: A signal ended the run early, or the most that may be lost is not kept.
     """
-    from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
+    from onnx_cgmq.cli.progress import stderr_display
 
-    shown = output_console(stderr=True)
-    display = ProgressDisplay(ProgressConsole(stderr=True, quiet=run.quiet, width=shown.width))
-    with display:
+    with stderr_display(quiet=run.quiet) as display:
         from onnx_cgmq.api import pipeline
         from onnx_cgmq.reporting import check_report_packages
 

@@ -68,9 +68,9 @@ def sensitivity_command(
         files = data_options.of(data)
         _check_report(model, files, plan, report, run_options)
         from onnx_cgmq.api.sensitivity import sensitivity
-        from onnx_cgmq.cli.progress import ProgressConsole, ProgressDisplay
+        from onnx_cgmq.cli.progress import stderr_display
 
-        with ProgressDisplay(ProgressConsole(stderr=True)) as display:
+        with stderr_display() as display:
             found = sensitivity(
                 model, files, learned=plan, width=width, samples=samples, config=config,
                 progress=display,
