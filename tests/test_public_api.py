@@ -80,7 +80,7 @@ PARAMETERS = {
     "quantize": "model data bound *output *validation *config *resume *progress *log **settings",
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
-    "write_back": "gated plan *form *compact",
+    "write_back": "gated plan *form *compact *weight_kernels",
     "bench": "models data *shapes *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "equalize": "model data",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import onnx_ir as ir
 from typing_extensions import Unpack
@@ -34,6 +34,7 @@ from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
 from onnx_cgmq.errors import AgreementError, ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.gating.uneven_weights import uneven_weights
 from onnx_cgmq.graph.files.load import ModelLike, external_files, load_model
 from onnx_cgmq.graph.input_shapes import open_inputs
@@ -53,6 +54,15 @@ if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.run import Learned
 
 Progress = Callable[[Event], None]
+
+_FLIPS: Final = (
+    "rounding in sums flips codes of few bits; --target ort-cpu has steps that can't flip"
+)
+_ROUNDS_IN_BLOCKS: Final = (
+    "kernels of packed weights (MatMulNBits) round activations to 8 bits in blocks, which was not "
+    "trained; the entry 'session.qdq_matmulnbits_accuracy_level' = '1' of onnxruntime's session "
+    "options keeps them float, and is slower"
+)
 
 
 def quantize(
@@ -207,25 +217,31 @@ def _write_in_agreement(
         AgreementError: It computes something else either way.
     """
 
-    def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
-        written = write(gated, plan, form=config.form, integer_kernels=integer_kernels)
+    def write_and_verify(fast: bool) -> tuple[Written, Check]:
+        written = write(
+            gated,
+            plan,
+            form=config.form,
+            integer_kernels=fast,
+            weight_kernels=fast and config.weight_kernels,
+        )
         bounds = learned.guide.bounds
         check = verify(learned.mirror, written.model, held_out, bound=bounds, target=config.target)
         return written, check
 
     try:
-        written, check = write_and_verify(integer_kernels=True)
+        written, check = write_and_verify(fast=True)
     except AgreementError as error:
         if config.form is not Form.ORT:
             raise
-        written, check = write_and_verify(integer_kernels=False)
+        written, check = write_and_verify(fast=False)
         emit(Notice(f"the file is written for float kernels, which are slower: otherwise {error}"))
     if check.agreement_db < GOOD_AGREEMENT_DB:
+        packed = any(choice.kernel is Kernel.PACKED for choice in written.kernels.values())
         emit(
             Notice(
                 f"the file agrees with what was trained to {check.agreement_db:.1f} dB for most "
-                "samples: rounding in sums flips codes of few bits; --target ort-cpu has steps "
-                "that can't flip"
+                f"samples: {_ROUNDS_IN_BLOCKS if packed else _FLIPS}"
             )
         )
     return written, check

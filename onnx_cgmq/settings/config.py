@@ -89,6 +89,10 @@ class Config(BaseModel):
         integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
             and narrow tensors at 16 or 32 bits to 8 when gates settle, so that onnxruntime runs
             them in integer kernels. ``False`` does neither.
+        weight_kernels: Write the weights of matrix products with float activations so that
+            onnxruntime multiplies them packed, in its kernel MatMulNBits, which by default rounds
+            the activations to 8 bits in blocks. ``False`` lets it make floats of them when it
+            loads the file. Only the form ``ort`` has such kernels.
         effort: How much time a run takes to learn (docs/concepts.md, "Effort").
         epochs: Train end to end for so many passes over the training data, after the stages of a
             run; ``None`` leaves that to the data.
@@ -126,6 +130,7 @@ class Config(BaseModel):
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
+    weight_kernels: bool = False
     effort: Effort = Effort.NORMAL
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -224,10 +229,11 @@ class Config(BaseModel):
         """Whether channels are equalized.
 
         Factors that move cost a weight nothing only if each channel has a range of its own; an
-        activation with a gate for each channel needs no factors.
+        activation with a gate for each channel needs no factors, nor does one that is float.
         """
         one_gate = self.granularity is self.activations is Granularity.TENSOR
-        return self.equalize and one_gate and self.weight_ranges is Granularity.CHANNEL
+        rounds = bool(self.activation_ladder.quantized)
+        return self.equalize and one_gate and rounds and self.weight_ranges is Granularity.CHANNEL
 
     @property
     def signed_grid(self) -> GridForm:
@@ -260,6 +266,7 @@ class Settings(TypedDict, total=False):
     shapes: Mapping[str, Sequence[int]]
     direction: Direction | str
     integer_kernels: bool
+    weight_kernels: bool
     effort: Effort | str
     epochs: int | None
     batch_size: int

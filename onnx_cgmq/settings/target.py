@@ -89,6 +89,8 @@ class Target(BaseModel):
         biases: What it allows for biases; by default the widths of weights.
         integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
             and narrow tensors at 16 or 32 bits to 8 when gates settle.
+        weight_kernels: Write the weights of matrix products with float activations so that
+            onnxruntime multiplies them packed, without making floats of them first.
         exact_steps: Round steps to a few significant bits, so that float and integer arithmetic
             give the same codes.
         form: How the model is written.
@@ -103,6 +105,7 @@ class Target(BaseModel):
     activations: Activations
     biases: Biases
     integer_kernels: bool = False
+    weight_kernels: bool = False
     exact_steps: bool = False
     form: Form = Form.ORT
     cost: CostTable | None = None
@@ -155,6 +158,7 @@ class Target(BaseModel):
             "weight_ranges": self.weights.ranges,
             "exact_steps": self.exact_steps,
             "integer_kernels": self.integer_kernels,
+            "weight_kernels": self.weight_kernels,
         }
         return {name: value for name, value in filled.items() if given.get(name) is None}
 

@@ -26,10 +26,10 @@ from onnx_cgmq.writing.form_qonnx import write_qonnx
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.older_opset import lower_opset
 
-_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelChoice]]]] = {
+_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool, bool], Mapping[str, KernelChoice]]]] = {
     Form.ORT: write_ort,
-    Form.NATIVE: lambda tensors, _: write_native(tensors),
-    Form.QONNX: lambda tensors, _: write_qonnx(tensors),
+    Form.NATIVE: lambda tensors, *_: write_native(tensors),
+    Form.QONNX: lambda tensors, *_: write_qonnx(tensors),
 }
 """By form, the function that replaces every quantizer of a gated graph in place, and returns the
 predicted kernels by node name."""
@@ -50,7 +50,12 @@ class Written:
 
 
 def write_back(
-    gated: ModelLike, plan: BitPlan, *, form: Form | str = Form.ORT, compact: bool = True
+    gated: ModelLike,
+    plan: BitPlan,
+    *,
+    form: Form | str = Form.ORT,
+    compact: bool = True,
+    weight_kernels: bool = False,
 ) -> ir.Model:
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
@@ -65,6 +70,8 @@ def write_back(
         form: The form in which quantized tensors are written.
         compact: Whether to leave out what readers can do without, and to shorten names
             (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
+        weight_kernels: Whether the form ``ort`` has packed weights for matrix products with float
+            activations, as the target ``ort-weights`` has them.
 
     Returns:
         The written model, with the embedded plan in its metadata. Other metadata of the model
@@ -75,7 +82,8 @@ def write_back(
         ModelError: The model has no gates, or the plan does not fit it.
         ConfigError: There is no such form.
     """
-    return write(gated, plan, form=form, compact=compact).model
+    written = write(gated, plan, form=form, compact=compact, weight_kernels=weight_kernels)
+    return written.model
 
 
 def write(
@@ -85,6 +93,7 @@ def write(
     form: Form | str = Form.ORT,
     compact: bool = True,
     integer_kernels: bool = True,
+    weight_kernels: bool = False,
 ) -> Written:
     """Writes a plan as :func:`write_back` does, and returns the predicted kernels too.
 
@@ -95,6 +104,7 @@ def write(
         compact: Whether to leave out what readers can do without, and to shorten names.
         integer_kernels: Whether the form ``ort`` is written for integer kernels. ``False`` writes
             the same values on the same grids so that onnxruntime multiplies floats.
+        weight_kernels: As for :func:`write_back`.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
@@ -106,7 +116,7 @@ def write(
     # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
-    kernels = _WRITERS[form](tensors, integer_kernels)
+    kernels = _WRITERS[form](tensors, integer_kernels, weight_kernels)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]

@@ -19,7 +19,14 @@ widths = [8]
 
 
 def test_built_in():
-    assert built_in_targets() == ("generic", "native", "onnxruntime", "ort-cpu", "qonnx")
+    assert built_in_targets() == (
+        "generic",
+        "native",
+        "onnxruntime",
+        "ort-cpu",
+        "ort-weights",
+        "qonnx",
+    )
     for name in built_in_targets():
         target = load_target(name)
         assert target.name == name

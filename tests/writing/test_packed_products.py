@@ -1,0 +1,157 @@
+"""Weights of matrix products are written packed where onnxruntime multiplies them so."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from onnx import numpy_helper
+
+from onnx_cgmq.gating.insert import insert_gates
+from onnx_cgmq.gating.predicted_kernels import Kernel
+from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
+from onnx_cgmq.inspection import inspect
+from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.writing.write_back import Written, write
+from tests.support.convolutions import run
+from tests.support.plans import make_plan
+
+SHAPES = {
+    "a": (32, 64),
+    "wide": (64, 48),
+    "b": (48, 40),
+    "gemm": (40, 32),
+    "c": 32,
+    "linear": (6, 32),
+    "d": 6,
+}
+
+
+def products() -> onnx.ModelProto:
+    """MatMul and Gemm in each layout, with and without Relu behind; the last has 6 columns."""
+    return with_weights(
+        """<ir_version: 10, opset_import: ["": 21]>
+        g (float[n, 32] x) => (float[n, 6] y) {
+            [first] h = MatMul(x, a)
+            [second] i = MatMul(h, wide)
+            [relu] r = Relu(i)
+            [third] j = MatMul(r, b)
+            [fourth] k = Gemm(j, gemm, c)
+            [last] y = Gemm<transB=1>(k, linear, d)
+        }""",
+        SHAPES,
+    )
+
+
+def with_weights(text: str, shapes) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    )
+    return model
+
+
+def gated_at(model: onnx.ModelProto, width: int, **settings) -> tuple[ir.Model, Written]:
+    """The gated model, and the same written for weight kernels, with all weights at one width."""
+    gated = insert_gates(model, target="ort-weights", **settings)
+    widths = {
+        name: np.array(width if width in spec.ladder.widths else 32)
+        for name, (_, spec) in quantizer_nodes(gated).items()
+    }
+    return gated, write(gated, make_plan(gated, widths), weight_kernels=True)
+
+
+def kernels(written: Written) -> dict[str, Kernel | None]:
+    return {node.name: node.kernel for node in inspect(written.model, kernels=True).nodes}
+
+
+def assert_computes_the_same(gated: ir.Model, written: Written, shape=(7, 32)) -> None:
+    """Without optimizations the same as the gated model; with them, but for rounded activations."""
+    x = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
+    wanted = run(gated, x, optimize=False)
+    largest = np.abs(wanted).max()
+    for optimize, share in ((False, 1e-5), (True, 0.03)):
+        found = run(written.model, x, optimize)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=share * largest)
+
+
+@pytest.mark.parametrize("ranges", ["tensor", "channel"])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_onnxruntime_multiplies_the_packed_weights(width, ranges):
+    gated, written = gated_at(products(), width, weight_ranges=ranges)
+    expected = dict.fromkeys(("first", "second", "third", "fourth", "last"), Kernel.PACKED)
+    if width == 2:
+        expected["last"] = Kernel.FLOAT  # 6 columns
+    assert kernels(written) == expected
+    report = inspect(written.model, kernels=True)
+    assert list(kernel_differences(written.kernels, report)) == []
+    assert {tuple(node.bits) for node in report.nodes} == {(32, width)}
+    assert {t.stored for n, t in report.tensors.items() if len(t.shape) == 2 and n in SHAPES} == {
+        f"INT{width}"
+    }
+    bits = (np.prod(shape) * (width if np.ndim(shape) else 32) for shape in SHAPES.values())
+    assert report.weight_bytes == sum(bits) // 8
+    assert all("8 bits in blocks" in n.reason for n in report.nodes if n.kernel is Kernel.PACKED)
+    assert_computes_the_same(gated, written)
+
+
+def test_int2_weights_that_onnxruntime_gets_wrong_become_floats():
+    """Their values are right, with optimizations too, although the columns are no fours."""
+    model = with_weights(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[n, 32] x) => (float[n, 7] y) '
+        "{ [mac] y = MatMul(x, w) }",
+        {"w": (32, 7)},
+    )
+    for width, kernel in ((2, Kernel.FLOAT), (4, Kernel.PACKED)):
+        gated, written = gated_at(model, width)
+        assert kernels(written) == {"mac": kernel}
+        assert_computes_the_same(gated, written)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("[mac] h = MatMul(x, w) [other] y = MatMul(w, h)", "first factor"),
+        ("[mac] y = Gemm<transA=1>(x, w)", "turns its first operand"),
+        ("[mac] h = MatMul(x, w) [t] v = Transpose(w) [other] y = MatMul(h, v)", "layouts"),
+    ],
+)
+def test_other_readers_get_floats(body, reason, caplog):
+    model = with_weights(
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[8, 8] x) => (float[8, 8] y) {{{body}}}',
+        {"w": (8, 8)},
+    )
+    with caplog.at_level("DEBUG", "onnx_cgmq.decisions"):
+        gated, written = gated_at(model, 4)
+    assert reason in caplog.text
+    assert set(kernels(written).values()) == {Kernel.FLOAT}
+    assert_computes_the_same(gated, written, (8, 8))
+
+
+def test_convolutions_get_floats():
+    model = with_weights(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[n, 2, 5, 5] x) => (float[n, 4, 5, 5] y) '
+        "{ [mac] y = Conv<pads=[1, 1, 1, 1]>(x, w) }",
+        {"w": (4, 2, 3, 3)},
+    )
+    gated, written = gated_at(model, 4)
+    assert kernels(written) == {"mac": Kernel.FLOAT}
+    assert not any(node.op_type == "DequantizeLinear" for node in written.model.graph)
+    assert_computes_the_same(gated, written, (3, 2, 5, 5))
+
+
+def test_a_quantized_activation_is_not_rounded_again():
+    gated = insert_gates(products(), target="onnxruntime", integer_kernels=False)
+    plan = make_plan(gated)
+    packed, plain = (write(gated, plan, weight_kernels=flag).model for flag in (True, False))
+    assert ir.to_proto(packed) == ir.to_proto(plain)
+
+
+def test_older_versions_of_onnxruntime_get_floats():
+    """Not all of them have these kernels, and some compute wrong values."""
+    _, written = gated_at(products(), 8, runtime="onnxruntime>=1.22")
+    assert set(kernels(written).values()) == {Kernel.FLOAT}
