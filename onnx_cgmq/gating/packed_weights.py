@@ -71,6 +71,25 @@ def packed_readers(weight: ir.Value, shape: Sequence[int]) -> PackedReaders | st
     return PackedReaders(tuple(found), next(iter(found.values())))
 
 
+def why_no_blocks(weight: ir.Value, shape: Sequence[int], block: int) -> str:
+    """Says why a weight can't have a range for each block; empty if it can.
+
+    Args:
+        weight: The weight, whose readers have no quantizers yet.
+        shape: Its shape.
+        block: Elements in a block.
+    """
+    readers = packed_readers(weight, shape)
+    if isinstance(readers, str):
+        return readers
+    summed = shape[readers.summed_axis]
+    if summed % block:
+        return f"{summed} elements are summed over, which are no whole blocks of {block}"
+    if summed == block or 1 in shape:
+        return "a block would be a whole channel, or there is only one channel"
+    return ""
+
+
 def why_not_in_type(data_type: ir.DataType, outputs: int) -> str:
     """Says why a weight can't be packed in a type; empty if it can.
 

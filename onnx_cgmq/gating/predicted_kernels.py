@@ -202,6 +202,10 @@ class _Predictor:
             # their second factor.
             if index == 0:
                 return f"{what} is the first factor, but integer kernels take it as the second"
+            if spec.block is not None:
+                return (
+                    f"{what} has a step for each block, and integer kernels add up whole channels"
+                )
             if spec.has_channels and len(spec.shape) != 2:
                 return f"{what} has a step for each channel and {len(spec.shape)} dimensions, not 2"
         return ""

@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder, Ranges
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
+from onnx_cgmq.settings.target import BlockSize, check_form
 from onnx_cgmq.settings.toml import problems
 
 
@@ -65,7 +66,10 @@ class Config(BaseModel):
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
             the target allows it.
-        weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
+        weight_ranges: ``channel`` gives a weight with one gate a range for each channel. ``block``
+            gives one for each block of neighbours in a channel, if MatMul or Gemm multiply it as
+            their second factor and whole blocks are summed over; else for each channel.
+        block_size: Elements in a block: 16, 32, 64, 128 or 256.
         equalize: Move factors of channels between operators before quantizers are put in
             (:func:`~onnx_cgmq.preparation.equalize.equalize`), if a weight has one gate and a range
             for each channel, and an activation one gate.
@@ -116,7 +120,8 @@ class Config(BaseModel):
     runtime: str | None = None
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
-    weight_ranges: Granularity = Granularity.CHANNEL
+    weight_ranges: Ranges = Ranges.CHANNEL
+    block_size: BlockSize = 32
     equalize: bool = True
     exact_steps: bool = False
     widths: tuple[int, ...] = (2, 4, 8)
@@ -166,8 +171,7 @@ class Config(BaseModel):
                 "prune=True with granularity 'tensor' would remove whole layers; "
                 "choose granularity 'channel' or 'element'"
             )
-        if self.weight_ranges is Granularity.ELEMENT:
-            raise ValueError("weight_ranges must be 'tensor' or 'channel'")
+        check_form(self.form, self.weight_ranges, weight_kernels=self.weight_kernels)
         if self.input_width is not None:
             if self.input_width not in (2, 4, 8, 16, 32):
                 raise ValueError("input_width must be 2, 4, 8, 16 or 32")
@@ -233,7 +237,7 @@ class Config(BaseModel):
         """
         one_gate = self.granularity is self.activations is Granularity.TENSOR
         rounds = bool(self.activation_ladder.quantized)
-        return self.equalize and one_gate and rounds and self.weight_ranges is Granularity.CHANNEL
+        return self.equalize and one_gate and rounds and self.weight_ranges is Ranges.CHANNEL
 
     @property
     def signed_grid(self) -> GridForm:
@@ -252,7 +256,8 @@ class Settings(TypedDict, total=False):
     runtime: str | None
     granularity: Granularity | str
     activation_granularity: Granularity | str | None
-    weight_ranges: Granularity | str
+    weight_ranges: Ranges | str
+    block_size: int
     equalize: bool
     exact_steps: bool
     widths: Sequence[int]

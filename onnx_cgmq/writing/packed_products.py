@@ -81,10 +81,12 @@ def write_packed(tensors: GatedTensors, tensor: GatedTensor, readers: PackedRead
     grid = tensor.codes()
     assert grid is not None
     emit = NodeWriter(tensor.node, tensor.name)
-    codes = grid.codes.T if readers.turned else grid.codes
+    codes, scale = (a.T if readers.turned else a for a in (grid.codes, grid.scale))
     packed = pack(codes, tensors.types.narrowest(grid.width), f"{emit.base}.codes")
-    inputs = [emit.constant("codes", packed), emit.constant("scale", grid.scale)]
-    along = {"axis": 1} if grid.scale.ndim else {}
+    inputs = [emit.constant("codes", packed), emit.constant("scale", scale)]
+    along = {"axis": 1} if scale.ndim else {}
+    if tensor.spec.block is not None:
+        along = {"axis": 0, "block_size": tensor.spec.block}
     shape = ir.Shape(codes.shape)
     value = emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, along)
     for node in readers.nodes:

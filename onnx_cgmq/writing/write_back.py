@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.identifiers import FORM_KEY, GATED_DOMAIN, SHAPES_KEY
 from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.gating.live_sets import embed_live_sets, live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
@@ -80,7 +81,7 @@ def write_back(
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
-        ConfigError: There is no such form.
+        ConfigError: There is no such form, or it lacks the ranges of the gated model.
     """
     written = write(gated, plan, form=form, compact=compact, weight_kernels=weight_kernels)
     return written.model
@@ -113,6 +114,8 @@ def write(
     form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
+    if form is not Form.ORT:
+        _check_ranges(tensors.specs.values(), form)
     # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
@@ -136,6 +139,21 @@ def write(
     embed_plan(model, plan, tensors.specs, names)
     embed_live_sets(model, live)
     return Written(model, kernels)
+
+
+def _check_ranges(specs: Iterable[QuantizerSpec], form: Form) -> None:
+    """Checks that a form has the ranges of a gated model.
+
+    Raises:
+        ConfigError: A weight has ranges for blocks.
+    """
+    for spec in specs:
+        if spec.block is not None:
+            raise ConfigError(
+                f"weight '{spec.tensor}' has a range for each block of {spec.block} elements, "
+                f"which the form '{form.value}' does not have; write the form 'ort', or insert "
+                "the gates with weight_ranges='channel'"
+            )
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:

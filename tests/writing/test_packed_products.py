@@ -7,13 +7,19 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import numpy_helper
 
+from onnx_cgmq.contract.bits import BLOCK_SIZES
+from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences
+from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers.tensor_plans import tensor_plan
 from onnx_cgmq.writing.write_back import Written, write
 from tests.support.convolutions import run
 from tests.support.plans import make_plan
@@ -55,14 +61,16 @@ def with_weights(text: str, shapes) -> onnx.ModelProto:
     return model
 
 
-def gated_at(model: onnx.ModelProto, width: int, **settings) -> tuple[ir.Model, Written]:
-    """The gated model, and the same written for weight kernels, with all weights at one width."""
+def gated_at(
+    model: onnx.ModelProto, width: int, weight_kernels: bool = True, **settings
+) -> tuple[ir.Model, Written]:
+    """The gated model, and the same written, with all weights at one width."""
     gated = insert_gates(model, target="ort-weights", **settings)
     widths = {
         name: np.array(width if width in spec.ladder.widths else 32)
         for name, (_, spec) in quantizer_nodes(gated).items()
     }
-    return gated, write(gated, make_plan(gated, widths), weight_kernels=True)
+    return gated, write(gated, make_plan(gated, widths), weight_kernels=weight_kernels)
 
 
 def kernels(written: Written) -> dict[str, Kernel | None]:
@@ -155,3 +163,79 @@ def test_older_versions_of_onnxruntime_get_floats():
     """Not all of them have these kernels, and some compute wrong values."""
     _, written = gated_at(products(), 8, runtime="onnxruntime>=1.22")
     assert set(kernels(written).values()) == {Kernel.FLOAT}
+
+
+@pytest.mark.parametrize("weight_kernels", [True, False])
+@pytest.mark.parametrize("block", [16, 32])
+@pytest.mark.parametrize("width", [2, 4, 8])
+def test_blocks_have_steps_of_their_own(width, block, weight_kernels):
+    settings = {"weight_ranges": "block", "block_size": block}
+    gated, written = gated_at(products(), width, weight_kernels, **settings)
+    blocks = {name: spec.block for name, (_, spec) in quantizer_nodes(gated).items()}
+    assert blocks["wide"] == block  # 64 are summed over
+    assert blocks["b"] == (block if block == 16 else None)  # 48 are
+    assert blocks["gemm"] is None  # 40 are
+    report = inspect(written.model, kernels=True)
+    assert list(kernel_differences(written.kernels, report)) == []
+    for node in report.nodes:
+        is_packed = weight_kernels and (width > 2 or node.name != "last")
+        assert node.kernel is (Kernel.PACKED if is_packed else Kernel.FLOAT)
+        assert node.bits == (32, width)
+    assert_computes_the_same(gated, written)
+
+
+@pytest.mark.parametrize("weight_kernels", [True, False])
+def test_the_steps_of_blocks_are_part_of_the_size(weight_kernels):
+    """At 4 bits, each block of 16 has 8 bytes of codes and 4 of its step."""
+    gated = insert_gates(
+        with_weights(
+            '<ir_version: 10, opset_import: ["": 21]> g (float[n, 48] x) => (float[n, 20] y) '
+            "{ [mac] y = Gemm<transB=1>(x, w, b) }",
+            {"w": (20, 48), "b": 20},
+        ),
+        **{"target": "ort-weights", "weight_ranges": "block", "block_size": 16},
+    )
+    plan = make_plan(gated, {"x": np.array(32), "w": np.array(4), "b": np.array(32)})
+    report = inspect(write(gated, plan, weight_kernels=weight_kernels).model)
+    assert report.weight_bytes == plan.cost.weight_bytes == 60 * 12 + 20 * 4
+    assert report.tensors["w"].stored_bytes == 60 * 12
+    assert report.other_bytes <= 24  # the shape behind the blocks of floats
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_file_holds_the_values_of_the_mirror(seed):
+    rng = np.random.default_rng(seed)
+    block = int(rng.choice(BLOCK_SIZES[:3]))
+    summed, outputs = block * int(rng.integers(2, 5)), 4 * int(rng.integers(1, 9))
+    turned = bool(rng.integers(2))
+    weight = (outputs, summed) if turned else (summed, outputs)
+    model = with_weights(
+        f'<ir_version: 10, opset_import: ["": 21]> g (float[n, {summed}] x) => '
+        f"(float[n, {outputs}] y) {{ [mac] y = Gemm<transB={int(turned)}>(x, w) }}",
+        {"w": weight},
+    )
+    gated = insert_gates(model, target="ort-weights", weight_ranges="block", block_size=block)
+    mirror = Mirror(gated)
+    quantizer = mirror.quantizers["w"]
+    values = mirror.value_parameters["w"].detach()
+    quantizer.fit(values)
+    for width in quantizer.spec.ladder.widths:
+        quantizer.set_gate(torch.tensor(quantizer.spec.ladder.gate_of(width)))
+        plans = {name: tensor_plan(q, None) for name, q in mirror.quantizers.items()}
+        written = write(gated, BitPlan(tensors=plans), compact=False, weight_kernels=True).model
+        (node,) = (node for node in written.graph if node.op_type == "DequantizeLinear")
+        codes, steps = (value.const_value.numpy() for value in node.inputs)
+        assert node.inputs[0].dtype.bitwidth == width
+        assert steps.shape == (summed // block, outputs)
+        found = codes.astype(np.float32) * np.repeat(steps, block, axis=0)
+        expected = quantizer(values)[0].detach().numpy()
+        np.testing.assert_array_equal(found, expected.T if turned else expected)
+
+
+@pytest.mark.parametrize("form", ["native", "qonnx"])
+def test_other_forms_have_no_blocks(form):
+    with pytest.raises(ConfigError, match=f"the form '{form}' has no ranges for blocks"):
+        insert_gates(products(), target="generic", weight_ranges="block", form=form)
+    gated = insert_gates(products(), target="ort-weights", weight_ranges="block")
+    with pytest.raises(ConfigError, match="weight 'wide' has a range for each block of 32"):
+        write(gated, make_plan(gated), form=form)
