@@ -22,6 +22,10 @@ _TURNED: Final = (1, 0)
 _COLUMNS_OF_2_BITS: Final = 4
 """INT2 codes share a byte by fours, and the kernel takes rows to end with a byte."""
 
+FAST_BLOCKS: Final = (128, 64, 32)
+"""The block sizes for which there are fast kernels of every width, the fastest first. Those of INT2
+in blocks of 16 and 256 take several times as long as a float product."""
+
 
 @dataclass(frozen=True)
 class PackedReaders:
@@ -90,12 +94,22 @@ def why_no_blocks(weight: ir.Value, shape: Sequence[int], block: int) -> str:
     return ""
 
 
-def why_not_in_type(data_type: ir.DataType, outputs: int) -> str:
+def kernel_block(summed: int) -> int:
+    """The block size with which a weight without blocks of its own is multiplied fastest.
+
+    Args:
+        summed: How many of its elements are summed over.
+    """
+    return next((size for size in FAST_BLOCKS if size <= summed), FAST_BLOCKS[-1])
+
+
+def why_not_in_type(data_type: ir.DataType, outputs: int, block: int | None) -> str:
     """Says why a weight can't be packed in a type; empty if it can.
 
     Args:
         data_type: The type of its codes.
         outputs: Its number of output channels.
+        block: The size of its blocks, if these have ranges of their own.
     """
     if data_type not in (ir.DataType.INT2, ir.DataType.INT4, ir.DataType.INT8):
         return f"there is no kernel for packed {data_type.name}"
@@ -104,6 +118,8 @@ def why_not_in_type(data_type: ir.DataType, outputs: int) -> str:
             f"onnxruntime computes wrong values of INT2 weights unless their output channels are a "
             f"multiple of {_COLUMNS_OF_2_BITS}, and there are {outputs}"
         )
+    if data_type is ir.DataType.INT2 and block is not None and block not in FAST_BLOCKS:
+        return f"the kernel of INT2 in blocks of {block} is slower than a float product"
     return ""
 
 

@@ -121,7 +121,7 @@ class Config(BaseModel):
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
     weight_ranges: Ranges = Ranges.CHANNEL
-    block_size: BlockSize = 32
+    block_size: BlockSize = 64
     equalize: bool = True
     exact_steps: bool = False
     widths: tuple[int, ...] = (2, 4, 8)

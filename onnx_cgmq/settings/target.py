@@ -81,7 +81,7 @@ class Weights(Activations):
     """
 
     ranges: Ranges = Ranges.TENSOR
-    block_size: BlockSize = 32
+    block_size: BlockSize = 64
 
 
 class Target(BaseModel):

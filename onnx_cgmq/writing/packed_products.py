@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
 from onnx_cgmq.contract.decisions import Verdict, decide
-from onnx_cgmq.gating.packed_weights import PackedReaders, packed_readers, why_not_in_type
+from onnx_cgmq.gating.packed_weights import (
+    PackedReaders,
+    kernel_block,
+    packed_readers,
+    why_not_in_type,
+)
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice
 from onnx_cgmq.graph.integer_types import pack
 from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
@@ -67,11 +73,15 @@ def _readers(
         if node in integer or (activation is not None and not activation.plan.is_float):
             return f"the activation of {node.op_type} '{node.name}' is quantized"
     outputs = spec.shape[1 - readers.summed_axis]
-    return why_not_in_type(tensors.types.narrowest(width), outputs) or readers
+    return why_not_in_type(tensors.types.narrowest(width), outputs, spec.block) or readers
 
 
 def write_packed(tensors: GatedTensors, tensor: GatedTensor, readers: PackedReaders) -> None:
     """Writes a weight, and makes its readers read it.
+
+    One step for a whole channel or weight is repeated for blocks when the file is loaded.
+    onnxruntime does so by itself too, but for blocks of 32, whose kernels take up to five times as
+    long.
 
     Args:
         tensors: The gated tensors of the model.
@@ -83,12 +93,21 @@ def write_packed(tensors: GatedTensors, tensor: GatedTensor, readers: PackedRead
     emit = NodeWriter(tensor.node, tensor.name)
     codes, scale = (a.T if readers.turned else a for a in (grid.codes, grid.scale))
     packed = pack(codes, tensors.types.narrowest(grid.width), f"{emit.base}.codes")
-    inputs = [emit.constant("codes", packed), emit.constant("scale", scale)]
-    along = {"axis": 1} if scale.ndim else {}
-    if tensor.spec.block is not None:
-        along = {"axis": 0, "block_size": tensor.spec.block}
+    block = tensor.spec.block
+    step = emit.constant("scale", scale if scale.ndim == 2 else scale.reshape(1, -1))
+    if block is None:
+        block = kernel_block(len(codes))
+        step = _repeated(emit, step, (-(-len(codes) // block), codes.shape[1]))
+    inputs = [emit.constant("codes", packed), step]
+    along = {"axis": 0, "block_size": block}
     shape = ir.Shape(codes.shape)
     value = emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, along)
     for node in readers.nodes:
         node.replace_input_with(1, value)
         node.attributes.pop("transB", None)
+
+
+def _repeated(emit: NodeWriter, step: ir.Value, shape: tuple[int, int]) -> ir.Value:
+    """Repeats a step of channels, or a single one, for all blocks."""
+    sizes = emit.constant("scale_shape", np.array(shape, np.int64))
+    return emit.node("Expand", [step, sizes], "scale_of_blocks", ir.DataType.FLOAT, ir.Shape(shape))

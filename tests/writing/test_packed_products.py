@@ -178,7 +178,8 @@ def test_blocks_have_steps_of_their_own(width, block, weight_kernels):
     report = inspect(written.model, kernels=True)
     assert list(kernel_differences(written.kernels, report)) == []
     for node in report.nodes:
-        is_packed = weight_kernels and (width > 2 or node.name != "last")
+        slow = node.name == "last" or (block == 16 and blocks[node.operands[1]] is not None)
+        is_packed = weight_kernels and not (width == 2 and slow)
         assert node.kernel is (Kernel.PACKED if is_packed else Kernel.FLOAT)
         assert node.bits == (32, width)
     assert_computes_the_same(gated, written)
@@ -224,7 +225,7 @@ def test_the_file_holds_the_values_of_the_mirror(seed):
         plans = {name: tensor_plan(q, None) for name, q in mirror.quantizers.items()}
         written = write(gated, BitPlan(tensors=plans), compact=False, weight_kernels=True).model
         (node,) = (node for node in written.graph if node.op_type == "DequantizeLinear")
-        codes, steps = (value.const_value.numpy() for value in node.inputs)
+        codes, steps = (value.const_value.numpy() for value in node.inputs[:2])
         assert node.inputs[0].dtype.bitwidth == width
         assert steps.shape == (summed // block, outputs)
         found = codes.astype(np.float32) * np.repeat(steps, block, axis=0)
@@ -236,6 +237,6 @@ def test_the_file_holds_the_values_of_the_mirror(seed):
 def test_other_forms_have_no_blocks(form):
     with pytest.raises(ConfigError, match=f"the form '{form}' has no ranges for blocks"):
         insert_gates(products(), target="generic", weight_ranges="block", form=form)
-    gated = insert_gates(products(), target="ort-weights", weight_ranges="block")
+    gated = insert_gates(products(), target="ort-weights", weight_ranges="block", block_size=32)
     with pytest.raises(ConfigError, match="weight 'wide' has a range for each block of 32"):
         write(gated, make_plan(gated), form=form)

@@ -66,7 +66,8 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
     """
     if source is None or not is_fixed(source):
         return ONE_STEP
-    shape, shapes = _shape(source), [_shape(p) for p in parameters if p is not None]
+    parameters = tuple(_before_expand(p) for p in parameters if p is not None)
+    shape, shapes = _shape(source), [_shape(parameter) for parameter in parameters]
     if shape is None or None in shapes:
         return Steps(math.inf, 1)
     varying: set[int] = set()
@@ -80,8 +81,16 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
             varying |= {before + i for i, size in enumerate(own) if size > 1}
     only = min(varying) if len(varying) == 1 else -1
     by_axis = 0 <= only < len(shape) and count == shape[only]
-    bits = 0 if by_axis or count == 1 else sum(_bits(p) for p in parameters if p is not None)
+    bits = 0 if by_axis or count == 1 else sum(map(_bits, parameters))
     return Steps(count, math.prod(shape), only if by_axis else None, bits)
+
+
+def _before_expand(parameter: ir.Value) -> ir.Value:
+    """The value that an Expand repeats, which has all that differs, if there is one."""
+    node = parameter.producer()
+    repeats = node is not None and standard_op(node) == "Expand" and node.inputs[0] is not None
+    source = node.inputs[0] if node is not None and repeats else None
+    return parameter if source is None else source
 
 
 def _bits(parameter: ir.Value) -> int:
