@@ -91,7 +91,7 @@ def write_packed(tensors: GatedTensors, tensor: GatedTensor, readers: PackedRead
     grid = tensor.codes()
     assert grid is not None
     emit = NodeWriter(tensor.node, tensor.name)
-    codes, scale = (a.T if readers.turned else a for a in (grid.codes, grid.scale))
+    codes, scale = (grid.codes.T, grid.scale.T) if readers.turned else (grid.codes, grid.scale)
     packed = pack(codes, tensors.types.narrowest(grid.width), f"{emit.base}.codes")
     block = tensor.spec.block
     step = emit.constant("scale", scale if scale.ndim == 2 else scale.reshape(1, -1))

@@ -66,8 +66,8 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
     """
     if source is None or not is_fixed(source):
         return ONE_STEP
-    parameters = tuple(_before_expand(p) for p in parameters if p is not None)
-    shape, shapes = _shape(source), [_shape(parameter) for parameter in parameters]
+    stored = [_before_expand(parameter) for parameter in parameters if parameter is not None]
+    shape, shapes = _shape(source), [_shape(parameter) for parameter in stored]
     if shape is None or None in shapes:
         return Steps(math.inf, 1)
     varying: set[int] = set()
@@ -81,7 +81,7 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
             varying |= {before + i for i, size in enumerate(own) if size > 1}
     only = min(varying) if len(varying) == 1 else -1
     by_axis = 0 <= only < len(shape) and count == shape[only]
-    bits = 0 if by_axis or count == 1 else sum(map(_bits, parameters))
+    bits = 0 if by_axis or count == 1 else sum(map(_bits, stored))
     return Steps(count, math.prod(shape), only if by_axis else None, bits)
 
 
