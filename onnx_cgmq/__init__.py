@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.pipeline import quantize
     from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.verification import Check, verify
-    from onnx_cgmq.contract.bits import Granularity, GridForm, Role
+    from onnx_cgmq.contract.bits import Granularity, GridForm, Ranges, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
     from onnx_cgmq.contract.events import (
         EpochDone,
@@ -91,6 +91,7 @@ _MODULES = {
     "OutputAgreement": "onnx_cgmq.api.agreement",
     "OutputError": "onnx_cgmq.errors",
     "PlanCost": "onnx_cgmq.contract.plan",
+    "Ranges": "onnx_cgmq.contract.bits",
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
@@ -151,6 +152,7 @@ __all__ = [
     "OutputAgreement",
     "OutputError",
     "PlanCost",
+    "Ranges",
     "Report",
     "Result",
     "Role",

@@ -48,6 +48,7 @@ NAMES = {
     "OutputAgreement",
     "OutputError",
     "PlanCost",
+    "Ranges",
     "Report",
     "Result",
     "Role",
