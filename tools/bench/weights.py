@@ -1,8 +1,8 @@
 """Times weights that onnxruntime multiplies packed, beside float products, in interleaved rounds.
 
 A MatMul of a square weight is written by the target ``ort-weights`` at each width, with ranges for
-channels and for blocks, and timed with few rows and many. The small transformer encoder of the deployment
-benchmark is quantized under a bound on its size, and timed as well.
+channels and for blocks, and timed with few rows and many. The small transformer encoder of the
+deployment benchmark is quantized under a bound on its size, and timed as well.
 
     python -m tools.bench.weights encoder.onnx --output docs/benchmarks/weights.md
 """
