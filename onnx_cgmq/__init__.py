@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx_cgmq.api.result import Result
     from onnx_cgmq.api.sensitivity import Sensitivity, TensorSensitivity, sensitivity
     from onnx_cgmq.api.verification import Check, verify
-    from onnx_cgmq.contract.bits import Granularity, GridForm, Role
+    from onnx_cgmq.contract.bits import Granularity, GridForm, Ranges, Role
     from onnx_cgmq.contract.decisions import Decision, Verdict
     from onnx_cgmq.contract.events import (
         EpochDone,
@@ -107,6 +107,7 @@ _MODULES = {
     "PlanCost": "onnx_cgmq.contract.plan",
     "PointDone": "onnx_cgmq.contract.events",
     "Quality": "onnx_cgmq.api.quality",
+    "Ranges": "onnx_cgmq.contract.bits",
     "Report": "onnx_cgmq.inspection",
     "Result": "onnx_cgmq.api.result",
     "Role": "onnx_cgmq.contract.bits",
@@ -181,6 +182,7 @@ __all__ = [
     "PlanUse",
     "PointDone",
     "Quality",
+    "Ranges",
     "Report",
     "Result",
     "Role",

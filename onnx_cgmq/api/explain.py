@@ -78,6 +78,9 @@ def _decisions_of_report(report: Report) -> list[Decision]:
 def _decision_of_node(node: NodeReport) -> Decision | None:
     if node.kernel is None:
         return None
-    integer = Verdict.SLOW if node.slow else Verdict.INTEGER
-    verdict = integer if node.kernel is Kernel.INTEGER else Verdict.FLOAT
-    return Decision(node.name, verdict, node.reason)
+    verdicts = {
+        Kernel.INTEGER: Verdict.SLOW if node.slow else Verdict.INTEGER,
+        Kernel.PACKED: Verdict.PACKED,
+        Kernel.FLOAT: Verdict.FLOAT,
+    }
+    return Decision(node.name, verdicts[node.kernel], node.reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx_ir as ir
 
@@ -17,6 +17,7 @@ from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.data.source import Samples
 from onnx_cgmq.errors import AgreementError, ModelError
+from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.inspection import inspect
 from onnx_cgmq.inspection.kernel_differences import kernel_differences, slow_kernels
@@ -25,6 +26,15 @@ from onnx_cgmq.writing.write_back import Written, write
 
 if TYPE_CHECKING:  # torch loads when a run starts, not on import
     from onnx_cgmq.learn.run import Learned
+
+_FLIPS: Final = (
+    "rounding in sums flips codes of few bits; --target ort-cpu has steps that can't flip"
+)
+_ROUNDS_IN_BLOCKS: Final = (
+    "kernels of packed weights (MatMulNBits) round activations to 8 bits in blocks, which was not "
+    "trained; the entry 'session.qdq_matmulnbits_accuracy_level' = '1' of onnxruntime's session "
+    "options keeps them float, and is slower"
+)
 
 
 def finish(opened: OpenedModel, learned: Learned, events: list[Event], emit: Progress) -> Result:
@@ -79,14 +89,15 @@ def _write_in_agreement(
     config = opened.config
     form, target = config.form, config.target
 
-    def write_and_verify(integer_kernels: bool) -> tuple[Written, Check]:
+    def write_and_verify(fast: bool) -> tuple[Written, Check]:
         emit(StageStarted("write"))
         written = write(
             opened.gated,
             plan,
             form=form,
             short_names=config.compact,
-            integer_kernels=integer_kernels,
+            integer_kernels=fast,
+            weight_kernels=fast and config.weight_kernels,
         )
         emit(StageStarted("verify"))
         bounds, samples = learned.guide.bounds, opened.held_out
@@ -94,18 +105,18 @@ def _write_in_agreement(
         return written, check
 
     try:
-        written, check = write_and_verify(integer_kernels=True)
+        written, check = write_and_verify(fast=True)
     except AgreementError as error:
         if form is not Form.ORT:
             raise
-        written, check = write_and_verify(integer_kernels=False)
+        written, check = write_and_verify(fast=False)
         emit(Notice(f"the file is written for float kernels, which are slower: otherwise {error}"))
     if check.agreement_db < GOOD_AGREEMENT_DB:
+        packed = any(choice.kernel is Kernel.PACKED for choice in written.kernels.values())
         emit(
             Notice(
                 f"the file agrees with what was trained to {check.agreement_db:.1f} dB for most "
-                "samples: rounding in sums flips codes of few bits; --target ort-cpu has steps "
-                "that can't flip"
+                f"samples: {_ROUNDS_IN_BLOCKS if packed else _FLIPS}"
             )
         )
     return written, check

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:  # the command line shows its help without loading NumPy
     import numpy as np
@@ -36,6 +36,37 @@ class Granularity(str, Enum):
     TENSOR = "tensor"
     CHANNEL = "channel"
     ELEMENT = "element"
+
+
+class Ranges(str, Enum):
+    """What has a range of its own in a weight with one gate.
+
+    BLOCK: As many neighbours of an output channel as the block size says, along the axis that a
+        matrix product sums over.
+    """
+
+    TENSOR = "tensor"
+    CHANNEL = "channel"
+    BLOCK = "block"
+
+
+BLOCK_SIZES: Final = (16, 32, 64, 128, 256)
+"""The block sizes for which onnxruntime has kernels of packed weights."""
+
+
+def in_blocks(shape: tuple[int, ...], axis: int | None, block: int | None) -> tuple[int, ...]:
+    """The shape in which every block of a matrix is a row along an axis of its own.
+
+    Args:
+        shape: Shape of the tensor.
+        axis: Its channel axis. The blocks are along the other one, and the axis of a block's
+            elements comes right behind it.
+        block: Elements in a block; ``None`` without blocks, so that the shape stays as it is.
+    """
+    if block is None or axis is None:
+        return shape
+    along = 1 - axis
+    return (*shape[:along], shape[along] // block, block, *shape[along + 1 :])
 
 
 class GridForm(str, Enum):

@@ -21,6 +21,7 @@ class Verdict(str, Enum):
     QUANTIZED = "gets a quantizer"
     FLOAT = "stays float"
     INTEGER = "runs in integers"
+    PACKED = "runs with packed weights"
     SLOW = "runs in a slow integer kernel"
     REWRITTEN = "is rewritten"
     LEFT = "is left as it is"

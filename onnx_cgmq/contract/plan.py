@@ -26,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role, in_blocks
 from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.errors import ModelError
 
@@ -84,13 +84,16 @@ class TensorPlan(BaseModel):
         granularity: Whether the tensor has one width, or one per channel or element.
         shape: Shape of the tensor; the batch of an activation (axis 0) is 1.
         axis: Channel axis, or ``None``.
+        block: How many neighbours of a channel share a range, in a matrix with ranges for blocks
+            (:class:`~onnx_cgmq.contract.bits.Ranges`); else ``None``.
         widths: Widths, int64; the shape is ``()``, ``[1, .., C, .., 1]`` or ``shape``, as
             ``granularity`` says.
         low: Start of the range of the selected width, float32 (``channel``: in the shape of
             ``widths``; else ``()``).
         high: End of that range, as ``low``.
         step: Step of each entry at its own width, float32, in the shape of ``widths``; 0 where the
-            width is 0 or 32.
+            width is 0 or 32. If channels or blocks have ranges of their own, it has their shape,
+            which broadcasts to ``view_shape``.
         zero_point: Integer zero point, int64, in the shape of ``widths``.
         values: Learned float values of a weight or bias before rounding, float32, in ``shape``. The
             JSON text does not have them. Without them, ``write_back`` takes the values of the gated
@@ -105,6 +108,7 @@ class TensorPlan(BaseModel):
     granularity: Granularity
     shape: tuple[int, ...]
     axis: int | None = None
+    block: int | None = None
     widths: IntArray
     low: FloatArray
     high: FloatArray
@@ -118,12 +122,17 @@ class TensorPlan(BaseModel):
             raise ValueError(f"{self.name}: widths must be 0, 2, 4, 8, 16 or 32")
         for label, array in (("widths", self.widths), ("step", self.step)):
             try:
-                np.broadcast_shapes(array.shape, self.shape)
+                np.broadcast_shapes(array.shape, self.view_shape)
             except ValueError as error:
                 raise ValueError(
-                    f"{self.name}: {label} {array.shape} do not fit {self.shape}"
+                    f"{self.name}: {label} {array.shape} do not fit {self.view_shape}"
                 ) from error
         return self
+
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """The shape to which the tensor is reshaped before its steps broadcast to it."""
+        return in_blocks(self.shape, self.axis, self.block)
 
     @property
     def grid_width(self) -> int:

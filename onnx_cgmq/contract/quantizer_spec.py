@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role, in_blocks
 from onnx_cgmq.errors import ModelError
 
 
@@ -22,6 +22,8 @@ class QuantizerSpec:
         shape: Shape of the tensor; the batch of an activation (axis 0) is 1.
         axis: Channel axis if there is a range for each channel, else ``None``.
         channel_ranges: Whether a tensor with one gate has a range for each channel.
+        block: How many neighbours of a channel share a range, in a matrix whose channels have a
+            range for each block; ``None`` without blocks.
         exact: Whether steps up to 8 bits are rounded, so that float32 sums of products are exact:
             to powers of two for activations, to three significant bits for weights.
     """
@@ -35,10 +37,11 @@ class QuantizerSpec:
     axis: int | None = None
     channel_ranges: bool = False
     exact: bool = False
+    block: int | None = None
 
     @property
     def has_channels(self) -> bool:
-        """Whether each channel has a range of its own."""
+        """Whether each channel has a range of its own, or one for each of its blocks."""
         return self.granularity is Granularity.CHANNEL or self.channel_ranges
 
     @property
@@ -54,11 +57,26 @@ class QuantizerSpec:
 
     @property
     def range_item_shape(self) -> tuple[int, ...]:
-        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` if channels differ."""
+        """Shape of the range of one width: ``()``, or ``[1, .., C, .., 1]`` if channels differ.
+
+        With blocks it is :attr:`view_shape` with a 1 for the elements of a block.
+        """
+        if self.block_axis is not None:
+            return tuple(1 if i == self.block_axis else n for i, n in enumerate(self.view_shape))
         if self.has_channels:
             assert self.axis is not None
             return tuple(size if i == self.axis else 1 for i, size in enumerate(self.shape))
         return ()
+
+    @property
+    def view_shape(self) -> tuple[int, ...]:
+        """The shape to which the tensor is reshaped before its ranges broadcast to it."""
+        return in_blocks(self.shape, self.axis, self.block)
+
+    @property
+    def block_axis(self) -> int | None:
+        """The axis of :attr:`view_shape` that counts the elements of a block, if any."""
+        return None if self.block is None or self.axis is None else 2 - self.axis
 
     @property
     def range_shape(self) -> tuple[int, ...]:
@@ -87,6 +105,7 @@ class QuantizerSpec:
             "axis": self.axis,
             "channel_ranges": self.channel_ranges,
             "exact": self.exact,
+            **({"block": self.block} if self.block is not None else {}),
         }
         return json.dumps(fields, separators=(",", ":"))
 
@@ -113,4 +132,5 @@ class QuantizerSpec:
             axis=fields["axis"],
             channel_ranges=fields.get("channel_ranges", False),
             exact=fields.get("exact", False),
+            block=fields.get("block"),
         )

@@ -50,7 +50,8 @@ class Storage:
         """Counts the bits that a tensor takes in the file; 0 for activations.
 
         A weight is stored as one integer tensor, in the narrowest type that holds its widest grid
-        and that onnxruntime loads. A weight that is pruned as a whole takes the narrowest type. A
+        and that onnxruntime loads; if blocks have ranges of their own, so have their float steps.
+        A weight that is pruned as a whole takes the narrowest type. A
         bias has 32 bits whatever its width is: it is float, or INT32 in units of the accumulator.
 
         Args:
@@ -62,7 +63,10 @@ class Storage:
         width, widest = FLOAT_BITS, int(widths.max())
         if spec.role is Role.WEIGHT and widest < FLOAT_BITS:
             width = self.types.narrowest(widest).bitwidth
-        return int(np.prod(spec.shape, dtype=np.int64)) * width
+        bits = int(np.prod(spec.shape, dtype=np.int64)) * width
+        if spec.block is not None and widest < FLOAT_BITS:
+            bits += math.prod(spec.range_item_shape) * FLOAT_BITS
+        return bits
 
     def tensor_bytes(self, specs: Mapping[str, QuantizerSpec], widths: Widths) -> dict[str, int]:
         """Counts the bytes of every weight and bias with a quantizer, by its name.

@@ -58,7 +58,20 @@ def function_name(spec: QuantizerSpec) -> str:
     """Returns the operator type of a quantizer: ``GatedQDQ_symmetric_channel_2_4_8_16_32``."""
     widths = "_".join(map(str, spec.ladder.widths))
     layout = "channel_ranges" if spec.channel_ranges else _LAYOUTS[spec.granularity]
+    if spec.block is not None:
+        layout = "block_ranges"
     return f"{GATED_PREFIX}{spec.form.value}_{layout}_{widths}"
+
+
+def quantizer_attributes(spec: QuantizerSpec) -> list[ir.Attr]:
+    """Returns the attributes of a node that calls :func:`gated_qdq`'s function."""
+    if spec.block is not None and spec.block_axis is not None:
+        return [
+            ir.AttrInt64("axis", spec.block_axis),
+            ir.AttrInt64("block_size", spec.block),
+            ir.AttrInt64s("view", spec.view_shape),
+        ]
+    return [] if spec.axis is None else [ir.AttrInt64("axis", spec.axis)]
 
 
 def is_gated_quantizer(node: ir.Node) -> bool:
@@ -71,6 +84,8 @@ def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
 
     The signature of the function is ``(x, [low,] high, gate) -> (y, step)``. Only affine grids have
     ``low``. An attribute ``axis`` names the channel axis where channels have ranges of their own.
+    With blocks, ``x`` is first reshaped as an attribute ``view`` says, and ``axis`` names the axis
+    of a block's elements, of which there are ``block_size``.
     ``low``, ``high`` and ``gate`` have the shapes that :class:`QuantizerSpec` gives, and ``y`` is
     the quantized value in the shape of ``x``.
 
@@ -139,12 +154,17 @@ class _FunctionText:
     def text(self, name: str, opset: int) -> str:
         """Writes the whole function."""
         self._constant("zero", 0.0)
+        if self.spec.block is not None:
+            self._add("view_shape", "Constant <value_ints: ints = @view> ()")
+            self._add("viewed", "Reshape (x, view_shape)")
         for width in self.ladder.quantized:
             self._select_range(width)
             self._quantize(width)
         self._select_value()
         self._select_step()
         axis = "<axis> " if self.spec.has_channels else ""
+        if self.spec.block is not None:
+            axis = "<axis, block_size, view> "
         low = "low, " if self.form is GridForm.AFFINE else ""
         nodes = "\n".join(f"    {line}" for line in self.lines)
         return (
@@ -182,7 +202,9 @@ class _FunctionText:
         dtype = ir.DataType[f"{'INT' if signed else 'UINT'}{bits}"]
         scale, offset = f"step_{width}", f"offset_{width}"
         axis = ""
-        if self.spec.has_channels:
+        if self.spec.block is not None:
+            axis = "<axis: int = @axis, block_size: int = @block_size> "
+        elif self.spec.has_channels:
             axis = "<axis: int = @axis> "
             if "flat = " not in "".join(self.lines):
                 self._add("flat", "Constant <value_ints: ints = [-1]> ()")
@@ -191,7 +213,7 @@ class _FunctionText:
             scale, offset = f"{scale}_flat", f"{offset}_flat"
         self._add(f"zero_point_{width}", f"Cast <to: int = {dtype.value}> ({offset})")
         grid = f"({{}}, {scale}, zero_point_{width})"
-        source = self._clipped(width) if signed or width < bits else "x"
+        source = self._clipped(width) if signed or width < bits else self._source
         self._add(f"code_{width}", f"QuantizeLinear {axis}{grid.format(source)}")
         self._add(f"y_{width}", f"DequantizeLinear {axis}{grid.format(f'code_{width}')}")
 
@@ -215,7 +237,7 @@ class _FunctionText:
                 self._add(f"{end}_shifted_{width}", f"Sub ({factor}, offset_{width})")
                 factor = f"{end}_shifted_{width}"
             self._add(f"{end}_{width}", f"Mul ({factor}, step_{width})")
-        self._add(f"above_{width}", f"Max (x, least_{width})")
+        self._add(f"above_{width}", f"Max ({self._source}, least_{width})")
         self._add(f"in_{width}", f"Min (above_{width}, most_{width})")
         return f"in_{width}"
 
@@ -228,11 +250,20 @@ class _FunctionText:
             self._add(f"is_{width}", f"LessOrEqual (gate, threshold_{width})")
             self._add(f"y_to_{width}", f"Where (is_{width}, {self._value(width)}, {selected})")
             selected = f"y_to_{width}"
-        self._add("y", f"Identity ({selected})")
+        if self.spec.block is None:
+            self._add("y", f"Identity ({selected})")
+            return
+        self._add("shape", "Shape (x)")
+        self._add("y", f"Reshape ({selected}, shape)")
 
     def _value(self, width: int) -> str:
         """Names the value of ``x`` at a width."""
-        return {0: "zero", FLOAT_BITS: "x"}.get(width, f"y_{width}")
+        return {0: "zero", FLOAT_BITS: self._source}.get(width, f"y_{width}")
+
+    @property
+    def _source(self) -> str:
+        """Names the tensor in the shape to which ranges broadcast."""
+        return "x" if self.spec.block is None else "viewed"
 
     def _select_step(self) -> None:
         """Adds ``step``, as :func:`gated_qdq` describes it."""

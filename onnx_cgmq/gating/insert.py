@@ -31,6 +31,7 @@ from onnx_cgmq.gating.gated_qdq import (
     function_name,
     gated_qdq,
     is_gated_quantizer,
+    quantizer_attributes,
 )
 from onnx_cgmq.gating.integer_path import add_carried_quantizers
 from onnx_cgmq.gating.placement import (
@@ -267,7 +268,7 @@ class _Inserter:
             GATED_DOMAIN,
             function_name(spec),
             inputs,
-            [ir.AttrInt64("axis", spec.axis)] if spec.axis is not None else [],
+            quantizer_attributes(spec),
             outputs=[
                 _float_value(f"{name}.quantized", _shape_of(value)),
                 _float_value(f"{name}.step", ir.Shape(spec.range_item_shape)),
@@ -309,6 +310,7 @@ def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> 
         return False
     (_, a), (_, b) = operands
     uniform = a.granularity is Granularity.TENSOR and a.role is Role.ACTIVATION
+    uniform = uniform and b.block is None
     return uniform and (b.role is Role.WEIGHT or b.granularity is Granularity.TENSOR)
 
 
@@ -320,7 +322,9 @@ def _initial_high(value: ir.Value, spec: QuantizerSpec) -> npt.NDArray[np.float3
     if value.const_value is None:
         return np.ones(spec.range_shape, dtype=np.float32)
     with reading(value.const_value) as array:
-        axes = tuple(i for i in range(array.ndim) if i != spec.axis) if spec.has_channels else None
+        array, axes = array.reshape(spec.view_shape), None
+        if spec.has_channels:
+            axes = tuple(i for i, size in enumerate(spec.range_item_shape) if size == 1)
         largest = np.maximum(array.max(axis=axes, initial=0.0), -array.min(axis=axes, initial=0.0))
     item = np.asarray(largest, dtype=np.float32).reshape(spec.range_item_shape)
     item = np.where(item > 0, item, np.float32(_SMALLEST_RANGE))

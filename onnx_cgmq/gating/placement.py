@@ -12,10 +12,18 @@ from typing import Final
 import numpy as np
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Ladder, Role
+from onnx_cgmq.contract.bits import (
+    INTEGER_KERNEL_BITS,
+    Granularity,
+    GridForm,
+    Ladder,
+    Ranges,
+    Role,
+)
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ModelError
+from onnx_cgmq.gating.packed_weights import why_no_blocks
 from onnx_cgmq.graph.files.external import reading
 from onnx_cgmq.graph.layouts import permutation, stored_weight
 from onnx_cgmq.graph.mac_operators import OpSpec
@@ -130,17 +138,25 @@ def weight_spec(
     if granularity is Granularity.CHANNEL and axis is None:
         granularity = Granularity.TENSOR
     one_gate = granularity is Granularity.TENSOR
-    channel_ranges = one_gate and axis is not None and config.weight_ranges is Granularity.CHANNEL
+    channel_ranges = one_gate and axis is not None and config.weight_ranges is not Ranges.TENSOR
+    shape = tuple(weight.const_value.shape.numpy())
+    block = None
+    if channel_ranges and config.weight_ranges is Ranges.BLOCK:
+        why = why_no_blocks(weight, shape, config.block_size)
+        block = None if why else config.block_size
+        if why:
+            decide(weight.name, Verdict.QUANTIZED, f"it has no ranges for blocks: {why}")
     return QuantizerSpec(
         tensor=str(weight.name),
         role=Role.WEIGHT,
         form=GridForm.SYMMETRIC,
         granularity=granularity,
         ladder=chosen or _weight_ladder(config, granularity),
-        shape=tuple(weight.const_value.shape.numpy()),
+        shape=shape,
         axis=axis if channel_ranges or granularity is Granularity.CHANNEL else None,
         channel_ranges=channel_ranges,
         exact=config.exact_steps,
+        block=block,
     )
 
 

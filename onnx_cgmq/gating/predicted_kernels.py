@@ -33,9 +33,13 @@ from onnx_cgmq.graph.uses import element_uses, only_element_reader
 
 
 class Kernel(str, Enum):
-    """The arithmetic of the kernel that runs a node."""
+    """The arithmetic of the kernel that runs a node.
+
+    PACKED: Codes of a weight, times floats or what the kernel itself rounds these to.
+    """
 
     INTEGER = "integer"
+    PACKED = "packed"
     FLOAT = "float"
 
 
@@ -45,7 +49,8 @@ class KernelChoice:
 
     Attributes:
         kernel: Arithmetic of the kernel, or ``None`` if it is unknown.
-        reason: Why the kernel is float, slow or unknown; empty for a fast integer kernel.
+        reason: Why the kernel is float, slow or unknown, or what a packed one does; empty for a
+            fast integer kernel.
         slow: Whether it is an integer kernel that is slower than another one would be.
     """
 
@@ -197,6 +202,10 @@ class _Predictor:
             # their second factor.
             if index == 0:
                 return f"{what} is the first factor, but integer kernels take it as the second"
+            if spec.block is not None:
+                return (
+                    f"{what} has a step for each block, and integer kernels add up whole channels"
+                )
             if spec.has_channels and len(spec.shape) != 2:
                 return f"{what} has a step for each channel and {len(spec.shape)} dimensions, not 2"
         return ""

@@ -16,9 +16,10 @@ from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, no_kernel_r
 from onnx_cgmq.gating.summed_pairs import sum_order
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.graph.mac_operators import OpSpec
-from onnx_cgmq.graph.nodes import called, node_key, operator_key, standard_op
+from onnx_cgmq.graph.nodes import called, int_attribute, node_key, operator_key, standard_op
 from onnx_cgmq.graph.operators import computes_on_codes, mac_spec
 from onnx_cgmq.graph.qonnx import is_quant
+from onnx_cgmq.inspection.implicit_operands import INT8_ACCURACY
 from onnx_cgmq.inspection.operands import Operands
 from onnx_cgmq.inspection.patterns.codes import is_quantize
 from onnx_cgmq.ort.executed import executed_operators
@@ -75,7 +76,19 @@ def _kernel(node: ir.Node, runs: str | None, operands: Operands) -> KernelChoice
     if computes_on_codes(runs):
         reason = _why_slow(node, operands)
         return KernelChoice(Kernel.INTEGER, reason, slow=bool(reason))
+    if runs == "MatMulNBits":
+        return KernelChoice(Kernel.PACKED, _what_packed_does(node))
     return KernelChoice(Kernel.FLOAT, _why_float(node, runs, operands))
+
+
+def _what_packed_does(node: ir.Node) -> str:
+    """Says what MatMulNBits multiplies, at the level of its node or else of stock onnxruntime."""
+    level = INT8_ACCURACY
+    if node.op_type == "MatMulNBits":
+        level = int_attribute(node, "accuracy_level", 0)
+    if level == INT8_ACCURACY:
+        return "MatMulNBits reads the weight packed, and rounds the activation to 8 bits in blocks"
+    return "MatMulNBits reads the weight packed, and multiplies floats"
 
 
 def _why_slow(node: ir.Node, operands: Operands) -> str:
@@ -105,8 +118,6 @@ def _why_float(node: ir.Node, runs: str, operands: Operands) -> str:
     """
     spec = mac_spec(node)
     assert spec is not None
-    if runs == "MatMulNBits":
-        return "MatMulNBits dequantizes its weight and multiplies floats"
     reasons = [*_operand_reasons(node, spec, operands)]
     if not reasons and not spec.integer_kernel(node):
         reasons.append(no_kernel_reason(node))

@@ -13,7 +13,7 @@ from onnx_cgmq.graph.nodes import int_attribute, operator_key
 GATHER_BLOCK_QUANTIZED: Final = "com.microsoft.GatherBlockQuantized"
 """The operator that looks up rows in an embedding table which is quantized in blocks."""
 
-_INT8_ACCURACY: Final = 4
+INT8_ACCURACY: Final = 4
 """The ``accuracy_level`` at which MatMulNBits rounds its activation to 8 bits, in blocks."""
 
 
@@ -56,9 +56,7 @@ def _packed_matrix(node: ir.Node) -> ImplicitOperand:
 
 def _rounded_in_blocks(node: ir.Node) -> ImplicitOperand | None:
     """Describes the activation of MatMulNBits, which some accuracy levels round to 8 bits."""
-    return (
-        ImplicitOperand(8) if int_attribute(node, "accuracy_level", 0) == _INT8_ACCURACY else None
-    )
+    return ImplicitOperand(8) if int_attribute(node, "accuracy_level", 0) == INT8_ACCURACY else None
 
 
 def _packed_table(node: ir.Node) -> ImplicitOperand | None:

@@ -43,7 +43,8 @@ class Reading:
             sizes.
         stored: Type of the codes in the file; ``FLOAT`` if there are none.
         stored_bits: Bits that a weight takes in the file. If floats hold its codes, as in QONNX,
-            these are the bits of the codes. 0 for an activation.
+            these are the bits of the codes. Steps count where blocks have their own. 0 for an
+            activation.
         note: Why the width can't be read, so that it counts as 32 bits; or empty.
     """
 
@@ -149,7 +150,8 @@ def _constant(name: str, value: ir.Value, grid: Grid, claim: Claim) -> Reading:
         widths = claimed_weight_widths(grid.codes(), claim)
     in_floats = grid.stored is ir.DataType.FLOAT and grid.codes is not None
     stored = grid.widths if in_floats else None
-    return _weight(name, tensor, widths, claim, stored, grid.note)
+    reading = _weight(name, tensor, widths, claim, stored, grid.note)
+    return replace(reading, stored_bits=reading.stored_bits + grid.steps.bits)
 
 
 def _weight(

@@ -102,7 +102,8 @@ class NodeReport:
         bits: Mean widths of the two operands.
         kernel: Arithmetic of the kernel that onnxruntime runs; ``None`` if it was not looked up or
             is unknown.
-        reason: Why the kernel is float, slow or unknown; otherwise empty.
+        reason: Why the kernel is float, slow or unknown, or what a packed one does; otherwise
+            empty.
         slow: Whether it is an integer kernel that is slower than another one would be.
     """
 

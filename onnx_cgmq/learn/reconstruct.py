@@ -29,6 +29,7 @@ from onnx_cgmq.learn.range_search import search_ranges
 from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
+from onnx_cgmq.mirror.quantizers.blocks import of_elements
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.torch_state import plain_torch
 
@@ -249,7 +250,8 @@ class _Learners:
                 grid, _, _ = quantizer.selected()
                 if bool((grid.step > 0).all()):
                     start = parameter.detach().clone()
-                    self._weights.append(_Rounding(quantizer, parameter, start, grid.step))
+                    step = of_elements(quantizer.spec, grid.step)
+                    self._weights.append(_Rounding(quantizer, parameter, start, step))
             elif role is Role.BIAS and parameter is not None:
                 largest = float(parameter.detach().abs().amax()) if parameter.numel() else 0.0
                 groups.append({"params": [parameter], "peak": _BIAS_RATE * largest})

@@ -22,6 +22,7 @@ from onnx_cgmq.mirror.compile.constants import constants_of, gated_nodes, replac
 from onnx_cgmq.mirror.core.dtypes import to_torch
 from onnx_cgmq.mirror.core.parts import Part, run_part, split
 from onnx_cgmq.mirror.core.program import Program, Step, run_steps
+from onnx_cgmq.mirror.quantizers.blocks import quantizer_of
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
 from onnx_cgmq.mirror.torch_state import plain_numbers, plain_torch
@@ -65,7 +66,7 @@ class Mirror(nn.Module):
         modules: dict[ir.Node, GatedQuantizer] = {}
         for node, gated in gated_nodes(self.model.graph, constants).items():
             low = None if gated.low is None else to_torch(gated.low)
-            module = GatedQuantizer(gated.spec, low, to_torch(gated.high), to_torch(gated.gate))
+            module = quantizer_of(gated.spec, low, to_torch(gated.high), to_torch(gated.gate))
             key = self._free_name(f"{gated.spec.tensor}_quantizer")
             self.add_module(key, module)
             self.quantizers[gated.spec.tensor] = module

@@ -24,6 +24,10 @@ FIRST_VERSIONS: Final = {ir.DataType.INT4: Version("1.23"), ir.DataType.INT2: Ve
 """For each type, the first version that folds the ``Cast`` of a weight and runs integer kernels on
 the result. Types that are not here work in all versions."""
 
+MULTIPLIES_PACKED: Final = Version("1.31")
+"""The first version for which it was measured that matrix products of packed weights are right.
+Earlier ones make floats of the weight at every run, or have other kernels."""
+
 _OLDEST: Final = min(OPSETS)
 _LOWER_ENDS: Final = (">=", "~=", "==", ">")
 _NAME: Final = "onnxruntime"
@@ -80,6 +84,11 @@ class Runtime:
     def opset(self) -> int:
         """The newest opset whose quantizers this version runs in integer kernels."""
         return max((o for first, o in OPSETS.items() if self.version >= first), default=21)
+
+    @property
+    def multiplies_packed(self) -> bool:
+        """Whether it has kernels that multiply packed weights, and these are known to be right."""
+        return self.version >= MULTIPLIES_PACKED
 
     def takes(self, data_type: ir.DataType) -> bool:
         """Says whether weights may be stored in a type."""

@@ -118,8 +118,8 @@ def histograms_section(rows: Sequence[TensorRow], plans: dict[str, TensorPlan]) 
         f"The {len(charts)} tensors with the largest errors",
         [Charts(charts, small=True)],
         "How the values are spread, on a logarithmic scale. Dashed lines are the ends of the "
-        "range; the comb at the foot has the values of the grid, up to 4 bits. If channels have "
-        "ranges of their own, both are those of the channel with the largest range.",
+        "range; the comb at the foot has the values of the grid, up to 4 bits. If channels or "
+        "blocks have ranges of their own, both are those of the one with the largest range.",
     )
 
 
@@ -127,7 +127,8 @@ def _histogram(row: TensorRow, plan: TensorPlan, error: float) -> Chart:
     assert row.error is not None  # it was measured
     ends, levels = _range_and_grid(plan)
     count = plan.step.size
-    more = f"; {count:,} channels with ranges of their own" if count > 1 else ""
+    parts = "channels" if plan.block is None else "blocks"
+    more = f"; {count:,} {parts} with ranges of their own" if count > 1 else ""
     return Chart(
         row.tensor.name,
         histogram_chart(row.tensor.role.value, row.error.counts, row.error.edges, ends, levels),

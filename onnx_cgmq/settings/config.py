@@ -16,10 +16,11 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder, Ranges
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
+from onnx_cgmq.settings.target import BlockSize, check_form
 from onnx_cgmq.settings.toml import problems
 
 if TYPE_CHECKING:  # the command line shows its help without loading NumPy
@@ -89,7 +90,10 @@ class Config(BaseModel):
         granularity: One gate per tensor, channel or element, for weights and biases.
         activation_granularity: The granularity of activations; ``None`` follows ``granularity`` if
             the target allows it.
-        weight_ranges: ``channel`` gives a weight with one gate a range for each channel.
+        weight_ranges: ``channel`` gives a weight with one gate a range for each channel. ``block``
+            gives one for each block of neighbours in a channel, if MatMul or Gemm multiply it as
+            their second factor and whole blocks are summed over; else for each channel.
+        block_size: Elements in a block: 16, 32, 64, 128 or 256.
         equalize: Move factors of channels between operators before quantizers are put in
             (:func:`~onnx_cgmq.preparation.equalize.equalize`), if a weight has one gate and a range
             for each channel, and an activation one gate.
@@ -117,6 +121,10 @@ class Config(BaseModel):
         integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
             and narrow tensors at 16 or 32 bits to 8 when gates settle, so that onnxruntime runs
             them in integer kernels. ``False`` does neither.
+        weight_kernels: Write the weights of matrix products with float activations so that
+            onnxruntime multiplies them packed, in its kernel MatMulNBits, which by default rounds
+            the activations to 8 bits in blocks. ``False`` lets it make floats of them when it
+            loads the file. Only the form ``ort`` has such kernels.
         effort: How much time a run takes to learn (docs/concepts.md, "Effort").
         epochs: Train end to end for so many passes over the training data, after the stages of a
             run; ``None`` leaves that to the data.
@@ -141,7 +149,8 @@ class Config(BaseModel):
     compact: bool = False
     granularity: Granularity = Granularity.TENSOR
     activation_granularity: Granularity | None = None
-    weight_ranges: Granularity = Granularity.CHANNEL
+    weight_ranges: Ranges = Ranges.CHANNEL
+    block_size: BlockSize = 64
     equalize: bool = True
     exact_steps: bool = False
     widths: tuple[int, ...] = (2, 4, 8)
@@ -157,6 +166,7 @@ class Config(BaseModel):
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
+    weight_kernels: bool = False
     effort: Effort = Effort.NORMAL
     epochs: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -192,8 +202,7 @@ class Config(BaseModel):
                 "prune=True with granularity 'tensor' would remove whole layers; "
                 "choose granularity 'channel' or 'element'"
             )
-        if self.weight_ranges is Granularity.ELEMENT:
-            raise ValueError("weight_ranges must be 'tensor' or 'channel'")
+        check_form(self.form, self.weight_ranges, weight_kernels=self.weight_kernels)
         if self.input_width is not None:
             if self.input_width not in (2, 4, 8, 16, 32):
                 raise ValueError("input_width must be 2, 4, 8, 16 or 32")
@@ -255,12 +264,13 @@ class Config(BaseModel):
         """Whether channels are equalized.
 
         Factors that move cost a weight nothing only if each channel has a range of its own; an
-        activation with a gate for each channel needs no factors.
+        activation with a gate for each channel needs no factors, nor does one that is float.
         """
         if self.plan is not None and not self.plan.own:
             return False  # its ranges are those of the channels as they are
         one_gate = self.granularity is self.activations is Granularity.TENSOR
-        return self.equalize and one_gate and self.weight_ranges is Granularity.CHANNEL
+        rounds = bool(self.activation_ladder.quantized)
+        return self.equalize and one_gate and rounds and self.weight_ranges is Ranges.CHANNEL
 
     @property
     def fixed_plan(self) -> GivenPlan | None:
@@ -292,7 +302,8 @@ class Settings(TypedDict, total=False):
     compact: bool
     granularity: Granularity | str
     activation_granularity: Granularity | str | None
-    weight_ranges: Granularity | str
+    weight_ranges: Ranges | str
+    block_size: int
     equalize: bool
     exact_steps: bool
     widths: Sequence[int]
@@ -308,6 +319,7 @@ class Settings(TypedDict, total=False):
     shapes: Mapping[str, Sequence[int]]
     direction: Direction | str
     integer_kernels: bool
+    weight_kernels: bool
     effort: Effort | str
     epochs: int | None
     batch_size: int

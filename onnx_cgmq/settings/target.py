@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Ladder
+from onnx_cgmq.contract.bits import BLOCK_SIZES, FLOAT_BITS, Granularity, Ladder, Ranges
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -30,6 +31,15 @@ def _as_list(value: Any) -> Any:
 
 
 Granularities = Annotated[tuple[Granularity, ...], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+def _of_a_kernel(size: int) -> int:
+    if size not in BLOCK_SIZES:
+        raise ValueError(f"blocks have {_listing(BLOCK_SIZES)} elements, not {size}")
+    return size
+
+
+BlockSize = Annotated[int, AfterValidator(_of_a_kernel)]
 
 
 class Biases(BaseModel):
@@ -64,18 +74,14 @@ class Weights(Activations):
     Attributes:
         widths: Widths that their gates may select, ascending.
         granularity: Allowed granularities, the default first; a single one needs no list.
-        ranges: Whether a weight with one gate has one range (``tensor``), or one for each output
-            channel (``channel``).
+        ranges: Whether a weight with one gate has one range (``tensor``), one for each output
+            channel (``channel``), or one for each block of neighbours in a channel (``block``),
+            along the axis that a matrix product sums over.
+        block_size: Elements in a block, with ``ranges = "block"``.
     """
 
-    ranges: Granularity = Granularity.TENSOR
-
-    @field_validator("ranges")
-    @classmethod
-    def _check_ranges(cls, ranges: Granularity) -> Granularity:
-        if ranges is Granularity.ELEMENT:
-            raise ValueError("ranges must be 'tensor' or 'channel'")
-        return ranges
+    ranges: Ranges = Ranges.TENSOR
+    block_size: BlockSize = 64
 
 
 class Target(BaseModel):
@@ -89,6 +95,8 @@ class Target(BaseModel):
         biases: What it allows for biases; by default the widths of weights.
         integer_kernels: Put quantizers wherever values flow from one integer kernel to the next,
             and narrow tensors at 16 or 32 bits to 8 when gates settle.
+        weight_kernels: Write the weights of matrix products with float activations so that
+            onnxruntime multiplies them packed, without making floats of them first.
         exact_steps: Round steps to a few significant bits, so that float and integer arithmetic
             give the same codes.
         form: How the model is written.
@@ -103,6 +111,7 @@ class Target(BaseModel):
     activations: Activations
     biases: Biases
     integer_kernels: bool = False
+    weight_kernels: bool = False
     exact_steps: bool = False
     form: Form = Form.ORT
     cost: CostTable | None = None
@@ -115,6 +124,11 @@ class Target(BaseModel):
         weights = fields.get("weights")
         widths = weights.get("widths", ()) if isinstance(weights, Mapping) else ()
         return {**fields, "biases": {"widths": widths or Ladder().widths}}
+
+    @model_validator(mode="after")
+    def _packs_in_its_form(self) -> Target:
+        check_form(self.form, self.weights.ranges, weight_kernels=self.weight_kernels)
+        return self
 
     @model_validator(mode="after")
     def _table_has_all_widths(self) -> Target:
@@ -153,8 +167,10 @@ class Target(BaseModel):
             "granularity": self.weights.granularity[0],
             "activation_granularity": _first_of(granularity, self.activations.granularity),
             "weight_ranges": self.weights.ranges,
+            "block_size": self.weights.block_size,
             "exact_steps": self.exact_steps,
             "integer_kernels": self.integer_kernels,
+            "weight_kernels": self.weight_kernels,
         }
         return {name: value for name, value in filled.items() if given.get(name) is None}
 
@@ -190,6 +206,23 @@ class Target(BaseModel):
                 f"target '{self.name}' has no '{chosen.value}' gates for {what}: choose "
                 f"{_listing(item.value for item in allowed.granularity)}, or another target"
             )
+
+
+def check_form(form: Form, ranges: Ranges, *, weight_kernels: bool) -> None:
+    """Checks that a form has what is asked for weights.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if form is Form.ORT:
+        return
+    if weight_kernels:
+        raise ValueError(f"weight_kernels are for the form '{Form.ORT.value}', not '{form.value}'")
+    if ranges is Ranges.BLOCK:
+        raise ValueError(
+            f"the form '{form.value}' has no ranges for blocks: choose 'channel' or 'tensor', or "
+            f"the form '{Form.ORT.value}'"
+        )
 
 
 def _following(given: Any, allowed: tuple[int, ...]) -> tuple[int, ...]:

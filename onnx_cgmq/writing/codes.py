@@ -32,7 +32,8 @@ class GridCodes:
 
     Attributes:
         codes: Symmetric codes, int32, in the shape of the tensor.
-        scale: Step of the grid, float32: ``()``, or ``[C]`` with a step for each channel.
+        scale: Step of the grid, float32: ``()``, or ``[C]`` with a step for each channel, or
+            ``[blocks, C]`` or ``[C, blocks]`` with one for each block.
         width: Width of the grid: 2, 4, 8 or 16.
     """
 
@@ -56,11 +57,16 @@ def own_codes(plan: TensorPlan, values: FloatArray) -> CodeArray:
     limit = largest.astype(np.float32)
     step = np.where(has_grid, plan.step, np.float32(1)).astype(np.float32)
     # In place, because a weight may be large and each further operation would copy it.
-    codes = np.asarray(np.divide(values, step, dtype=np.float32))
+    codes = np.asarray(np.divide(_viewed(plan, values), step, dtype=np.float32))
     np.round(codes, out=codes)
     np.clip(codes, -limit, limit, out=codes)
     np.copyto(codes, 0, where=~has_grid)
-    return codes.astype(np.int32)
+    return codes.astype(np.int32).reshape(values.shape)
+
+
+def _viewed(plan: TensorPlan, values: FloatArray) -> FloatArray:
+    """The values in the shape to which the steps of the plan broadcast."""
+    return values if plan.block is None else values.reshape(plan.view_shape)
 
 
 def quantized_values(plan: TensorPlan, values: FloatArray) -> FloatArray:
@@ -75,7 +81,8 @@ def quantized_values(plan: TensorPlan, values: FloatArray) -> FloatArray:
     """
     if plan.is_float:
         return values
-    quantized = own_codes(plan, values).astype(np.float32) * plan.step
+    quantized = _viewed(plan, own_codes(plan, values).astype(np.float32)) * plan.step
+    quantized = quantized.reshape(values.shape)
     return np.where(plan.widths == FLOAT_BITS, values, quantized).astype(np.float32)
 
 
@@ -102,7 +109,11 @@ def grid_codes(spec: QuantizerSpec, plan: TensorPlan, values: FloatArray) -> Gri
         factors = _by_width(plan.widths, lambda own: nesting_factor(own, width))
         codes *= factors.astype(np.int32)
     scale = stored_step(spec, plan)
-    return GridCodes(codes, scale.reshape(-1) if scale.ndim else scale, width)
+    if spec.block_axis is not None:
+        scale = scale.squeeze(spec.block_axis)
+    elif scale.ndim:
+        scale = scale.reshape(-1)
+    return GridCodes(codes, scale, width)
 
 
 def stored_step(spec: QuantizerSpec, plan: TensorPlan) -> FloatArray:

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnx_cgmq.contract.bits import FLOAT_BITS, Role
 from onnx_cgmq.contract.plan import TensorPlan
 from onnx_cgmq.gating.gated_qdq import ACCUMULATOR_OP
+from onnx_cgmq.gating.packed_weights import PackedReaders
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
 from onnx_cgmq.gating.summed_pairs import SumOrder, weight_sums
 from onnx_cgmq.graph.layouts import permutation, transposed_views
@@ -35,6 +36,7 @@ from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
 from onnx_cgmq.writing.image_channels import add_image_channels
 from onnx_cgmq.writing.node_writer import NodeWriter
+from onnx_cgmq.writing.packed_products import PACKED, packed_products, write_packed
 from onnx_cgmq.writing.separate_biases import separate_biases
 from onnx_cgmq.writing.separate_clamps import separate_clamps
 from onnx_cgmq.writing.separate_sums import separate_sums
@@ -51,28 +53,36 @@ _Use = tuple[ir.Node, int]
 """A node, and the index of one of its inputs."""
 
 
-def write_ort(tensors: GatedTensors, integer_kernels: bool = True) -> Mapping[str, KernelChoice]:
+def write_ort(
+    tensors: GatedTensors, integer_kernels: bool = True, weight_kernels: bool = False
+) -> Mapping[str, KernelChoice]:
     """Replaces every gated quantizer by the form ``ort``, in place.
 
     Args:
         tensors: The gated tensors of the model.
         integer_kernels: Whether to write for integer kernels where onnxruntime has them. Otherwise
             the model is written for float kernels, which compute the same.
+        weight_kernels: Whether to write weights packed for matrix products with float activations
+            (:mod:`~onnx_cgmq.writing.packed_products`).
 
     Returns:
         The kernel that onnxruntime will run for each node of the gated graph, by node name.
     """
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
-    by_name = {str(node.name): choice for node, choice in kernels.items()}
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
-    writer = _Writer(tensors, integer, may_fuse=integer_kernels)
+    packed = packed_products(tensors, integer) if weight_kernels else {}
+    multiply_packed = {node for readers in packed.values() for node in readers.nodes}
+    kernels.update(dict.fromkeys(multiply_packed, PACKED))
+    by_name = {str(node.name): choice for node, choice in kernels.items()}
+    writer = _Writer(tensors, integer, packed, may_fuse=integer_kernels)
     writer.run()
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
     separate_biases(tensors.graph)
     separate_sums(tensors.graph, {node for node in integer if standard_op(node) == "MatMul"})
-    separate_clamps(tensors.graph, {n for n in integer if standard_op(n) in ("Gemm", "MatMul")})
+    products = {node for node in integer if standard_op(node) in ("Gemm", "MatMul")}
+    separate_clamps(tensors.graph, products | multiply_packed)
     add_image_channels(tensors.graph, writer.images)
     return by_name
 
@@ -101,18 +111,26 @@ class _Writer:
         images: The convolutions of images that are to get a channel of zeros more.
     """
 
-    def __init__(self, tensors: GatedTensors, integer: Collection[ir.Node], may_fuse: bool) -> None:
+    def __init__(
+        self,
+        tensors: GatedTensors,
+        integer: Collection[ir.Node],
+        packed: Mapping[ir.Node, PackedReaders],
+        may_fuse: bool,
+    ) -> None:
         """Prepares the writing.
 
         Args:
             tensors: The gated tensors of the model.
             integer: The nodes that are to run in integers.
+            packed: The quantizers of weights that are to be written packed, with their readers.
             may_fuse: Whether onnxruntime may fuse operators with the quantizers around them.
         """
         # The sums that each weight is part of are found here, in the gated graph, because the first
         # quantizer that is replaced changes the graph.
         self._tensors = tensors
         self._integer_nodes = set(integer)
+        self._packed = packed
         self._may_fuse = may_fuse
         weights = tensors.of_role(Role.WEIGHT)
         self._sums = {weight.node: self._sums_of(weight) for weight in weights}
@@ -146,6 +164,9 @@ class _Writer:
         emit, quantized = NodeWriter(tensor.node, tensor.name), tensor.node.outputs[0]
         if tensor.plan.grid_width == FLOAT_BITS:
             tensor.replace(tensor.float_value(emit))
+        elif tensor.node in self._packed:
+            write_packed(self._tensors, tensor, self._packed[tensor.node])
+            self._remove_unread_views(quantized)
         else:
             types, sums = self._tensors.types, self._sums[tensor.node]
             with tensor.values() as values:
@@ -155,13 +176,17 @@ class _Writer:
                 turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
                 above = NodeWriter(tensor.node, f"{tensor.name}{turned}")
                 _replace(uses, write_integer_weight(above, stored, axes))
-            for view, path in reversed(list(transposed_views(quantized))):
-                if path and not view.uses():
-                    self._tensors.graph.remove(path[0], safe=True)
+            self._remove_unread_views(quantized)
             if quantized.uses():
                 base = f"{tensor.name}.float" if integer else tensor.name
                 tensor.replace(write_float_weight(NodeWriter(tensor.node, base), stored))
         self._tensors.graph.remove(tensor.node, safe=True)
+
+    def _remove_unread_views(self, quantized: ir.Value) -> None:
+        """Removes the Transpose nodes of a weight that nothing reads any more."""
+        for view, path in reversed(list(transposed_views(quantized))):
+            if path and not view.uses():
+                self._tensors.graph.remove(path[0], safe=True)
 
     def _integer_uses(self, quantized: ir.Value) -> dict[tuple[int, ...], list[_Use]]:
         """Finds the inputs of integer kernels that read a weight, by its axes as they read them.

@@ -1,8 +1,9 @@
 """Keeps onnxruntime from running a product in floats because of a Relu or Clip behind it.
 
 onnxruntime fuses MatMul or Gemm with a Relu or Clip behind it into one float operator, so that the
-product no longer runs in its integer kernel. (A clamp whose work a quantizer does is not written at
-all.) Max and Min compute the same, and onnxruntime does not fuse them.
+product no longer runs in its integer kernel; and with one in between it makes no kernel of a packed
+weight. (A clamp whose work a quantizer does is not written at all.) Max and Min compute the same,
+and onnxruntime does not fuse them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from onnx_cgmq.writing.node_writer import NodeWriter
 
 
 def separate_clamps(graph: ir.Graph, products: set[ir.Node]) -> None:
-    """Replaces clamps right behind products that run in integers by Max and Min, in place.
+    """Replaces clamps right behind products by Max and Min, in place.
 
     Args:
         graph: A written graph, without the clamps whose work quantizers do.
-        products: The MatMul and Gemm nodes of the graph that are to run in integers.
+        products: The MatMul and Gemm nodes of the graph that are to run in integers, or
+            with packed weights.
     """
     for node in list(graph):
         product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None

@@ -31,7 +31,8 @@ class StoredWeight:
     Attributes:
         spec: The quantizer of the weight.
         codes: The initializer.
-        step: Step of the codes, float32: ``()``, or ``[C]`` with a step for each channel.
+        step: Step of the codes, float32: ``()``, or ``[C]`` with a step for each channel; with one
+            for each block as :class:`~onnx_cgmq.writing.codes.GridCodes` has it.
         zero_point: The code that stands for 0.
     """
 
@@ -69,6 +70,7 @@ def store_weight(
     codes, data_type, zero_point = grid.codes, types.narrowest(grid.width), 0
     if may_saturate(codes, sums):
         codes, data_type, zero_point = codes + UNSIGNED_OFFSET, ir.DataType.UINT8, UNSIGNED_OFFSET
+    codes = codes.reshape(spec.view_shape)
     stored = emit.constant("codes", pack(codes, data_type, f"{emit.base}.codes"))
     return StoredWeight(spec, stored, grid.scale, zero_point)
 
@@ -118,7 +120,8 @@ def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
     This is a ``Cast`` of the codes to FLOAT, a ``Sub`` of the zero point if that is not 0, and a
     ``Mul`` by the step, which onnxruntime folds into a float initializer when it loads the file. A
     DequantizeLinear would run at every inference. And it would let onnxruntime fuse MatMul into
-    MatMulNBits, which by default rounds a float activation to 8 bits.
+    MatMulNBits, which by default rounds a float activation to 8 bits. If blocks have steps of their
+    own, each is a row of the stored codes, and a ``Reshape`` follows.
 
     Args:
         emit: Writes nodes before the quantizer.
@@ -127,13 +130,18 @@ def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:
     Returns:
         The float value that nodes read.
     """
-    shape, to = ir.Shape(weight.spec.shape), ir.DataType.FLOAT
+    spec, to = weight.spec, ir.DataType.FLOAT
+    shape = ir.Shape(spec.view_shape)
     value = emit.node("Cast", [weight.codes], "float_codes", to, shape, {"to": int(to)})
     if weight.zero_point:
         offset = emit.constant("offset", np.float32(weight.zero_point))
         value = emit.node("Sub", [value, offset], "centered", to, shape)
-    step = emit.constant("scale", weight.step.reshape(weight.spec.range_item_shape))
-    return emit.node("Mul", [value, step], "quantized", to, shape)
+    step = emit.constant("scale", weight.step.reshape(spec.range_item_shape))
+    if spec.block is None:
+        return emit.node("Mul", [value, step], "quantized", to, shape)
+    value = emit.node("Mul", [value, step], "in_blocks", to, shape)
+    whole = emit.constant("shape", np.array(spec.shape, np.int64))
+    return emit.node("Reshape", [value, whole], "quantized", to, ir.Shape(spec.shape))
 
 
 def write_bias(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ import onnx_ir.passes.common as passes
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.contract.identifiers import FORM_KEY, GATED_DOMAIN, SHAPES_KEY
 from onnx_cgmq.contract.plan import BitPlan
+from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.gating.live_sets import embed_live_sets, live_sets
 from onnx_cgmq.gating.predicted_kernels import KernelChoice
@@ -27,11 +28,11 @@ from onnx_cgmq.writing.form_tensorrt import write_tensorrt
 from onnx_cgmq.writing.gated_tensors import GatedTensors
 from onnx_cgmq.writing.older_opset import lower_opset
 
-_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool], Mapping[str, KernelChoice]]]] = {
+_WRITERS: Final[dict[Form, Callable[[GatedTensors, bool, bool], Mapping[str, KernelChoice]]]] = {
     Form.ORT: write_ort,
-    Form.NATIVE: lambda tensors, _: write_native(tensors),
-    Form.TENSORRT: lambda tensors, _: write_tensorrt(tensors),
-    Form.QONNX: lambda tensors, _: write_qonnx(tensors),
+    Form.NATIVE: lambda tensors, *_: write_native(tensors),
+    Form.TENSORRT: lambda tensors, *_: write_tensorrt(tensors),
+    Form.QONNX: lambda tensors, *_: write_qonnx(tensors),
 }
 """By form, the function that replaces every quantizer of a gated graph in place, and returns the
 predicted kernels by node name."""
@@ -58,6 +59,7 @@ def write_back(
     form: Form | str = Form.ORT,
     compact: bool = True,
     short_names: bool = False,
+    weight_kernels: bool = False,
 ) -> ir.Model:
     """Writes the widths, ranges and values of a plan into a standard ONNX model without gates.
 
@@ -73,6 +75,8 @@ def write_back(
         compact: Whether to leave out what readers can do without, and to shorten names where they
             would take much of the file (:func:`~onnx_cgmq.writing.compact.compact.compact_model`).
         short_names: Whether ``compact`` shortens all names.
+        weight_kernels: Whether the form ``ort`` has packed weights for matrix products with float
+            activations, as the target ``ort-weights`` has them.
 
     Returns:
         The written model, with the embedded plan in its metadata. Other metadata of the model
@@ -81,9 +85,17 @@ def write_back(
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
-        ConfigError: There is no such form.
+        ConfigError: There is no such form, or it lacks the ranges of the gated model.
     """
-    return write(gated, plan, form=form, compact=compact, short_names=short_names).model
+    written = write(
+        gated,
+        plan,
+        form=form,
+        compact=compact,
+        short_names=short_names,
+        weight_kernels=weight_kernels,
+    )
+    return written.model
 
 
 def write(
@@ -94,6 +106,7 @@ def write(
     compact: bool = True,
     short_names: bool = False,
     integer_kernels: bool = True,
+    weight_kernels: bool = False,
 ) -> Written:
     """Writes a plan as :func:`write_back` does, and returns the predicted kernels too.
 
@@ -106,6 +119,7 @@ def write(
         short_names: Whether ``compact`` shortens all names.
         integer_kernels: Whether the form ``ort`` is written for integer kernels. ``False`` writes
             the same values on the same grids so that onnxruntime multiplies floats.
+        weight_kernels: As for :func:`write_back`.
 
     Raises:
         ModelError: The model has no gates, or the plan does not fit it.
@@ -114,11 +128,13 @@ def write(
     form = _form(form)
     model = load_model(gated)
     tensors = GatedTensors(model, plan)
+    if form is not Form.ORT:
+        _check_ranges(tensors.specs.values(), form)
     # Live sets are found in the gated graph, because the written one has other nodes.
     bounded = plan.cost is not None and plan.cost.peak_activation_bytes is not None
     live = live_sets(model) if bounded else ()
     float_names = _float_names(model)
-    kernels = _WRITERS[form](tensors, integer_kernels)
+    kernels = _WRITERS[form](tensors, integer_kernels, weight_kernels)
     for function in list(model.functions):
         if function[0] == GATED_DOMAIN:
             del model.functions[function]
@@ -148,6 +164,21 @@ def _float_names(gated: ir.Model) -> set[str]:
     values = [value for graph in gated.graphs() for value in graph.initializers.values()]
     values += [output for node in nodes for output in node.outputs]
     return {str(node.name) for node in nodes} | {str(value.name) for value in values}
+
+
+def _check_ranges(specs: Iterable[QuantizerSpec], form: Form) -> None:
+    """Checks that a form has the ranges of a gated model.
+
+    Raises:
+        ConfigError: A weight has ranges for blocks.
+    """
+    for spec in specs:
+        if spec.block is not None:
+            raise ConfigError(
+                f"weight '{spec.tensor}' has a range for each block of {spec.block} elements, "
+                f"which the form '{form.value}' does not have; write the form 'ort', or insert "
+                "the gates with weight_ranges='channel'"
+            )
 
 
 def _types(model: ir.Model) -> set[ir.DataType]:

@@ -130,7 +130,7 @@ def test_the_smallest_cost_that_is_enough_is_found(tmp_path) -> None:
     assert onnx_cgmq.inspect(output).rbop == result.cost.rbop < 0.06
     assert onnx_cgmq.verify(result.mirror, output, data).agrees
     measured = [e for e in events if isinstance(e, StageProgress) and e.stage == "allocate"]
-    assert len(measured) == 6
+    assert [event.done for event in measured] == list(range(1, measured[0].total + 1))
     assert {type(event) for event in result.events} >= {PointDone, onnx_cgmq.StageDone}
 
 

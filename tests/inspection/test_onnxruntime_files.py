@@ -17,6 +17,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
+from onnx_cgmq.gating.predicted_kernels import Kernel
 from onnx_cgmq.inspection import inspect
 from tests.support.toys import convnet, mlp
 
@@ -171,9 +172,10 @@ def test_report_on_weights_quantized_in_blocks(bits, accuracy, width) -> None:
         model, bits=bits, block_size=16, is_symmetric=False, accuracy_level=accuracy
     )
     quantizer.process()
-    report = inspect(quantizer.model.model)
+    report = inspect(quantizer.model.model, kernels=True)
     (node,) = report.nodes
-    assert node.op_type == "MatMulNBits"
+    assert (node.op_type, node.kernel) == ("MatMulNBits", Kernel.PACKED)
+    assert ("rounds the activation to 8 bits" in node.reason) == (width == 8)
     assert (node.macs, node.bops) == (5 * 32 * 6, 5 * 32 * 6 * bits * width)
     (tensor,) = (t for t in report.tensors.values() if t.role.value == "weight")
     assert (tensor.shape, tensor.counts) == ((6, 32), {bits: 192})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from onnx_cgmq.contract.bits import Granularity, GridForm
+from onnx_cgmq.contract.bits import Granularity, GridForm, Ranges
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings.config import Config, Direction
@@ -55,7 +55,7 @@ def test_the_default_target_changes_nothing():
 
 def test_the_default_target_makes_fast_files():
     config = Config()
-    assert config.weight_ranges is Granularity.CHANNEL
+    assert config.weight_ranges is Ranges.CHANNEL
     assert config.activations is Granularity.TENSOR
     assert (config.form, config.integer_kernels, config.exact_steps) == (Form.ORT, True, False)
     with pytest.raises(ConfigError, match="'onnxruntime' has no weights of 16 bits"):
@@ -66,7 +66,7 @@ def test_the_generic_target_has_all_widths_of_the_paper():
     config = Config.create(target="generic")
     assert config.ladder.widths == (2, 4, 8, 16, 32)
     assert config.activation_ladder == config.bias_ladder == config.ladder
-    assert config.weight_ranges is Granularity.TENSOR
+    assert config.weight_ranges is Ranges.TENSOR
 
 
 def test_what_is_not_set_comes_from_the_target():
@@ -74,7 +74,7 @@ def test_what_is_not_set_comes_from_the_target():
     assert (config.widths, config.activation_widths, config.bias_widths) == ((2, 4, 8), (8,), (32,))
     assert config.integer_kernels
     assert config.exact_steps
-    assert config.weight_ranges is Granularity.CHANNEL
+    assert config.weight_ranges is Ranges.CHANNEL
     assert not Config.create(target="ort-cpu", integer_kernels=False).integer_kernels
 
 

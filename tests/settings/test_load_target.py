@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_cgmq.contract.bits import Granularity
+from onnx_cgmq.contract.bits import Granularity, Ranges
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import built_in_targets, load_target, target_text
@@ -20,15 +20,22 @@ widths = [8]
 
 def test_built_in():
     assert built_in_targets() == (
-        "generic", "native", "onnxruntime", "openvino", "ort-cpu", "qonnx", "tensorrt"
-    )  # fmt: skip
+        "generic",
+        "native",
+        "onnxruntime",
+        "openvino",
+        "ort-cpu",
+        "ort-weights",
+        "qonnx",
+        "tensorrt",
+    )
     for name in built_in_targets():
         target = load_target(name)
         assert target.name == name
         assert target.description
         assert load_target(target) is target
     assert load_target("qonnx").form is Form.QONNX
-    assert load_target("ort-cpu").weights.ranges is Granularity.CHANNEL
+    assert load_target("ort-cpu").weights.ranges is Ranges.CHANNEL
 
 
 def test_a_file_needs_only_widths(tmp_path):
@@ -57,7 +64,7 @@ def test_the_file_in_the_docs_is_right(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text("".join(blocks))
     target = load_target(path)
-    assert target.weights.ranges is Granularity.CHANNEL
+    assert target.weights.ranges is Ranges.CHANNEL
     assert target.cost.price(4, 8) * 8 == 1
 
 

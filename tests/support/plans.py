@@ -96,6 +96,7 @@ def _tensor_plan(node, spec, widths, wider: TensorPlan | None = None) -> TensorP
         granularity=spec.granularity,
         shape=spec.shape,
         axis=spec.axis,
+        block=spec.block,
         widths=widths,
         low=low,
         high=high,

@@ -29,11 +29,13 @@ class Steps:
         count: How many there are; infinite if unknown.
         elements: How many values share them; infinite if these are not of the file.
         axis: The only axis of the values along which they vary; ``None`` if there is not one.
+        bits: Bits that the file holds of those that vary along several axes, as those of blocks do.
     """
 
     count: float = 1
     elements: float = math.inf
     axis: int | None = None
+    bits: int = 0
 
     def are_shared(self, elements: float, axis: int | None) -> bool:
         """Whether a width says how many numbers the values can be.
@@ -64,7 +66,8 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
     """
     if source is None or not is_fixed(source):
         return ONE_STEP
-    shape, shapes = _shape(source), [_shape(p) for p in parameters if p is not None]
+    stored = [_before_expand(parameter) for parameter in parameters if parameter is not None]
+    shape, shapes = _shape(source), [_shape(parameter) for parameter in stored]
     if shape is None or None in shapes:
         return Steps(math.inf, 1)
     varying: set[int] = set()
@@ -78,7 +81,23 @@ def steps_of(source: ir.Value | None, *parameters: ir.Value | None, axis: int | 
             varying |= {before + i for i, size in enumerate(own) if size > 1}
     only = min(varying) if len(varying) == 1 else -1
     by_axis = 0 <= only < len(shape) and count == shape[only]
-    return Steps(count, math.prod(shape), only if by_axis else None)
+    bits = 0 if by_axis or count == 1 else sum(map(_bits, stored))
+    return Steps(count, math.prod(shape), only if by_axis else None, bits)
+
+
+def _before_expand(parameter: ir.Value) -> ir.Value:
+    """The value that an Expand repeats, which has all that differs, if there is one."""
+    node = parameter.producer()
+    repeats = node is not None and standard_op(node) == "Expand" and node.inputs[0] is not None
+    source = node.inputs[0] if node is not None and repeats else None
+    return parameter if source is None else source
+
+
+def _bits(parameter: ir.Value) -> int:
+    """The bits of a scale or zero point of known shape; as floats if its type is unknown."""
+    stored = parameter.const_value
+    dtype = parameter.dtype if stored is None else stored.dtype
+    return math.prod(_shape(parameter) or ()) * int((dtype or ir.DataType.FLOAT).bitwidth)
 
 
 def is_fixed(value: ir.Value) -> bool:

@@ -102,6 +102,10 @@ class Observer:
         """Arranges values in one row for each range."""
         if not self._spec.has_channels:
             return values.reshape(1, -1)
+        along, block = self._spec.block_axis, self._spec.block
+        if along is not None and block is not None:
+            viewed = values.reshape(self._spec.view_shape)
+            return viewed.movedim(along, -1).reshape(-1, block)
         axis = self._spec.axis
         assert axis is not None
         return values.movedim(axis, 0).reshape(self._spec.shape[axis], -1)

@@ -46,6 +46,7 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
         granularity=spec.granularity,
         shape=spec.shape,
         axis=spec.axis,
+        block=spec.block,
         widths=widths,
         low=low.numpy(),
         high=high.numpy(),
