@@ -12,6 +12,7 @@ from onnx_cgmq.learn.schedule import (
     CAREFUL_PACE,
     EPOCHS,
     MOVES,
+    PACE,
     RECONSTRUCTION_SAMPLES,
     Schedule,
     Stages,
@@ -60,8 +61,8 @@ def test_a_run_goes_in_stages(given) -> None:
         ({"epochs": 3}, 3, CAREFUL_PACE),
         ({"epochs": 3, "effort": "fast"}, 3, CAREFUL_PACE),
         ({"epochs": 3, "learning_rate": 0.01}, 3, 1),
-        ({"epochs": 3, "count": 6000}, 3, 1),
-        ({"count": 6000, "labels": True}, EPOCHS, 1),
+        ({"epochs": 3, "count": 6000}, 3, PACE),
+        ({"count": 6000, "labels": True}, EPOCHS, PACE),
     ],
 )
 def test_training_end_to_end_follows_the_stages(given, epochs, pace) -> None:
