@@ -22,8 +22,8 @@ GUIDED_SHARE: Final = 0.25
 others widths are fixed, and weights, biases and ranges go on learning. Our choice."""
 
 PACE: Final = 0.5
-"""Factor of the learning rates on many samples, after the stages. Our choice: on ResNet-20, 3 epochs
-at this pace are better than the stages alone, and 6 of 8 at twice this pace are not."""
+"""Factor of the learning rates on many samples, after the stages. Our choice: on ResNet-20, 3
+epochs at this pace are better than the stages alone, and 6 of 8 at twice this pace are not."""
 
 CAREFUL_PACE: Final = 0.1
 """Factor of the learning rates where training may do harm: after it has done some, and on few
