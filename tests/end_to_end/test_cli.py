@@ -70,8 +70,9 @@ def test_quantize_inspect_verify(folder):
     assert document["check"]["within_bound"]
 
     events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events if event["event"] not in ("step", "begins")] == [
-        "started", *["epoch"] * 4, "finished"
+    moments = ("begins", "progress", "step")
+    assert [event["event"] for event in events if event["event"] not in moments] == [
+        "started", *["stage"] * 2, *["epoch"] * 4, "finished"
     ]  # fmt: skip
 
     inspected = run(folder, "inspect", "out.onnx", "--json")
