@@ -53,6 +53,7 @@ class OpenedModel:
         config: The settings, with the shapes that the data have and what was left out.
         notes: What the user should know before learning starts.
         read: The files that were read, by what they are; none of them may be overwritten.
+        float_bytes: Bytes of the float model's files; ``None`` if it was not given as a file.
     """
 
     source: ModelLike
@@ -64,18 +65,12 @@ class OpenedModel:
     config: Config
     notes: tuple[str, ...]
     read: Mapping[str, Collection[Path]]
+    float_bytes: int | None
 
     @property
     def for_onnxruntime(self) -> bool:
         """Whether stock onnxruntime is to run the written files."""
         return self.config.form is Form.ORT
-
-    @property
-    def float_bytes(self) -> int | None:
-        """Bytes of the float model's files; ``None`` if it was not given as a file."""
-        if not self.read[_MODEL]:
-            return None
-        return sum(path.stat().st_size for path in (*self.read[_MODEL], *self.read[_EXTERNAL]))
 
 
 def open_model(
@@ -105,6 +100,7 @@ def open_model(
     loaded = load_model(model)
     read = _sources(model, loaded, data, validation)
     files.check(read)
+    float_bytes = _file_bytes(read)
     show(StageStarted("prepare"))
     float_model = prepare(loaded, runtime=config.runtime)
     files.check_space(_weight_bytes(float_model))
@@ -133,7 +129,9 @@ def open_model(
         *filter(None, [left_out]),
         *unused,
     )
-    return OpenedModel(model, float_model, gated, costs, train, held_out, config, notes, read)
+    return OpenedModel(
+        model, float_model, gated, costs, train, held_out, config, notes, read, float_bytes
+    )
 
 
 def chosen_config(config: Config | None, settings: Any) -> Config:
@@ -196,6 +194,13 @@ def _sources(
         "the data": data_files(data),
         "the validation data": data_files(validation),
     }
+
+
+def _file_bytes(read: Mapping[str, Collection[Path]]) -> int | None:
+    """Returns the bytes of the float model's files; ``None`` if it was not given as a file."""
+    if not read[_MODEL]:
+        return None
+    return sum(path.stat().st_size for path in (*read[_MODEL], *read[_EXTERNAL]))
 
 
 def _weight_bytes(model: ir.Model) -> int:

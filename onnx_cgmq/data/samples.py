@@ -273,12 +273,18 @@ class Samples:
     def drawn(self, count: int, seed: int = 0) -> Samples:
         """Makes a set of ``count`` samples drawn at random, or of all if there are no more.
 
-        They stay in their order, so that files are read one after the other.
+        They stay in their order, so that files are read one after the other; and they stay the
+        same, even if a loader would give others.
         """
+        whole = self.fixed()
         if len(self) <= count:
-            return self
+            return whole
         drawn = np.random.default_rng(seed).permutation(len(self))[:count]
-        return self.subset(np.sort(drawn))
+        return whole.subset(np.sort(drawn))
+
+    def fixed(self) -> Samples:
+        """The samples as they are now, which are never read anew."""
+        return replace(self, store=self.store.fixed())
 
     def split(self, validation_share: float, seed: int) -> tuple[Samples, Samples]:
         """Splits the set at random into ``(training, held_out)``, each with at least one sample.
@@ -286,7 +292,7 @@ class Samples:
         If the share is 0, or if there is only one sample, both are the whole set. The samples are
         never read anew: a loader that shuffles would mix both sets.
         """
-        whole = replace(self, store=self.store.fixed())
+        whole = self.fixed()
         if validation_share <= 0 or len(self) < 2:
             return whole, whole
         generator = np.random.default_rng(seed)

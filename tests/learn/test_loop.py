@@ -119,7 +119,8 @@ def test_a_time_limit_starts_anew_with_each_call(tmp_path, monkeypatch) -> None:
     clock = iter(range(10**6))
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     output, calls, done = tmp_path / "out.onnx", 0, []
-    while not (result := _run(output, done.append, resume=True, time_limit=7.5)).complete:
+    settings = {"resume": True, "time_limit": 7.5, "direction": "gradient"}
+    while not (result := _run(output, done.append, **settings)).complete:
         assert result.outcome.reason == "time limit"
         calls += 1
         assert calls < 20, "the same command again gets nowhere"

@@ -12,7 +12,7 @@ from tests.support.toys import mlp
 
 def test_an_unknown_form_is_refused() -> None:
     gated = insert_gates(mlp())
-    with pytest.raises(ConfigError, match="choose one of ort, native, qonnx"):
+    with pytest.raises(ConfigError, match="choose one of ort, native, tensorrt, qonnx"):
         write_back(gated, make_plan(gated), form="tflite")
 
 
