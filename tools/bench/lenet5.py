@@ -308,6 +308,8 @@ def _head(base: float, float_ms: float, records: dict[str, Any]) -> list[str]:
         "For comparison, as published: Bayesian Bits 99.30 % at 0.36 % RBOP with pruning "
         "(arXiv 2005.07093, float 99.36 %).",
         "Other work ran on the machine during some runs, which makes their minutes longer.",
+        "Rows with one gate per tensor and the direction fisher are of version 0.1.0 before stages "
+        "came first: their gates moved while weights trained.",
         "",
     ]
 
