@@ -158,16 +158,14 @@ def _meter(
     batch_size: int,
 ) -> Callable[[], float]:
     """Makes a function that returns the mean loss of the mirror, always on the same samples."""
-    batches = _evenly_spread(data, samples, batch_size)
+    parts, batches = mirror.parts(teacher.names), _evenly_spread(data, samples, batch_size)
+    judges = [_judge(mirror, teacher, loss, batch) for batch in batches]
 
     @torch.no_grad()
     def mean_loss() -> float:
-        total = 0.0
-        for batch in batches:
-            outputs = mirror.run(tensors(batch.inputs), teacher.names)
-            wanted = answers(batch, len(batch.indices))
-            total += float(loss(outputs, wanted, teacher.outputs(batch)))
-        return total / len(batches)
+        entries = (mirror.entries(tensors(batch.inputs)) for batch in batches)
+        losses = (judge(parts, values) for judge, values in zip(judges, entries, strict=True))
+        return sum(losses) / len(batches)
 
     return mean_loss
 
