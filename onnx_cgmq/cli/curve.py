@@ -10,12 +10,14 @@ import typer
 
 from onnx_cgmq.cli.data_options import DataOptions, with_data_options
 from onnx_cgmq.cli.failures import reported
-from onnx_cgmq.cli.groups import DATA, FILE, LEARNING, SHOWN
+from onnx_cgmq.cli.groups import DATA, FILE, LEARNING
 from onnx_cgmq.cli.options import (
     DataOption,
     DebugOption,
     JsonOption,
+    LogOption,
     ModelArgument,
+    QuietOption,
     ReportOption,
     output_console,
 )
@@ -105,21 +107,10 @@ def curve_command(
             help="Stop after this time, with what is done.",
         ),
     ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            "--log",
-            metavar="FILE",
-            rich_help_panel=SHOWN,
-            help="Write progress as JSON lines.",
-        ),
-    ] = None,
+    log: LogOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", rich_help_panel=SHOWN, help="Show nothing but errors."),
-    ] = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
     *,
     data_options: DataOptions,

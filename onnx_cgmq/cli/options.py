@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnx_cgmq.cli import say
-from onnx_cgmq.cli.groups import DATA, FILE, SHOWN
+from onnx_cgmq.cli.groups import DATA, FILE, LEARNING, SHOWN
 from onnx_cgmq.contract.form import Form
 
 if TYPE_CHECKING:
@@ -45,6 +45,24 @@ JsonOption = Annotated[
         "--json",
         help="One JSON document on stdout; all else goes to stderr.",
         rich_help_panel=SHOWN,
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log", rich_help_panel=SHOWN, metavar="FILE", help="Write progress as JSON lines."
+    ),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", rich_help_panel=SHOWN, help="Show nothing but errors.")
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        rich_help_panel=LEARNING,
+        help="Seed of every random choice (default 0).",
     ),
 ]
 DebugOption = Annotated[

@@ -16,10 +16,13 @@ from onnx_cgmq.cli.options import (
     DebugOption,
     FormOption,
     JsonOption,
+    LogOption,
     MaxDropOption,
     ModelArgument,
+    QuietOption,
     ReportOption,
     RuntimeOption,
+    SeedOption,
     ShapeOption,
     TargetOption,
     parse_shapes,
@@ -234,15 +237,7 @@ def quantize_command(
             help=_help("labels, teacher, auto, or package.module:function.", "loss"),
         ),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            rich_help_panel=LEARNING,
-            help=_help("Seed of every random choice.", "seed"),
-        ),
-    ] = None,
+    seed: SeedOption = None,
     time_limit: Annotated[
         float | None,
         typer.Option(
@@ -260,12 +255,7 @@ def quantize_command(
             help="Go on with a run that was killed or interrupted.",
         ),
     ] = False,
-    log: Annotated[
-        Path | None,
-        typer.Option(
-            "--log", rich_help_panel=SHOWN, metavar="FILE", help="Write progress as JSON lines."
-        ),
-    ] = None,
+    log: LogOption = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
     details: Annotated[
@@ -274,10 +264,7 @@ def quantize_command(
             "--details", rich_help_panel=SHOWN, help="Show the tables of tensors and nodes too."
         ),
     ] = False,
-    quiet: Annotated[
-        bool,
-        typer.Option("--quiet", "-q", rich_help_panel=SHOWN, help="Show nothing but errors."),
-    ] = False,
+    quiet: QuietOption = False,
     debug: DebugOption = False,
     *,
     data_options: DataOptions,

@@ -13,6 +13,7 @@ from onnx_cgmq.cli.option_groups import with_group
 from onnx_cgmq.cli.options import (
     FormOption,
     RuntimeOption,
+    SeedOption,
     ShapeOption,
     TargetOption,
     parse_shapes,
@@ -58,15 +59,7 @@ class RunOptions:
     widths_for: WidthsForOption = None
     shape: ShapeOption = None
     config_file: ConfigOption = None
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            rich_help_panel=LEARNING,
-            help="Seed of every random choice (default 0).",
-        ),
-    ] = None
+    seed: SeedOption = None
     loss: Annotated[
         str | None,
         typer.Option(
