@@ -101,7 +101,14 @@ def _write_in_agreement(
         )
         emit(StageStarted("verify"))
         bounds, samples = learned.guide.bounds, opened.held_out
-        check = verify(learned.mirror, written.model, samples, bound=bounds, target=target)
+        check = verify(
+            learned.mirror,
+            written.model,
+            samples,
+            bound=bounds,
+            target=target,
+            float_model=opened.float_model,
+        )
         return written, check
 
     try:

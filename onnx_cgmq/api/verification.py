@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import onnx
 import onnx_ir as ir
 
 from onnx_cgmq.api.agreement import Agreement, OutputAgreement, json_values
-from onnx_cgmq.contract.bits import FLOAT_BITS, Role
-from onnx_cgmq.cost.bops import FLOAT_BOPS_PER_MAC
-from onnx_cgmq.cost.bound import (
-    Amount,
-    Bound,
-    Bounds,
-    CostKind,
-    bounds_text,
-    parse_bounds,
-    unknown_cost,
-)
+from onnx_cgmq.api.file_costs import FileCosts
+from onnx_cgmq.api.nearness import Run, as_near
+from onnx_cgmq.cost.bound import Bounds, bounds_text
 from onnx_cgmq.cost.table import price_of
-from onnx_cgmq.data import Batch, open_data
-from onnx_cgmq.errors import AgreementError, VerificationError
+from onnx_cgmq.data import Batch, Samples, open_data
+from onnx_cgmq.errors import AgreementError, ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.graph.operators import Dependence, dependence_of
-from onnx_cgmq.inspection import Report, inspect
+from onnx_cgmq.inspection import inspect
 from onnx_cgmq.ort.batch_size import samples_at_once
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.session import (
@@ -42,7 +35,6 @@ from onnx_cgmq.ort.session import (
     without_padding,
 )
 from onnx_cgmq.settings import DEFAULT_TARGET, TargetLike, load_target
-from onnx_cgmq.settings.cost_table import CostTable
 
 if TYPE_CHECKING:  # torch loads only if a mirror is given
     from onnx_cgmq.mirror.module import Mirror
@@ -51,9 +43,10 @@ _BATCH_SIZE = 32
 _MOST_UNOPTIMIZED = 2048  # samples that are run without optimizations too
 
 LEAST_AGREEMENT_DB: Final = 20.0
-"""Below this a model computes something else than what it was made from: most samples differ by
-more than a tenth of what the outputs vary by. Our choice: sums that are rounded in another order,
-and single codes that flip by them, come nowhere near it."""
+"""Below this most samples differ by more than a tenth of what the outputs vary by. A model computes
+something else then than what it was made from, unless it is as near to the float model all the
+same. Our choice: sums that are rounded in another order, and single codes of 8 bits that flip by
+them, come nowhere near it."""
 
 GOOD_AGREEMENT_DB: Final = 40.0
 """From here on most samples differ by less than a hundredth of what the outputs vary by."""
@@ -91,6 +84,8 @@ class Check:
             if the reference is no mirror, or if chance decides.
         optimization_db: The same between the deployed model without onnxruntime's optimizations and
             with them; ``None`` for forms that run without.
+        as_near: Where one of these two is below 20 dB: whether the deployed model is as near to the
+            float model as what it differs from, as where codes of few bits flip; else ``None``.
     """
 
     samples: int
@@ -110,6 +105,7 @@ class Check:
     notes: tuple[str, ...] = ()
     mirror_db: float | None = None
     optimization_db: float | None = None
+    as_near: bool | None = None
     outputs: Mapping[str, OutputAgreement] = field(default_factory=dict)
 
     @property
@@ -123,7 +119,7 @@ class Check:
     @property
     def agrees(self) -> bool:
         """Whether the deployed model computes what it was made to compute."""
-        return self.agreement_db >= LEAST_AGREEMENT_DB
+        return self.agreement_db >= LEAST_AGREEMENT_DB or bool(self.as_near)
 
     def to_json(self, indent: int | None = 2) -> str:
         """Returns JSON text; with ``indent=None`` it is on one line.
@@ -140,6 +136,7 @@ def verify(
     *,
     bound: Bounds | None = None,
     target: TargetLike = DEFAULT_TARGET,
+    float_model: ModelLike | None = None,
 ) -> Check:
     """Runs two models on the same samples, and counts the cost of the deployed one.
 
@@ -152,6 +149,8 @@ def verify(
         data: Samples in any form that :func:`onnx_cgmq.quantize` takes.
         bound: The bound that the deployed model has to keep, or several.
         target: The target whose cost table counts: its name, its file or the target itself.
+        float_model: The float model, if the reference is a mirror: where codes of few bits flip, a
+            deployed model may differ from its mirror, and be as near to this one.
 
     Returns:
         How the two compare, and the cost of the deployed model.
@@ -162,9 +161,11 @@ def verify(
         BoundError: A bound can't be parsed, or its cost can't be counted.
         ConfigError: There is no such target.
         VerificationError: The deployed model breaks a bound.
+        AgreementError: It computes something else than the mirror that it was written from, or than
+            onnxruntime computes without optimizations.
     """
     report, table = inspect(deployed), load_target(target).cost
-    costs = _FileCosts(report, table)
+    costs = FileCosts(report, table)
     bounds = None if bound is None else costs.parse(bound)
     for limit in bounds or ():
         costs.check(limit)
@@ -175,10 +176,10 @@ def verify(
     session = open_written(deployed)
     repeats = not decided_by_chance(graph)
     plain = open_session(deployed, optimize=False) if repeats and runnable.optimize else None
-    run_reference = _runner(reference)
+    run_reference, batch_size = _runner(reference), samples_at_once(graph, _BATCH_SIZE)
     agreement, unoptimized = Agreement(), Agreement()
-    with nullcontext() if _is_model(reference) else _plain_torch():
-        for batch in samples.batches(samples_at_once(graph, _BATCH_SIZE)):
+    with _plain_torch(reference):
+        for batch in samples.batches(batch_size):
             outputs = run_batch(session, batch)
             agreement.add(outputs, run_reference(batch), batch)
             if plain is not None and unoptimized.samples < _MOST_UNOPTIMIZED:
@@ -203,9 +204,36 @@ def verify(
         optimization_db=None if plain is None else unoptimized.decibels,
         outputs=agreement.outputs,
     )
-    if not check.agrees:
+    if check.agrees:
+        return check
+    compared = [] if _is_model(reference) else [run_reference]
+    if plain is not None:
+        compared.append(partial(run_batch, plain))
+    known = reference if _is_model(reference) else float_model
+    with _plain_torch(reference):
+        near = _is_as_near(known, partial(run_batch, session), compared, samples, batch_size)
+    check = replace(check, as_near=near)
+    if not near:
         raise AgreementError(_disagreement(check))
     return check
+
+
+def _is_as_near(
+    float_model: ModelLike | None,
+    deployed: Run,
+    compared: Sequence[Run],
+    samples: Samples,
+    batch_size: int,
+) -> bool:
+    """Whether the differences do no harm; not, if the float model can't be asked."""
+    if float_model is None:
+        return False
+    try:
+        session = open_written(float_model)
+    except ModelError:  # onnxruntime has no kernels for bfloat16, say
+        return False
+    drawn = samples.drawn(_MOST_UNOPTIMIZED)
+    return as_near(partial(run_batch, session), deployed, compared, drawn, batch_size)
 
 
 def decided_by_chance(model: ir.Model) -> bool:
@@ -232,7 +260,7 @@ def _is_model(reference: Mirror | ModelLike) -> TypeGuard[ModelLike]:
     return isinstance(reference, (str, os.PathLike, onnx.ModelProto, ir.Model))
 
 
-def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
+def _runner(reference: Mirror | ModelLike) -> Run:
     """Returns a function that runs the reference on a batch."""
     if _is_model(reference):
         session = open_written(reference)
@@ -241,7 +269,10 @@ def _runner(reference: Mirror | ModelLike) -> Callable[[Batch], Outputs]:
     return lambda batch: _run_mirror(mirror, batch)
 
 
-def _plain_torch() -> AbstractContextManager[None]:
+def _plain_torch(reference: Mirror | ModelLike) -> AbstractContextManager[None]:
+    """Keeps torch as it is elsewhere, if a mirror runs; a model needs no torch."""
+    if _is_model(reference):
+        return nullcontext()
     from onnx_cgmq.mirror.torch_state import plain_torch  # loads torch
 
     return plain_torch()
@@ -263,66 +294,3 @@ def _run_mirror(mirror: Mirror, batch: Batch) -> Outputs:
         name: without_padding(value.detach().cpu().numpy(), batch)
         for name, value in outputs.items()
     }
-
-
-@dataclass(frozen=True)
-class _FileCosts:
-    """The costs of a deployed model, as counted from the model alone.
-
-    Attributes:
-        report: What the model says about itself.
-        table: The cost table of the target, if it has one.
-    """
-
-    report: Report
-    table: CostTable | None
-
-    def parse(self, bounds: Bounds) -> tuple[Bound, ...]:
-        """Parses bounds.
-
-        Raises:
-            BoundError: A bound can't be parsed, or its cost can't be counted.
-        """
-        return parse_bounds(bounds, self._float_cost, "" if self.table is None else self.table.unit)
-
-    def check(self, bound: Bound) -> None:
-        """Checks that the model keeps a bound.
-
-        Raises:
-            BoundError: The cost that it limits can't be counted.
-            VerificationError: The model breaks the bound.
-        """
-        cost = self._cost(bound.kind)
-        if cost is None:
-            raise unknown_cost(bound.kind, bound)
-        if bound.is_satisfied_by(cost):
-            return
-        float_cost = self._float_cost(bound.kind)
-        share = f" ({float(cost / float_cost):.3%} of the float model)" if float_cost else ""
-        raise VerificationError(
-            f"the model costs {bound.describe(cost)}{share}, but the bound {bound.text!r} allows "
-            f"{bound.describe(bound.limit)}; quantize it again with this bound"
-        )
-
-    def _cost(self, kind: CostKind) -> Amount | None:
-        if kind is CostKind.BOPS:
-            return self.report.bops
-        if kind is CostKind.SIZE:
-            return self.report.weight_bytes
-        if kind is CostKind.ACTIVATIONS:
-            return self.report.peak_activation_bytes
-        return None if self.table is None else price_of(self.report.pairs, self.table)
-
-    def _float_cost(self, kind: CostKind) -> Amount | None:
-        """Returns the cost of the float model, or ``None`` if it is unknown."""
-        report = self.report
-        if kind is CostKind.BOPS:
-            return FLOAT_BOPS_PER_MAC * report.macs
-        if kind is CostKind.SIZE:
-            stored = [item for item in report.tensors.values() if item.role is not Role.ACTIVATION]
-            return FLOAT_BITS // 8 * sum(math.prod(tensor.shape) for tensor in stored)
-        if kind is CostKind.ACTIVATIONS:
-            return report.float_activation_bytes
-        if self.table is None:
-            return None
-        return price_of({(FLOAT_BITS, FLOAT_BITS): report.macs}, self.table)

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from onnx_cgmq.api import verification
-from onnx_cgmq.api.verification import verify
+from onnx_cgmq.api.verification import LEAST_AGREEMENT_DB, verify
 from onnx_cgmq.errors import AgreementError, BoundError, DataError, ModelError, VerificationError
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.ort import batch_size
@@ -107,7 +107,22 @@ def test_a_float_reference_may_differ_but_optimizations_may_not(monkeypatch):
 
     monkeypatch.setattr(verification, "open_session", something_else)
     with pytest.raises(AgreementError, match="optimizations"):
-        verify(linear(IDENTITY), linear(IDENTITY), (IMAGES, LABELS))
+        verify(linear(SWAPPED), linear(IDENTITY), (IMAGES, LABELS))
+
+
+def test_a_model_that_differs_from_its_mirror_may_be_as_near_to_the_float_model():
+    """As where codes of few bits flip: both are as far from the float model, in other places."""
+    images = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    mirror, deployed = (linear(IDENTITY + 0.2 * np.eye(3, k=k)) for k in (1, -1))
+    with pytest.raises(AgreementError, match="than the mirror"):
+        verify(Mirror(mirror), deployed, images)
+    check = verify(Mirror(mirror), deployed, images, float_model=linear(IDENTITY))
+    assert check.agrees
+    assert check.as_near
+    assert check.agreement_db < LEAST_AGREEMENT_DB
+    worse = linear(IDENTITY + 0.4 * np.eye(3, k=-1))
+    with pytest.raises(AgreementError, match="than the mirror"):
+        verify(Mirror(mirror), worse, images, float_model=linear(IDENTITY))
 
 
 def test_what_chance_decides_is_not_judged():
