@@ -9,7 +9,7 @@ from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loss_function import LossFunction
-from onnx_cgmq.learn.measured_losses import MeasuredLosses, measure_losses
+from onnx_cgmq.learn.measured_losses import BatchLosses, MeasuredLosses, measure_losses
 from onnx_cgmq.learn.schedule import MOVES, Stages
 from onnx_cgmq.learn.snapshot import snapshot
 from onnx_cgmq.learn.teacher import Teacher
@@ -30,6 +30,7 @@ def allocate(
     loss: LossFunction,
     stages: Stages,
     integer_kernels: bool = True,
+    known: BatchLosses | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Moves the gates of a calibrated mirror, and settles them within the bounds.
@@ -44,12 +45,14 @@ def allocate(
         loss: The loss.
         stages: How many samples to use, and whether rounding will be learned.
         integer_kernels: As for :meth:`~onnx_cgmq.learn.guide.Guide.settle`.
+        known: What was measured before a stop, as for
+            :func:`~onnx_cgmq.learn.measured_losses.measure_losses`.
         progress: Is called with the number of tensors measured, and of all tensors.
     """
     mirror, guided = snapshot(guide.mirror), guide.state_dict()
     try:
         if guide.needs_losses(integer_kernels):
-            measured = _measure(guide, data, teacher, loss, stages, progress)
+            measured = _measure(guide, data, teacher, loss, stages, known, progress)
             guide.measured = {**guide.measured, **measured}
             for _ in range(MOVES):
                 guide.step()
@@ -66,6 +69,7 @@ def _measure(
     teacher: Teacher,
     loss: LossFunction,
     stages: Stages,
+    known: BatchLosses | None,
     progress: Callable[[int, int], None] | None,
 ) -> MeasuredLosses:
     measured = measure_losses(
@@ -76,6 +80,7 @@ def _measure(
         names=guide.counted - guide.measured.keys(),
         samples=stages.measured_samples,
         batch_size=stages.batch_size,
+        known=known,
         progress=progress,
     )
     if stages.reconstruction_steps:

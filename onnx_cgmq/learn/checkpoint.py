@@ -13,7 +13,7 @@ from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.errors import ConfigError, OutputError, one_line
 from onnx_cgmq.learn.fingerprint import Fingerprint, differences
 
-_VERSION = 5
+_VERSION = 6
 
 
 class Checkpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from onnx_cgmq.contract.bits import Role
@@ -14,7 +13,6 @@ from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
-from onnx_cgmq.learn.allocate import allocate
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
@@ -22,15 +20,18 @@ from onnx_cgmq.learn.loss_function import LossFunction, is_own
 from onnx_cgmq.learn.micro_batches import add_gradients
 from onnx_cgmq.learn.optimizer import Optimizer, schedule
 from onnx_cgmq.learn.outcome import NOT_FINITE, Outcome
-from onnx_cgmq.learn.reconstruct import reconstruct
-from onnx_cgmq.learn.schedule import CAREFUL_PACE, RECONSTRUCTION_SAMPLES, Schedule
+from onnx_cgmq.learn.schedule import CAREFUL_PACE, Schedule
 from onnx_cgmq.learn.snapshot import Best, UntrainedState, snapshot
+from onnx_cgmq.learn.stage_work import StageWork
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
 
 _MOST_LOST_STEPS = 50
 """After this many training steps in a row without a finite gradient, the run ends as diverged. Our
 choice."""
+
+_SECONDS_BETWEEN_SAVES = 60.0
+"""How often the state is saved within a stage, so that a killed run can go on there. Our choice."""
 
 
 class _StopError(Exception):
@@ -85,12 +86,13 @@ class Learner:
         self._optimizer = Optimizer(self.mirror, config)
         self._untrained = UntrainedState(self.mirror)
         self._began = time.monotonic()
-        self._step, self._micro_batch = 0, micro_batch
+        self._step, self._micro_batch, self._epochs = 0, micro_batch, 0
         self._lost_steps = 0  # the last steps in a row that had no finite gradient
-        self._epochs = 0
         self._loss_sum = 0.0  # over the training steps of this epoch so far
         self._settled = False
         self._staged = False  # whether the stages before training end to end are done
+        self._work = StageWork(guide, train, teacher, loss, config, self._show_stage)
+        self._saved = time.monotonic()
         self._pace = 1.0  # a factor of all learning rates
         self._told = False  # what the teacher leaves undefined
 
@@ -154,25 +156,23 @@ class Learner:
             return
         began = time.monotonic()
         if not self._settled:
-            show, kernels = partial(self._show_stage, "allocate"), self.config.integer_kernels
-            allocate(self.guide, self.train, self.teacher, self.loss, stages, kernels, show)
+            self._work.allocate(stages)
             self._settled = True
         if self.best.state is None:  # else it is the calibrated state, which the checkpoint had
             self._end_stage("calibrated", began)
-        self.best.restore(self.mirror)
-        if steps := stages.reconstruction_steps:
-            began, show = time.monotonic(), partial(self._show_stage, "reconstruct")
-            size, seed = stages.batch_size, self.config.seed
-            drawn = self.train.drawn(RECONSTRUCTION_SAMPLES, seed)
-            reconstruct(self.mirror, drawn, steps=steps, batch_size=size, seed=seed, progress=show)
+        if stages.reconstruction_steps:
+            began = time.monotonic()
+            self._work.reconstruct(stages, self.best)
             self._end_stage("reconstructed", began)
-            self.best.restore(self.mirror)
+        self.best.restore(self.mirror)
         self._optimizer, self._pace = Optimizer(self.mirror, self.config), self.schedule.pace
         self._staged = True
         self._save()
 
     def _show_stage(self, stage: str, done: int, total: int) -> None:
         self.emit(StageProgress(stage, done, total))
+        if time.monotonic() - self._saved > _SECONDS_BETWEEN_SAVES:
+            self._save()
         self._check_time()
 
     def _end_stage(self, stage: str, began: float) -> None:
@@ -314,6 +314,7 @@ class Learner:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
+        self._saved = time.monotonic()
         try:
             self.checkpoint.save(self._state())
         except OutputError as error:  # being unable to resume is no reason to stop learning
@@ -326,6 +327,7 @@ class Learner:
             "loss_sum": self._loss_sum,
             "settled": self._settled,
             "staged": self._staged,
+            "stages": self._work.state_dict(),
             "pace": self._pace,
             "mirror": self.mirror.state_dict(),
             "optimizer": self._optimizer.adam.state_dict(),
@@ -337,6 +339,7 @@ class Learner:
         self._step, self._epochs = state["step"], state["epochs"]
         self._loss_sum, self._pace = state["loss_sum"], state["pace"]
         self._settled, self._staged = state["settled"], state["staged"]
+        self._work.load_state_dict(state["stages"])
         self.mirror.load_state_dict(state["mirror"])
         self._optimizer.adam.load_state_dict(state["optimizer"])
         self.guide.load_state_dict(state["guide"])

@@ -25,6 +25,9 @@ _NOT_FINITE: Final = 1e9
 MeasuredLosses = Mapping[str, Mapping[int, float]]
 """The increase of the loss, by tensor name and width, if that tensor alone is quantized."""
 
+BatchLosses = dict[int, dict[str, dict[int, float]]]
+"""The loss itself, by batch, tensor name and width: what was measured so far."""
+
 Progress = Callable[[int, int], None]
 """Is called with the number of tensors done, and of all tensors."""
 
@@ -38,6 +41,7 @@ def measure_losses(
     names: Collection[str],
     samples: int,
     batch_size: int,
+    known: BatchLosses | None = None,
     progress: Progress | None = None,
 ) -> MeasuredLosses:
     """Measures the increase of the loss for tensors whose gates may select several widths.
@@ -52,31 +56,39 @@ def measure_losses(
         names: Names of the tensors; those with one width are left out.
         samples: How many samples to use.
         batch_size: Samples in a batch.
+        known: What an earlier call measured before it was stopped; what this one measures is added.
         progress: Is called as tensors are done, each once for every batch.
     """
     chosen = _with_several_widths(mirror, names)
     batches = _evenly_spread(data, samples, batch_size)
     total, done, float_sum = len(chosen) * len(batches), 0, 0.0
-    sums = {name: dict.fromkeys(q.spec.ladder.quantized, 0.0) for name, q in chosen.items()}
+    known = {} if known is None else known
     with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
         parts = mirror.parts(teacher.names)
         starting = _where_they_start(mirror, parts, chosen)
-        for batch in batches:
-            judge = _judge(mirror, teacher, loss, batch)
+        for number, batch in enumerate(batches):
+            judge, losses = _judge(mirror, teacher, loss, batch), known.setdefault(number, {})
             values = mirror.entries(tensors(batch.inputs))
             float_sum += judge(parts, values)
             for index, part in enumerate(parts):
                 for name in starting[index]:
-                    quantizer, found = chosen[name], partial(judge, parts[index:], values)
-                    for width, value in _at_each_width(quantizer, found).items():
-                        sums[name][width] += value
                     done += 1
+                    if name in losses:
+                        continue
+                    losses[name] = _at_each_width(
+                        chosen[name], partial(judge, parts[index:], values)
+                    )
                     if progress is not None:
                         progress(done, total)
                 values = mirror.run_part(part, values)
+
+    def increase(name: str, width: int) -> float:
+        whole = sum(known[number][name][width] for number in range(len(batches)))
+        return max(0.0, _finite((whole - float_sum) / len(batches)))
+
     return {
-        name: {w: max(0.0, _finite((s - float_sum) / len(batches))) for w, s in losses.items()}
-        for name, losses in sums.items()
+        name: {width: increase(name, width) for width in quantizer.spec.ladder.quantized}
+        for name, quantizer in chosen.items()
     }
 
 

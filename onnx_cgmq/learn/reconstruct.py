@@ -18,40 +18,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.distance import distance
 from onnx_cgmq.learn.malloc import FreedMemory
+from onnx_cgmq.learn.part_learners import PartLearners
 from onnx_cgmq.learn.range_search import search_ranges
 from onnx_cgmq.learn.shelf import Shelf, Values
 from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
-from onnx_cgmq.mirror.quantizers.blocks import of_elements
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.torch_state import plain_torch
 
 _DROP: Final = 0.5
 """How often the quantization of an activation is dropped. QDrop's share; we drop it for the whole
 tensor and not for single elements, which costs no time."""
-
-_REACH: Final = 0.5
-"""How many steps of its grid a weight may move: to the next code up or down, no further."""
-
-_REACHES: Final = 2.0
-"""How often a weight can cross its reach in all training steps together, as the rate falls to zero.
-Our choice."""
-
-_LARGEST_SIGN_RATE: Final = 0.05
-"""The most steps of its grid by which a weight moves in one training step. Our choice."""
-
-_RANGE_RATE: Final = 1e-3
-"""Peak learning rate of the logarithm of ranges. Our choice."""
-
-_BIAS_RATE: Final = 1e-3
-"""Peak learning rate of biases, times the largest bias of the tensor. Our choice."""
 
 _STEPS_JUDGED: Final = 20
 """After so many steps each, a part is judged without gradients, and the best state is kept. Our
@@ -63,6 +47,21 @@ _BATCHES_SEARCHED: Final = 2
 """Batches on which the ranges of a part are searched. Our choice."""
 
 
+@dataclass(frozen=True)
+class Begun:
+    """Where an earlier call was stopped.
+
+    Attributes:
+        parts: Number of parts that had learned.
+        generator: State of torch's random number generator, when ``progress`` was called for them.
+        state: The mirror's state then.
+    """
+
+    parts: int
+    generator: Tensor
+    state: Mapping[str, Any]
+
+
 def reconstruct(
     mirror: Mirror,
     data: Samples,
@@ -70,17 +69,19 @@ def reconstruct(
     steps: int,
     batch_size: int = 32,
     seed: int = 0,
+    begun: Begun | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Learns rounding, biases and ranges, part by part, with all widths fixed.
 
     Args:
         mirror: The calibrated mirror, with its widths. Its weights must be those of the float
-            model.
+            model. What stops this in the middle of a part leaves that part as it was.
         data: The samples.
         steps: Training steps for each part.
         batch_size: Samples in a step.
         seed: Seed of every random choice.
+        begun: Where an earlier call was stopped, to go on from there.
         progress: Is called with the number of parts done, and of all parts.
     """
     parts = mirror.parts()
@@ -92,8 +93,15 @@ def reconstruct(
         for values in _first_values(mirror, data, batch_size, seed):
             exact.append(values)
             quantized.append(values)
-        for index, part in enumerate(parts):
-            _learn_part(mirror, part, shared, exact, quantized, steps, freed)
+        if begun is not None:
+            for part in parts[: begun.parts]:
+                _advance_exactly(mirror, part, exact, freed)
+            mirror.load_state_dict(begun.state)
+            for part in parts[: begun.parts]:
+                _advance(mirror, part, quantized, freed)
+            torch.set_rng_state(begun.generator)
+        for index in range(0 if begun is None else begun.parts, len(parts)):
+            _learn_part(mirror, parts[index], shared, exact, quantized, steps, freed)
             if progress is not None:
                 progress(index + 1, len(parts))
 
@@ -126,22 +134,31 @@ def _learn_part(
         steps: Training steps; without any, nothing is learned.
         freed: What is freed, which is limited.
     """
-    with torch.no_grad(), mirror.unquantized():
-        for index in range(len(exact)):
-            exact.replace(index, mirror.run_part(part, exact[index]))
-            freed.limit()
-    own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
-    comparison = _Comparison(mirror, part, quantized, exact)
+    _advance_exactly(mirror, part, exact, freed)
     if steps:
-        search_ranges(own.values(), lambda: comparison.mean(_BATCHES_SEARCHED))
-    learners = _Learners(mirror, own, steps)
-    if steps and not learners.is_empty:
-        _train(comparison, learners, steps, freed)
-        learners.keep_codes()
-    with torch.no_grad():
-        for index in range(len(quantized)):
-            quantized.replace(index, mirror.run_part(part, quantized[index]))
-            freed.limit()
+        own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
+        comparison = _Comparison(mirror, part, quantized, exact)
+        with _as_it_was_if_stopped(mirror, own):
+            search_ranges(own.values(), lambda: comparison.mean(_BATCHES_SEARCHED))
+            learners = PartLearners(mirror, own, steps)
+            if not learners.is_empty:
+                _train(comparison, learners, steps, freed)
+                learners.keep_codes()
+    _advance(mirror, part, quantized, freed)
+
+
+@torch.no_grad()
+def _advance(mirror: Mirror, part: Part, shelf: Shelf, freed: FreedMemory) -> None:
+    """Replaces what goes into a part by what comes out, in every batch."""
+    for index in range(len(shelf)):
+        shelf.replace(index, mirror.run_part(part, shelf[index]))
+        freed.limit()
+
+
+def _advance_exactly(mirror: Mirror, part: Part, shelf: Shelf, freed: FreedMemory) -> None:
+    """The same as the float model computes it, if the part has not learned yet."""
+    with mirror.unquantized():
+        _advance(mirror, part, shelf, freed)
 
 
 @dataclass(frozen=True)
@@ -172,7 +189,7 @@ class _Comparison:
             return float(torch.stack([self.distance(index) for index in judged]).mean())
 
 
-def _train(comparison: _Comparison, learners: _Learners, steps: int, freed: FreedMemory) -> None:
+def _train(comparison: _Comparison, learners: PartLearners, steps: int, freed: FreedMemory) -> None:
     """Trains a part, and keeps the best state."""
     # Weights swing from code to code to the end, so the last values need not be the best ones.
     best, state = comparison.mean(_BATCHES_JUDGED), learners.state()
@@ -194,6 +211,26 @@ def _train(comparison: _Comparison, learners: _Learners, steps: int, freed: Free
 
 
 @contextmanager
+def _as_it_was_if_stopped(mirror: Mirror, own: Mapping[str, GatedQuantizer]) -> Iterator[None]:
+    """Restores what a part learned, if it is stopped: what is half learned is no state to keep."""
+    found = (mirror.value_parameter(name) for name in own)
+    values = [(value, value.detach().clone()) for value in found if value is not None]
+    states = {
+        name: {key: tensor.clone() for key, tensor in quantizer.state_dict().items()}
+        for name, quantizer in own.items()
+    }
+    try:
+        yield
+    except BaseException:  # Ctrl-C above all
+        with torch.no_grad():
+            for value, before in values:
+                value.copy_(before)
+        for name, quantizer in own.items():
+            quantizer.load_state_dict(states[name])
+        raise
+
+
+@contextmanager
 def _dropping(mirror: Mirror, part: Part) -> Iterator[None]:
     """Makes the activation quantizers of a part drop quantization at random."""
     quantizers = [q for q in mirror.quantized_in(part).values() if q.spec.role is Role.ACTIVATION]
@@ -204,100 +241,3 @@ def _dropping(mirror: Mirror, part: Part) -> Iterator[None]:
     finally:
         for quantizer in quantizers:
             quantizer.drop = 0.0
-
-
-@dataclass(frozen=True)
-class _Rounding:
-    """A weight that learns how to be rounded.
-
-    Attributes:
-        quantizer: Its quantizer.
-        weight: Its values.
-        start: Its values before.
-        step: The step of its grid, which broadcasts to it.
-    """
-
-    quantizer: GatedQuantizer
-    weight: nn.Parameter
-    start: Tensor
-    step: Tensor
-
-    @torch.no_grad()
-    def move(self, rate: float) -> None:
-        """Moves every element by ``rate`` steps against the sign of its gradient, within reach."""
-        if self.weight.grad is None:
-            return
-        reach = _REACH * self.step
-        self.weight.sub_(self.weight.grad.sign_().mul_(self.step * rate))
-        self.weight.clamp_(self.start - reach, self.start + reach)
-
-
-class _Learners:
-    """All that learns in a part: weights by sign, biases and ranges by Adam."""
-
-    def __init__(
-        self, mirror: Mirror, quantizers: Mapping[str, GatedQuantizer], steps: int
-    ) -> None:
-        self._sign_rate = min(_LARGEST_SIGN_RATE, 2 * _REACH * _REACHES / max(1, steps))
-        self._weights: list[_Rounding] = []
-        groups: list[dict[str, Any]] = []
-        for name, quantizer in quantizers.items():
-            parameter = mirror.value_parameter(name)
-            role = quantizer.spec.role
-            if parameter is not None:
-                parameter.requires_grad_(True)
-            if role is Role.WEIGHT and parameter is not None:
-                grid, _, _ = quantizer.selected()
-                if bool((grid.step > 0).all()):
-                    start = parameter.detach().clone()
-                    step = of_elements(quantizer.spec, grid.step)
-                    self._weights.append(_Rounding(quantizer, parameter, start, step))
-            elif role is Role.BIAS and parameter is not None:
-                largest = float(parameter.detach().abs().amax()) if parameter.numel() else 0.0
-                groups.append({"params": [parameter], "peak": _BIAS_RATE * largest})
-            elif role is Role.ACTIVATION:
-                groups.append({"params": list(quantizer.parameters()), "peak": _RANGE_RATE})
-        self._adam = torch.optim.Adam(groups, lr=0.0) if groups else None
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._weights and self._adam is None
-
-    @property
-    def _parameters(self) -> list[nn.Parameter]:
-        ranges = self._adam.param_groups if self._adam is not None else []
-        return [r.weight for r in self._weights] + [p for g in ranges for p in g["params"]]
-
-    def state(self) -> list[Tensor]:
-        """A copy of all that learns, for :meth:`restore`."""
-        return [parameter.detach().clone() for parameter in self._parameters]
-
-    @torch.no_grad()
-    def restore(self, state: list[Tensor]) -> None:
-        for parameter, value in zip(self._parameters, state, strict=True):
-            parameter.copy_(value)
-
-    def clear(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def keep_codes(self) -> None:
-        """Puts every weight on its grid, so that small changes of a step leave its codes."""
-        for rounding in self._weights:
-            rounding.weight.copy_(rounding.quantizer(rounding.weight)[0])
-
-    def step(self, factor: float) -> None:
-        """Moves everything, at ``factor`` times the peak rates, which fall to zero.
-
-        Nothing moves if a gradient is not finite.
-        """
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
-            return
-        for rounding in self._weights:
-            rounding.move(self._sign_rate * factor)
-        if self._adam is not None:
-            for group in self._adam.param_groups:
-                group["lr"] = group["peak"] * factor
-            self._adam.step()

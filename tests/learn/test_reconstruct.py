@@ -9,7 +9,7 @@ import torch
 from onnx import helper
 
 from onnx_cgmq.contract.bits import Role
-from onnx_cgmq.learn import reconstruct as module
+from onnx_cgmq.learn import part_learners
 from onnx_cgmq.learn.reconstruct import reconstruct
 from onnx_cgmq.learn.snapshot import snapshot
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
@@ -141,6 +141,30 @@ def test_nothing_is_dropped_or_bypassed_after_an_exception(place, monkeypatch) -
     assert _is_plain(start)
 
 
+def test_a_part_that_is_stopped_is_as_it_was() -> None:
+    start = job(convnet(), **NARROW)
+    states, steps = [snapshot(start.mirror)], []
+
+    def progress(*_) -> None:
+        states.append(snapshot(start.mirror))
+
+    def stop(*arguments):
+        steps.append(1)
+        if len(states) == 2 and len(steps) > 60:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    step = part_learners.PartLearners.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(part_learners.PartLearners, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct(start.mirror, start.train, steps=40, progress=progress)
+    assert len(states) == 2
+    found = snapshot(start.mirror)
+    assert all(torch.equal(value, states[1][key]) for key, value in found.items())
+    assert not all(torch.equal(value, states[0][key]) for key, value in found.items())
+
+
 def test_the_same_seed_gives_the_same_state_wherever_the_generator_is() -> None:
     states = []
     for seed in (0, 0, 1):
@@ -158,7 +182,7 @@ def test_the_same_seed_gives_the_same_state_wherever_the_generator_is() -> None:
 @pytest.mark.parametrize("rate", ["_LARGEST_SIGN_RATE", "_BIAS_RATE", "_RANGE_RATE"])
 def test_rates_that_destroy_leave_the_calibrated_state(rate, monkeypatch) -> None:
     """A part keeps its best state, which is then its first one."""
-    monkeypatch.setattr(module, rate, 1e3)
+    monkeypatch.setattr(part_learners, rate, 1e3)
     start = job(convnet(), **NARROW)
     before = start.error(start.train)
     reconstruct(start.mirror, start.train, steps=20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import EpochDone, StageDone, StageProgress, Started, StepDone
 from onnx_cgmq.contract.run_paths import checkpoint_path
 from onnx_cgmq.contract.stopped import Stopped
-from onnx_cgmq.learn import loop, reconstruct
+from onnx_cgmq.learn import loop, measured_losses, part_learners, reconstruct, stage_work
+from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.pair_room import leave_room_for_pairs
@@ -66,8 +68,8 @@ def test_a_run_shows_its_stages_and_keeps_the_bound() -> None:
 @pytest.mark.parametrize("rate", ["_LARGEST_SIGN_RATE", "_BIAS_RATE", "_RANGE_RATE"])
 def test_a_destructive_rate_ends_no_worse_than_the_calibrated_state(rate, monkeypatch) -> None:
     """Even if reconstruction did not look after its parts."""
-    monkeypatch.setattr(reconstruct, rate, 1e3)
-    monkeypatch.setattr(reconstruct._Learners, "restore", lambda *_: None)
+    monkeypatch.setattr(part_learners, rate, 1e3)
+    monkeypatch.setattr(part_learners.PartLearners, "restore", lambda *_: None)
     start = job(convnet(), **NARROW)
     losses = {}
 
@@ -102,7 +104,7 @@ def test_reconstruction_that_helps_is_kept() -> None:
     assert learner.evaluator.evaluate(learner.mirror)[0] == pytest.approx(losses[1])
 
 
-STOPS = [("allocate", 1), ("allocate", 6), ("reconstruct", 1), ("reconstruct", 3)]
+STOPS = [("allocate", 1), ("allocate", 6), ("reconstruct", 1), ("reconstruct", 2)]
 
 
 @pytest.mark.slow
@@ -129,9 +131,60 @@ def test_a_stopped_stage_is_made_up_for_by_a_resumed_run(stage, done, tmp_path) 
     resumed = _run(output, events.append, resume=True)
     assert resumed.complete
     assert resumed.plan.to_json() == _run().plan.to_json()
-    stages = {event.stage for event in events if isinstance(event, StageProgress)}
-    assert "reconstruct" in stages
-    assert ("allocate" in stages) is (stage == "allocate")
+    stages = [(event.stage, event.done) for event in events if isinstance(event, StageProgress)]
+    assert stages[0] == (stage, done + 1)
+    assert stages[-1][0] == "reconstruct"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ticks", [3.5, 28.5])
+def test_a_time_limit_shorter_than_a_stage_gets_there_when_it_is_resumed(
+    ticks, tmp_path, monkeypatch
+) -> None:
+    """What was measured, and the parts that have learned, are not done again."""
+    output, measured, learned = tmp_path / "out.onnx", [], []
+    loss, part = measured_losses._at_each_width, reconstruct._learn_part
+
+    def at_each_width(*arguments):
+        measured.append(1)
+        return loss(*arguments)
+
+    def learn_part(*arguments):
+        steps = arguments[5]
+        learned.extend([1] if steps else [])
+        part(*arguments)
+
+    monkeypatch.setattr(measured_losses, "_at_each_width", at_each_width)
+    monkeypatch.setattr(reconstruct, "_learn_part", learn_part)
+    whole = _run()
+    once = (len(measured), len(learned))
+    measured.clear()
+    learned.clear()
+    clock = count()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    results = [_run(output, resume=True, time_limit=ticks)]
+    while not results[-1].complete and len(results) < 40:
+        results.append(_run(output, resume=True, time_limit=ticks))
+    assert len(results) > 1
+    assert results[-1].complete
+    assert (len(measured), len(learned)) == once
+    assert results[-1].plan.to_json() == whole.plan.to_json()
+
+
+def test_the_state_is_saved_within_a_stage(tmp_path, monkeypatch) -> None:
+    """So that a killed run has not to begin anew."""
+    saved = []
+    monkeypatch.setattr(loop, "_SECONDS_BETWEEN_SAVES", 0.0)
+    save = Checkpoint.save
+
+    def noted(self, state) -> None:
+        saved.append((len(state["stages"]["losses"]), state["stages"]["parts"]))
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoint, "save", noted)
+    _run(tmp_path / "out.onnx")
+    assert saved[0] == (1, 0)
+    assert {parts for _, parts in saved} >= {1, 2, 3}
 
 
 def test_a_checkpoint_after_the_stages_repeats_none_of_them(tmp_path, monkeypatch) -> None:
@@ -153,7 +206,7 @@ def test_a_checkpoint_after_the_stages_repeats_none_of_them(tmp_path, monkeypatc
     assert resumed.plan.to_json() == _run().plan.to_json()
 
 
-@pytest.mark.parametrize("ticks", [3.5, 15.5])
+@pytest.mark.parametrize("ticks", [3.5, 28.5])
 def test_a_time_limit_ends_a_stage_within_the_bound(ticks, monkeypatch) -> None:
     clock, stages = iter(range(10**6)), []
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -204,14 +257,14 @@ def test_without_reconstruction_no_weight_changes() -> None:
 
 
 def test_parts_learn_from_some_of_many_samples(monkeypatch) -> None:
-    whole, seen = loop.reconstruct, []
+    whole, seen = stage_work.reconstruct, []
 
     def watched(mirror, data, **settings) -> None:
         seen.append(len(data))
         whole(mirror, data, **settings)
 
-    monkeypatch.setattr(loop, "reconstruct", watched)
-    monkeypatch.setattr(loop, "RECONSTRUCTION_SAMPLES", 40)
+    monkeypatch.setattr(stage_work, "reconstruct", watched)
+    monkeypatch.setattr(stage_work, "RECONSTRUCTION_SAMPLES", 40)
     assert _run().complete
     assert seen == [40]
 
