@@ -19,7 +19,7 @@ from onnx_cgmq.mirror.torch_state import plain_torch
 
 @plain_torch()
 def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size: int = 128) -> None:
-    """Fits the ranges of all quantizers, with one batch of the data in memory at a time.
+    """Fits the ranges of all quantizers.
 
     Args:
         mirror: The mirror of a gated graph; its gates stay as they are.
@@ -30,6 +30,17 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)
+    calibrate_activations(mirror, data, samples=samples, batch_size=batch_size)
+    leave_room_for_biases(mirror)
+    leave_room_for_pairs(mirror)
+
+
+@plain_torch()
+def calibrate_activations(mirror: Mirror, data: Samples, *, samples: int, batch_size: int) -> None:
+    """Fits the ranges of activations, with one batch of the data in memory at a time.
+
+    The arguments are those of :func:`calibrate`.
+    """
     activations = mirror.tensors_of(Role.ACTIVATION)
     count = min(samples, len(data))
     if activations:
@@ -46,5 +57,3 @@ def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size:
             freed.limit()
     for name in activations:
         mirror.quantizers[name].fit(seen.pop(name).observed())
-    leave_room_for_biases(mirror)
-    leave_room_for_pairs(mirror)

@@ -16,7 +16,7 @@ import torch
 from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Role
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.learn.batches import tensors
-from onnx_cgmq.learn.calibrate import calibrate
+from onnx_cgmq.learn.calibrate import calibrate_activations
 from onnx_cgmq.learn.distance import distance
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.mirror.torch_state import plain_torch
@@ -46,7 +46,8 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
     rounding is learned.
 
     Args:
-        mirror: The mirror of the gated model. It is calibrated, and its gates are set to 8 bits.
+        mirror: The mirror of the gated model. Its activations are calibrated, and its gates set
+            to 8 bits.
         operands: Names of the tensors that are multiplied and accumulated.
         data: The samples, of which a few are used that are evenly spread.
 
@@ -57,7 +58,7 @@ def costly_quantizers(mirror: Mirror, operands: Collection[str], data: Samples) 
     carried = [name for name in activations if name not in operands]
     if not carried:
         return ()
-    calibrate(mirror, data, samples=_CALIBRATED, batch_size=_BATCH_SIZE)
+    calibrate_activations(mirror, data, samples=_CALIBRATED, batch_size=_BATCH_SIZE)
     _at_most_8_bits(mirror)
     order = np.linspace(0, len(data) - 1, min(_MEASURED, len(data))).astype(np.int64)
     batches = [tensors(b.inputs) for b in data.batches(min(_BATCH_SIZE, len(order)), order=order)]

@@ -150,8 +150,12 @@ def _error(seen: Observed, low: Tensor, high: Tensor, width: int, form: GridForm
     if form is GridForm.AFFINE:
         zero_point = torch.round(-low.unsqueeze(1) / step).clamp(smallest, largest)
     codes = torch.div(seen.rows, step).round_()
-    codes = codes.clamp_(smallest - zero_point, largest - zero_point)
-    return codes.mul_(step).sub_(seen.rows).square_().mul_(seen.shares).sum(dim=1)
+    lowest, highest = smallest - zero_point, largest - zero_point
+    if len(codes) == 1:  # single numbers are three times as fast
+        codes = codes.clamp_(float(lowest), float(highest))
+    else:
+        codes = torch.minimum(torch.maximum(codes, lowest, out=codes), highest, out=codes)
+    return codes.mul_(step).sub_(seen.rows).square_().matmul(seen.shares[0])
 
 
 def checksum(values: Tensor) -> int:
