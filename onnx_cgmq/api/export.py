@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.contract.aimet import to_aimet
-from onnx_cgmq.contract.encodings import Encodings, encodings_of
+from onnx_cgmq.contract.encodings import Encodings, encodings_of, listed
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.contract.tensor_overrides import to_overrides
@@ -124,6 +124,12 @@ def _encodings(
         source = _plan(Path(source))
     if isinstance(source, BitPlan):
         encodings, notes = encodings_of(source)
+        dynamic = [name for name, e in encodings.items() if not e.is_float and e.step is None]
+        if dynamic:
+            raise ValueError(
+                f"{listed(dynamic)}: the range is found at run time, which no other format can "
+                "say; quantize with a target whose activations have fixed ranges"
+            )
         return encodings, None, notes
     parts = unquantized(source)
     return parts.encodings, parts.model, parts.notes

@@ -75,11 +75,13 @@ class GridForm(str, Enum):
     SYMMETRIC: ``-(2**(b-1)-1) .. 2**(b-1)-1``, zero point 0 (weights, biases).
     UNSIGNED: ``0 .. 2**b-1``, zero point 0 (activations that can't be negative).
     AFFINE: ``0 .. 2**b-1`` with an integer zero point (all other activations).
+    DYNAMIC: As AFFINE, over the range that the whole tensor has in each run.
     """
 
     SYMMETRIC = "symmetric"
     UNSIGNED = "unsigned"
     AFFINE = "affine"
+    DYNAMIC = "dynamic"
 
     @property
     def is_symmetric(self) -> bool:

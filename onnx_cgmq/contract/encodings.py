@@ -132,6 +132,8 @@ def _encoding_of(tensor: TensorPlan) -> Encoding:
         raise ValueError(
             f"activation '{tensor.name}' has a width for each channel, which encodings can't say"
         )
+    if tensor.form is GridForm.DYNAMIC:
+        return Encoding(role=tensor.role, width=tensor.grid_width)
     step = np.where(tensor.step > 0, tensor.step, np.float32(1))  # a pruned channel is all 0
     one = step.size == 1
     return Encoding(

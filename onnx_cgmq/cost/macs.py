@@ -123,8 +123,8 @@ def mac_ops(
 ) -> tuple[MacOp, ...]:
     """Finds the multiply-accumulates of a prepared, gated or written model.
 
-    Sizes that the model leaves open are those stored for its inputs (:mod:`~onnx_cgmq.ort.sizes`).
-    Sizes that only the data decide count as 1. Subgraphs count as if they ran once.
+    Sizes that the model leaves open are those stored for its inputs (:mod:`~onnx_cgmq.ort.sizes`),
+    else 1. Sizes that only the data decide count as 1. Subgraphs count as if they ran once.
 
     Args:
         model: The model.
@@ -173,7 +173,7 @@ def _products(node: ir.Node, sizes: Sizes) -> tuple[Product, ...]:
                 "give shapes of the inputs (--shape, in Python: shapes) with which onnxruntime can "
                 "run the model, or infer its shapes first, as prepare() does"
             )
-    known = [_with_ones(shape) for shape in shapes]
+    known = _counted(node, shapes, sizes)
     try:
         return products(node, known)
     except _MISFIT as error:
@@ -211,6 +211,24 @@ def _shapes(node: ir.Node, sizes: Sizes) -> list[OpenShape | None]:
     return with_implied_sizes(node, known)
 
 
+def _counted(
+    node: ir.Node, shapes: Sequence[OpenShape | None], sizes: Sizes
+) -> list[tuple[int, ...] | None]:
+    """The shapes of a node's inputs with which its products are counted."""
+    counted = [
+        sizes.with_ones(value) if value is not None and shape is not None and None in shape else ()
+        for value, shape in zip(node.inputs, shapes, strict=True)
+    ]
+    return [
+        _with_ones(
+            [b if a is None else a for a, b in zip(shape, other, strict=True)]
+            if shape is not None and other is not None and len(other) == len(shape)
+            else shape
+        )
+        for shape, other in zip(shapes, counted, strict=True)
+    ]
+
+
 def _count(node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> int | None:
     """Multiply-accumulates of a node; ``None`` if the shapes do not fit."""
     one = np.asarray(1)
@@ -221,7 +239,7 @@ def _count(node: ir.Node, shapes: Sequence[tuple[int, ...] | None]) -> int | Non
     return sum(geometry.tap_product(a.taps(one), b.taps(one), a.tap_shape) for a, b in sides)
 
 
-def _with_ones(shape: tuple[int | None, ...] | None) -> tuple[int, ...] | None:
+def _with_ones(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
     """A shape whose open sizes are 1."""
     return None if shape is None else tuple(1 if n is None else n for n in shape)
 

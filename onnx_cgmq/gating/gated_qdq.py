@@ -92,7 +92,9 @@ def gated_qdq(spec: QuantizerSpec, opset: int) -> ir.Function:
     ``step`` has the shape ``spec.range_item_shape``. It is the step of the integer tensor that
     holds the codes (with ``element`` gates: the step of the widest selected grid). A pruned channel
     or tensor has the step of the narrowest width. If any gate selects more than 8 bits, ``step`` is
-    0 everywhere, because no integer kernel can read the tensor.
+    0 everywhere, because no integer kernel can read the tensor. It is 0 as well if the range is
+    that of each run: DynamicQuantizeLinear then takes the place of QuantizeLinear, and ``high``
+    says nothing.
 
     Args:
         spec: Grid, granularity and ladder of the quantizer; its other fields do not matter.
@@ -158,6 +160,9 @@ class _FunctionText:
             self._add("view_shape", "Constant <value_ints: ints = @view> ()")
             self._add("viewed", "Reshape (x, view_shape)")
         for width in self.ladder.quantized:
+            if self.form is GridForm.DYNAMIC:
+                self._quantize_dynamically(width)
+                continue
             self._select_range(width)
             self._quantize(width)
         self._select_value()
@@ -217,6 +222,12 @@ class _FunctionText:
         self._add(f"code_{width}", f"QuantizeLinear {axis}{grid.format(source)}")
         self._add(f"y_{width}", f"DequantizeLinear {axis}{grid.format(f'code_{width}')}")
 
+    def _quantize_dynamically(self, width: int) -> None:
+        """Adds ``y_b`` on the range that the tensor has; its step is no step of the quantizer."""
+        outputs = f"code_{width}, scale_{width}, zero_point_{width}"
+        self._add(outputs, "DynamicQuantizeLinear (x)")
+        self._add(f"y_{width}", f"DequantizeLinear ({outputs})")
+
     def _zero_point(self, width: int) -> None:
         """Adds ``offset_b``: the zero point in float32, in the shape of ``step_b``."""
         if self.form is not GridForm.AFFINE:
@@ -269,8 +280,8 @@ class _FunctionText:
         """Adds ``step``, as :func:`gated_qdq` describes it."""
         kernel = [width for width in self.ladder.widths if width <= INTEGER_KERNEL_BITS]
         quantized = self.ladder.quantized
-        if not kernel or not quantized:
-            # No width of the ladder has an integer kernel: the step is 0, in the shape of a range.
+        if not kernel or not quantized or self.form is GridForm.DYNAMIC:
+            # No width has an integer kernel with a fixed step: it is 0, in the shape of a range.
             self._add("i_first", "Constant <value_int: int = 0> ()")
             self._add("first", "Gather <axis: int = 0> (high, i_first)")
             self._add("step", "Mul (first, zero)")

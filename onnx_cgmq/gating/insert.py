@@ -23,6 +23,7 @@ from onnx_cgmq.contract.identifiers import GATED_DOMAIN, SPEC_KEY
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.gating.choices import Choices
+from onnx_cgmq.gating.dynamic_products import why_not_dynamic
 from onnx_cgmq.gating.exact import exact_ranges, round_slopes
 from onnx_cgmq.gating.gated_qdq import (
     ACCUMULATOR_OP,
@@ -114,7 +115,8 @@ def insert_gates(
     for node, spec in nodes:
         inserter.quantize_operands(node, spec)
     carried: frozenset[str] = frozenset()
-    if config.integer_kernels and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
+    flows = config.integer_kernels and not config.dynamic_activations
+    if flows and INTEGER_KERNEL_BITS in config.activation_ladder.widths:
         carried = add_carried_quantizers(
             gated, inserter.insert_carried, inserter.chosen_for_carried, inserter.floats
         )
@@ -176,12 +178,16 @@ class _Inserter:
     ) -> tuple[ir.Node, QuantizerSpec] | None:
         """Returns the quantizer of an operand, and inserts it first if it is not there yet.
 
-        Returns ``None`` if the user keeps the node that reads the operand float.
+        Returns ``None`` if the node reads the operand float: because the user keeps it so, or
+        because it can't read an activation that is quantized at run time.
         """
         name, weight = str(value.name), value.const_value is not None
         if not weight and self.choices.reads_float(node, name):
             decide(node.name, Verdict.FLOAT, "the settings keep it float")
             self.floats.add(value)
+            return None
+        if not weight and self.config.dynamic_activations and (why := why_not_dynamic(node)):
+            decide(node.name, Verdict.FLOAT, why)
             return None
         if value not in self.quantized:
             chosen = self._chosen_ladder(name, activation=not weight)
@@ -310,7 +316,7 @@ def _has_one_accumulator_step(operands: list[tuple[ir.Node, QuantizerSpec]]) -> 
         return False
     (_, a), (_, b) = operands
     uniform = a.granularity is Granularity.TENSOR and a.role is Role.ACTIVATION
-    uniform = uniform and b.block is None
+    uniform = uniform and a.form is not GridForm.DYNAMIC and b.block is None
     return uniform and (b.role is Role.WEIGHT or b.granularity is Granularity.TENSOR)
 
 

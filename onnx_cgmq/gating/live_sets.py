@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, Role
+from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Role
 from onnx_cgmq.contract.identifiers import GATED_DOMAIN, LIVE_KEY
 from onnx_cgmq.errors import DAMAGE, ModelError, one_line
 from onnx_cgmq.gating.gated_qdq import is_gated_quantizer
@@ -174,6 +174,8 @@ def _owners(gated: ir.Model) -> dict[ir.Value, str]:
     for name, (node, spec) in quantizer_nodes(gated).items():
         value = node.inputs[0]
         if spec.role is not Role.ACTIVATION or value is None or not only_element_reader(value):
+            continue
+        if spec.form is GridForm.DYNAMIC:  # its codes are made where they are read
             continue
         owners[value] = owners[node.outputs[0]] = name
         if spec.granularity is Granularity.TENSOR:

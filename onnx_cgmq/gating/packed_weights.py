@@ -14,7 +14,7 @@ from typing import Final
 import onnx_ir as ir
 
 from onnx_cgmq.graph.layouts import permutation, transposed_views
-from onnx_cgmq.graph.mac_operators import OpSpec
+from onnx_cgmq.graph.mac_operators import is_plain_product
 from onnx_cgmq.graph.nodes import called, int_attribute, standard_op
 from onnx_cgmq.graph.operators import mac_spec
 
@@ -125,15 +125,10 @@ def why_not_in_type(data_type: ir.DataType, outputs: int, block: int | None) -> 
 
 def _why_not(node: ir.Node, index: int) -> str:
     """Says why a node can't read a weight packed; empty if it can."""
-    operator = mac_spec(node)
-    if operator is None or standard_op(node) not in ("MatMul", "Gemm"):
+    if mac_spec(node) is None or standard_op(node) not in ("MatMul", "Gemm"):
         return f"{called(node)} reads it, and only MatMul and Gemm read packed weights"
     if index != 1:
         return f"{called(node)} has it as its first factor"
-    if standard_op(node) == "Gemm" and not _is_plain(node, operator):
+    if not is_plain_product(node):
         return f"{called(node)} has factors, or turns its first operand"
     return ""
-
-
-def _is_plain(node: ir.Node, operator: OpSpec) -> bool:
-    return operator.integer_kernel(node) and not int_attribute(node, "transA", 0)

@@ -226,7 +226,7 @@ def activation_spec(
     return QuantizerSpec(
         tensor=str(value.name),
         role=Role.ACTIVATION,
-        form=form,
+        form=GridForm.DYNAMIC if config.dynamic_activations else form,
         granularity=granularity,
         ladder=ladder,
         shape=_sample_shape(node, value, granularity, axis),

@@ -13,7 +13,7 @@ from enum import Enum
 
 import onnx_ir as ir
 
-from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, Role
+from onnx_cgmq.contract.bits import INTEGER_KERNEL_BITS, Granularity, GridForm, Role
 from onnx_cgmq.contract.decisions import Verdict, decide
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.code_path import CodePath
@@ -114,6 +114,8 @@ def has_codes(spec: QuantizerSpec, width: int) -> bool:
         spec: The quantizer of the tensor.
         width: The widest width in the tensor.
     """
+    if spec.form is GridForm.DYNAMIC:
+        return False  # the kernel that reads the tensor makes its codes
     uniform = spec.role is not Role.ACTIVATION or spec.granularity is Granularity.TENSOR
     return uniform and width <= INTEGER_KERNEL_BITS
 
@@ -157,8 +159,15 @@ class _Predictor:
         reasons = [
             self._operand_reason(node, i, value) for i, value in operator.operand_values(node)
         ]
-        reasons += [self._bias_reason(node, operator), self._output_reason(node)]
+        if not self._is_dynamic(node.inputs[0]):  # whose bias and output are float
+            reasons += [self._bias_reason(node, operator), self._output_reason(node)]
         return next(filter(None, reasons), "")
+
+    def _is_dynamic(self, value: ir.Value | None) -> bool:
+        """Says whether an operand is an activation that is quantized at run time."""
+        producer = value.producer() if value is not None else None
+        spec = self._specs.get(producer) if producer is not None else None
+        return spec is not None and spec.form is GridForm.DYNAMIC
 
     def _why_float_without_macs(self, node: ir.Node) -> str:
         """Says why a node that is no MAC node runs in floats; empty if it runs in integers."""
@@ -195,6 +204,8 @@ class _Predictor:
             return (
                 f"{what} has {width} bits, but integer kernels take at most {INTEGER_KERNEL_BITS}"
             )
+        if spec.form is GridForm.DYNAMIC:
+            return ""
         if not self._has_codes(spec):
             return f"{what} has a width for each {spec.granularity.value}, not one width"
         if spec.role is Role.WEIGHT and standard_op(node) != "Conv":

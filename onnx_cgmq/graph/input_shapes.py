@@ -68,7 +68,7 @@ def input_shapes(model: ir.Model) -> dict[str, Shape]:
         shapes = {str(name): tuple(int(size) for size in shape) for name, shape in fields.items()}
         inputs = graph_inputs(model)
         for name, shape in shapes.items():
-            if min(shape, default=1) < 1 or not _fits(inputs[name].shape, shape):
+            if min(shape, default=0) < 0 or not _fits(inputs[name].shape, shape):
                 raise ValueError(f"{list(shape)} does not fit the input {name!r}")
     except DAMAGE as error:
         raise ModelError(

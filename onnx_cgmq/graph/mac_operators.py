@@ -164,6 +164,11 @@ LOOKUP: Final = OpSpec("Gather", None, _table_axis, operands=(0,), quantizable=_
 """Gather from an embedding table: no multiply-accumulates, but often most of a model's size."""
 
 
+def is_plain_product(node: ir.Node) -> bool:
+    """Says whether a MatMul or Gemm has no factors, and reads its first operand as it is."""
+    return node.op_type == "MatMul" or (_plain_gemm(node) and not int_attribute(node, "transA", 0))
+
+
 def is_quantizable(spec: OpSpec) -> bool:
     """Says whether there are nodes of an operator whose operands get quantizers."""
     return spec.quantizable is not _never

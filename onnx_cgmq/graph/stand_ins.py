@@ -8,10 +8,10 @@ import onnx
 from onnx import TensorProto
 
 from onnx_cgmq.contract.identifiers import QUANT_DOMAINS
+from onnx_cgmq.graph import qonnx
 from onnx_cgmq.graph.files.protos import all_nodes
-from onnx_cgmq.graph.qonnx import QUANTIZERS
 
-_OF_ONNXRUNTIME: Final = ("QuantizeLinear", "DequantizeLinear")
+_QUANTIZERS: Final = ("QuantizeLinear", "DequantizeLinear")
 
 
 def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
@@ -20,17 +20,24 @@ def stand_in_for_qonnx(model: onnx.ModelProto) -> None:
     The graph keeps the number of nodes, their order and their outputs.
     """
     for node in all_nodes(model.graph):
-        if node.domain in QUANT_DOMAINS and node.op_type in QUANTIZERS:
+        if node.domain in QUANT_DOMAINS and node.op_type in qonnx.QUANTIZERS:
             _replace(node, "Identity")
 
 
 def stand_in_for_onnxruntime(model: onnx.ModelProto) -> None:
-    """Replaces QuantizeLinear and DequantizeLinear of ``com.microsoft`` by Cast, in place."""
+    """Replaces operators of ``com.microsoft`` that keep the shape of their input, in place.
+
+    QuantizeLinear and DequantizeLinear become Cast, and RotaryEmbedding becomes Identity.
+    """
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     types |= {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     for node in all_nodes(model.graph):
-        if node.domain == "com.microsoft" and node.op_type in _OF_ONNXRUNTIME:
+        if node.domain != "com.microsoft":
+            continue
+        if node.op_type in _QUANTIZERS:
             _replace(node, "Cast", _type_made(node, types))
+        elif node.op_type == "RotaryEmbedding":
+            _replace(node, "Identity")
 
 
 def _type_made(node: onnx.NodeProto, types: dict[str, int]) -> int:

@@ -100,9 +100,10 @@ def _products(node: ir.Node, sizes: Sizes) -> int:
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     count = math.prod(map(max, zip(*padded, strict=True)))
     inputs = [math.prod(s) for s, v in zip(shapes, (a, b), strict=True) if not is_fixed(v)]
-    spreads = count > max(inputs)  # every element meets several others
+    single = min(map(math.prod, shapes)) == 1  # a factor of all elements, such as a step
+    spreads = count > max(inputs) and not single  # every element meets several others
     weighs = len(inputs) == 2 and not _derives(a, b) and not _derives(b, a)
-    weighs = weighs or (len(inputs) == 1 and min(map(math.prod, shapes)) > 1)
+    weighs = weighs or (len(inputs) == 1 and not single)
     return count if spreads or (weighs and _is_summed(node.outputs[0])) else 0
 
 

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from threading import Timer
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from onnx_cgmq.graph.infer import infer_shapes
 from onnx_cgmq.graph.input_shapes import dimension_name, graph_inputs, open_inputs
 from onnx_cgmq.graph.nodes import standard_op
 from onnx_cgmq.graph.operators import quantized_spec
-from onnx_cgmq.ort.session import LogLevel, new_session
+from onnx_cgmq.ort.probe import Arrays, made_up, run_values
 from onnx_cgmq.ort.sizes import Sizes
-
-if TYPE_CHECKING:
-    from onnx_cgmq.ort.session import Session
-
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-_SECONDS: Final = 60.0
-"""How long a run may take: a damaged file may have a loop that does not end. Our choice."""
 
 
 def open_ranks(model: ir.Model) -> tuple[ir.Value, ...]:
@@ -59,10 +49,10 @@ def set_ranks(model: ir.Model, samples: Sequence[Arrays] = ()) -> None:
     """
     while values := open_ranks(model):
         one, other = _feeds(model, samples)
-        first = _run(model, values, one)
+        first = run_values(model, values, one)
         if not first:
             return
-        second = _run(model, values, other)
+        second = run_values(model, values, other)
         batch = _batch_name(model)
         sure = not open_inputs(model)  # else sizes follow from those of this sample
         for value, array in first.items():
@@ -100,58 +90,11 @@ def _enter_loops(model: ir.Model) -> None:
                 inner.type = inner.type or outer.type
 
 
-def _run(
-    model: ir.Model, values: Iterable[ir.Value], inputs: Arrays
-) -> dict[ir.Value, npt.NDArray[Any]]:
-    """Values of one run; empty if onnxruntime can't run the model."""
-    probe, wanted = model.clone(), {str(value.name): value for value in values}
-    made = {str(value.name): value for node in probe.graph for value in node.outputs}
-    probe.graph.outputs.clear()
-    probe.graph.outputs.extend(made[name] for name in wanted)
-    common.RemoveUnusedNodesPass()(probe)  # what comes behind may fail on numbers that are made up
-    try:
-        ir.external_data.load_to_model(probe)
-        content = ir.serde.serialize_model(probe).SerializeToString()
-        session = new_session(content, optimize=False, log_level=LogLevel.SILENT)
-        arrays = _run_in_time(session, list(wanted), inputs)
-    except Exception:  # onnxruntime's errors have no common base, nor has protobuf's
-        return {}
-    found = zip(wanted.values(), arrays, strict=True)
-    return {value: array for value, array in found if isinstance(array, np.ndarray)}
-
-
-def _run_in_time(session: Session, wanted: list[str], inputs: Arrays) -> list[Any]:
-    """Runs a session, which fails if that takes too long."""
-    import onnxruntime as ort
-
-    options = ort.RunOptions()
-    timer = Timer(_SECONDS, setattr, (options, "terminate", True))
-    timer.start()
-    try:
-        found: list[Any] = session.run(wanted, dict(inputs), options)
-        return found
-    finally:
-        timer.cancel()
-
-
 def _feeds(model: ir.Model, samples: Sequence[Arrays]) -> tuple[Arrays, Arrays]:
     """One sample; and another, twice where the model leaves the batch open."""
     sizes = Sizes(model)
     shapes = {name: sizes.shape(value) or () for name, value in graph_inputs(model).items()}
-    made: list[Arrays] = list(samples)
-    for fill in (0, 1)[len(made) :]:
-        made.append(
-            {
-                # Indexes start at 0, but loops had better run, and sums not be 0.
-                name: np.full(
-                    [n or 1 for n in shapes[name]],
-                    fill + dtype.is_floating_point(),
-                    dtype.numpy(),
-                )
-                for name, value in graph_inputs(model).items()
-                if (dtype := value.dtype) is not None and dtype is not ir.DataType.UNDEFINED
-            }
-        )
+    made = [*samples, *(made_up(model, shapes, fill) for fill in (0, 1)[len(samples) :])]
     batch, inputs = _batch_name(model), graph_inputs(model)
     return made[0], {name: _doubled(array, inputs[name], batch) for name, array in made[1].items()}
 

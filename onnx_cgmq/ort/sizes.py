@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Final
 
 import onnx_ir as ir
 from onnxscript import optimizer
@@ -19,7 +21,13 @@ from onnx_cgmq.graph.input_shapes import (
     graph_inputs,
     input_shapes,
 )
+from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.operators import mac_spec
+from onnx_cgmq.ort.probe import made_up, run_values
 from onnx_cgmq.ort.shapes import set_types_of_onnxruntime
+
+_LONGEST: Final = 1000
+"""Elements of the longest vector that may be a shape, or a step on the way to one."""
 
 
 class Sizes:
@@ -34,8 +42,12 @@ class Sizes:
             batch size of every input.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, open_as: int | None = None) -> None:
         """Reads the shapes of the model's inputs.
+
+        Args:
+            model: The model.
+            open_as: What every size is that the inputs leave open; by default it stays open.
 
         Raises:
             ModelError: The shapes stored in the model are damaged.
@@ -50,9 +62,14 @@ class Sizes:
             name = dimension_name(value.shape[0]) if value.shape else None
             if name is not None:
                 self._sizes.setdefault(name, 1)
+        if open_as is not None:
+            names = (dimension_name(dim) for value in inputs.values() for dim in value.shape or ())
+            self._sizes = {**{name: open_as for name in names if name}, **self._sizes}
         self._inputs = {
             name: given.get(name)
-            or (self._declared(value) if name in whole else self._sample_shape(value))
+            or _with_open(
+                self._declared(value) if name in whole else self._sample_shape(value), open_as
+            )
             for name, value in inputs.items()
         }
         batches = {v.shape[0] for v in batched if v.shape and len(v.shape) > 1}
@@ -75,6 +92,24 @@ class Sizes:
         if shape is None or None in shape:
             return self._inferred.get(str(value.name), shape)
         return shape
+
+    def with_ones(self, value: ir.Value) -> tuple[int | None, ...] | None:
+        """Returns the shape of a value where every size that the inputs leave open is 1.
+
+        What the graph makes of these sizes is then known too, such as the number of heads in
+        ``Reshape(rows, length, -1, 8)``. An axis of which nothing would be left is 1 long.
+        """
+        shape = self._at_one.shape(value)
+        return None if shape is None else tuple(1 if n == 0 else n for n in shape)
+
+    @cached_property
+    def _at_one(self) -> Sizes:
+        return Sizes(self._model, open_as=1) if self._is_open else self
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether an input has an open size."""
+        return any(shape is None or None in shape for shape in self._inputs.values())
 
     def _sample_shape(self, value: ir.Value) -> tuple[int | None, ...] | None:
         declared = self._declared(value)
@@ -115,7 +150,25 @@ class Sizes:
                 value.shape = None
         infer_shapes(sized)
         self._ask_onnxruntime(sized)
+        self._run(sized)
         return {**found, **_shapes_of(v for node in sized.graph.all_nodes() for v in node.outputs)}
+
+    def _run(self, sized: ir.Model) -> None:
+        """Sets sizes of operands that only a run tells, behind a loop for example, in place.
+
+        They count if they are the same in two runs on different numbers.
+        """
+        values = [] if self._is_open else _open_operands(sized)
+        if not values:
+            return
+        shapes = {name: shape or () for name, shape in self._inputs.items()}
+        first, second = (run_values(sized, values, made_up(sized, shapes, i)) for i in (0, 1))
+        for value in values:
+            one, other = first.get(value), second.get(value)
+            if one is not None and other is not None and one.ndim == other.ndim:
+                pairs = zip(one.shape, other.shape, strict=True)
+                value.shape = ir.Shape([a if a == b else None for a, b in pairs])
+        infer_shapes(sized)
 
     @staticmethod
     def _ask_onnxruntime(sized: ir.Model) -> None:
@@ -137,6 +190,28 @@ def _shapes_of(values: Iterable[ir.Value]) -> dict[str, tuple[int | None, ...]]:
     }
 
 
+def _with_open(
+    shape: tuple[int | None, ...] | None, size: int | None
+) -> tuple[int | None, ...] | None:
+    """A shape whose open sizes are another one."""
+    return None if shape is None else tuple(size if n is None else n for n in shape)
+
+
+def _open_operands(model: ir.Model) -> list[ir.Value]:
+    """Computed operands with open sizes of the nodes of the main graph that multiply."""
+    read = (
+        value
+        for node in model.graph
+        if (spec := mac_spec(node)) is not None
+        for _, value in spec.operand_values(node)
+    )
+    return [
+        value
+        for value in dict.fromkeys(read)
+        if value.producer() is not None and (value.shape is None or not value.shape.is_static())
+    ]
+
+
 def _fold_shapes(model: ir.Model) -> None:
     """Computes what follows from known shapes, in place: small constants, never weights."""
     logger = logging.getLogger("onnxscript")
@@ -144,9 +219,19 @@ def _fold_shapes(model: ir.Model) -> None:
     logger.setLevel(logging.ERROR)
     try:
         with contextlib.suppress(Exception):  # whatever an operator does not like: sizes stay open
-            optimizer.fold_constants_ir(model, onnx_shape_inference=True)
+            optimizer.fold_constants_ir(
+                model, onnx_shape_inference=True, should_fold=_is_filled_shape
+            )
     finally:
         logger.setLevel(level)
+
+
+def _is_filled_shape(node: ir.Node) -> bool | None:
+    """Whether a node fills a vector as short as shapes are; ``None`` lets the pass decide."""
+    if standard_op(node) != "ConstantOfShape" or node.inputs[0] is None:
+        return None
+    shape = node.inputs[0].const_value
+    return True if shape is not None and math.prod(shape.numpy().tolist()) <= _LONGEST else None
 
 
 def _bypass_quantizers(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
+    NonNegativeInt,
     ValidationError,
     model_validator,
 )
@@ -20,7 +20,7 @@ from onnx_cgmq.contract.bits import FLOAT_BITS, Granularity, GridForm, Ladder, R
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.settings import DEFAULT_TARGET, Target, TargetLike, load_target
-from onnx_cgmq.settings.target import BlockSize, check_form
+from onnx_cgmq.settings.target import BlockSize, check_dynamic, check_form
 from onnx_cgmq.settings.toml import problems
 
 if TYPE_CHECKING:  # the command line shows its help without loading NumPy
@@ -99,6 +99,9 @@ class Config(BaseModel):
             for each channel, and an activation one gate.
         exact_steps: Round steps up to 8 bits (:func:`~onnx_cgmq.gating.exact.exact_ranges`),
             so that float kernels and integer kernels compute the same codes in every runtime.
+        dynamic_activations: Find the ranges of activations at run time, over the whole tensor.
+            Only matrix products of an activation and a weight read these; the activations of
+            other nodes stay float. They have 8 bits, and only the form ``ort`` has them.
         widths: The widths that gates may select, ascending.
         activation_widths: The widths for activations; ``None`` takes those of ``widths`` that the
             target allows.
@@ -153,6 +156,7 @@ class Config(BaseModel):
     block_size: BlockSize = 64
     equalize: bool = True
     exact_steps: bool = False
+    dynamic_activations: bool = False
     widths: tuple[int, ...] = (2, 4, 8)
     activation_widths: tuple[int, ...] | None = None
     bias_widths: tuple[int, ...] | None = None
@@ -163,7 +167,7 @@ class Config(BaseModel):
     widths_for: dict[str, tuple[int, ...]] = {}
     plan: Annotated[Any, BeforeValidator(_read_plan)] = None
     plan_use: PlanUse = PlanUse.FIX
-    shapes: dict[str, tuple[PositiveInt, ...]] = {}
+    shapes: dict[str, tuple[NonNegativeInt, ...]] = {}
     direction: Direction = Direction.FISHER
     integer_kernels: bool = True
     weight_kernels: bool = False
@@ -203,6 +207,9 @@ class Config(BaseModel):
                 "choose granularity 'channel' or 'element'"
             )
         check_form(self.form, self.weight_ranges, weight_kernels=self.weight_kernels)
+        if self.dynamic_activations:
+            widths = self.activation_ladder.widths
+            check_dynamic(self.form, widths, [self.activations], exact=self.exact_steps)
         if self.input_width is not None:
             if self.input_width not in (2, 4, 8, 16, 32):
                 raise ValueError("input_width must be 2, 4, 8, 16 or 32")
@@ -306,6 +313,7 @@ class Settings(TypedDict, total=False):
     block_size: int
     equalize: bool
     exact_steps: bool
+    dynamic_activations: bool
     widths: Sequence[int]
     activation_widths: Sequence[int] | None
     bias_widths: Sequence[int] | None

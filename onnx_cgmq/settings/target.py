@@ -15,7 +15,14 @@ from pydantic import (
     model_validator,
 )
 
-from onnx_cgmq.contract.bits import BLOCK_SIZES, FLOAT_BITS, Granularity, Ladder, Ranges
+from onnx_cgmq.contract.bits import (
+    BLOCK_SIZES,
+    FLOAT_BITS,
+    INTEGER_KERNEL_BITS,
+    Granularity,
+    Ladder,
+    Ranges,
+)
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.settings.cost_table import CostTable
 
@@ -57,8 +64,8 @@ class Biases(BaseModel):
     _check_widths = field_validator("widths")(_widths)
 
 
-class Activations(Biases):
-    """What a target allows for activations.
+class Gated(Biases):
+    """What a target allows for tensors whose gates may have several granularities.
 
     Attributes:
         widths: Widths that their gates may select, ascending.
@@ -68,7 +75,20 @@ class Activations(Biases):
     granularity: Granularities = (Granularity.TENSOR,)
 
 
-class Weights(Activations):
+class Activations(Gated):
+    """What a target allows for activations.
+
+    Attributes:
+        widths: Widths that their gates may select, ascending.
+        granularity: Allowed granularities, the default first; a single one needs no list.
+        dynamic: Whether the range of an activation is found at run time, over the whole tensor.
+            Only matrix products of an activation and a weight then read quantized activations.
+    """
+
+    dynamic: bool = False
+
+
+class Weights(Gated):
     """What a target allows for weights.
 
     Attributes:
@@ -128,6 +148,9 @@ class Target(BaseModel):
     @model_validator(mode="after")
     def _packs_in_its_form(self) -> Target:
         check_form(self.form, self.weights.ranges, weight_kernels=self.weight_kernels)
+        if self.activations.dynamic:
+            allowed = self.activations
+            check_dynamic(self.form, allowed.widths, allowed.granularity, exact=self.exact_steps)
         return self
 
     @model_validator(mode="after")
@@ -168,6 +191,7 @@ class Target(BaseModel):
             "activation_granularity": _first_of(granularity, self.activations.granularity),
             "weight_ranges": self.weights.ranges,
             "block_size": self.weights.block_size,
+            "dynamic_activations": self.activations.dynamic,
             "exact_steps": self.exact_steps,
             "integer_kernels": self.integer_kernels,
             "weight_kernels": self.weight_kernels,
@@ -192,7 +216,7 @@ class Target(BaseModel):
         self._check_gates("weights", granularity, self.weights)
         self._check_gates("activations", activation_granularity, self.activations)
 
-    def _check_widths(self, what: str, widths: Iterable[int], allowed: Activations) -> None:
+    def _check_widths(self, what: str, widths: Iterable[int], allowed: Gated) -> None:
         wrong = sorted(set(widths) - {*allowed.widths, 0})
         if wrong:
             raise ValueError(
@@ -200,7 +224,7 @@ class Target(BaseModel):
                 f"{_listing(allowed.widths)}, or another target"
             )
 
-    def _check_gates(self, what: str, chosen: Granularity | None, allowed: Activations) -> None:
+    def _check_gates(self, what: str, chosen: Granularity | None, allowed: Gated) -> None:
         if chosen is not None and chosen not in allowed.granularity:
             raise ValueError(
                 f"target '{self.name}' has no '{chosen.value}' gates for {what}: choose "
@@ -223,6 +247,31 @@ def check_form(form: Form, ranges: Ranges, *, weight_kernels: bool) -> None:
             f"the form '{form.value}' has no ranges for blocks: choose 'channel' or 'tensor', or "
             f"the form '{Form.ORT.value}'"
         )
+
+
+def check_dynamic(
+    form: Form, widths: Iterable[int], granularities: Iterable[Granularity], *, exact: bool
+) -> None:
+    """Checks that activations may have ranges that are found at run time.
+
+    Args:
+        form: The form of the file.
+        widths: The widths of activations.
+        granularities: Their granularities.
+        exact: Whether steps are rounded.
+
+    Raises:
+        ValueError: They may not, because onnxruntime's DynamicQuantizeLinear makes 8-bit codes with
+            one step, which is not rounded, and other forms have no such operator.
+    """
+    if form is not Form.ORT:
+        raise ValueError(f"dynamic activations are for the form '{Form.ORT.value}'")
+    if not {*widths} <= {INTEGER_KERNEL_BITS, FLOAT_BITS}:
+        raise ValueError("dynamic activations have 8 or 32 bits: choose these as their widths")
+    if {*granularities} != {Granularity.TENSOR}:
+        raise ValueError("dynamic activations have one gate: choose the granularity 'tensor'")
+    if exact:
+        raise ValueError("dynamic activations have no exact steps: choose one of the two")
 
 
 def _following(given: Any, allowed: tuple[int, ...]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from onnx_cgmq.gating.packed_weights import PackedReaders
 from onnx_cgmq.gating.predicted_kernels import Kernel, KernelChoice, has_codes, predict_kernels
 from onnx_cgmq.gating.summed_pairs import SumOrder, weight_sums
 from onnx_cgmq.graph.layouts import permutation, transposed_views
-from onnx_cgmq.graph.nodes import standard_op
+from onnx_cgmq.graph.nodes import int_attribute, standard_op
 from onnx_cgmq.graph.operators import has_inexact_kernel, mac_spec
 from onnx_cgmq.writing.activations import (
     dequantize,
@@ -32,6 +32,13 @@ from onnx_cgmq.writing.activations import (
 )
 from onnx_cgmq.writing.channels_last import flatten_channels_last
 from onnx_cgmq.writing.codes import FloatArray, may_saturate
+from onnx_cgmq.writing.dynamic_products import (
+    ProductWeight,
+    dynamic_products,
+    is_dynamic,
+    write_dynamic_activation,
+    write_product_weight,
+)
 from onnx_cgmq.writing.gated_tensors import GatedTensor, GatedTensors
 from onnx_cgmq.writing.hard_sigmoid import write_hard_sigmoids
 from onnx_cgmq.writing.image_channels import add_image_channels
@@ -71,11 +78,13 @@ def write_ort(
     kernels = _kernels(tensors) if integer_kernels else _float_kernels(tensors)
     integer = {node for node, choice in kernels.items() if choice.kernel is Kernel.INTEGER}
     packed = packed_products(tensors, integer) if weight_kernels else {}
+    dynamic = dynamic_products(tensors, integer)
     multiply_packed = {node for readers in packed.values() for node in readers.nodes}
     kernels.update(dict.fromkeys(multiply_packed, PACKED))
     by_name = {str(node.name): choice for node, choice in kernels.items()}
-    writer = _Writer(tensors, integer, packed, may_fuse=integer_kernels)
+    writer = _Writer(tensors, integer, packed, dynamic, may_fuse=integer_kernels)
     writer.run()
+    integer -= dynamic  # which are other nodes now
     sink_dequantization(tensors.graph)
     write_hard_sigmoids(tensors.graph)
     flatten_channels_last(tensors.graph)
@@ -116,6 +125,7 @@ class _Writer:
         tensors: GatedTensors,
         integer: Collection[ir.Node],
         packed: Mapping[ir.Node, PackedReaders],
+        dynamic: set[ir.Node],
         may_fuse: bool,
     ) -> None:
         """Prepares the writing.
@@ -124,13 +134,16 @@ class _Writer:
             tensors: The gated tensors of the model.
             integer: The nodes that are to run in integers.
             packed: The quantizers of weights that are to be written packed, with their readers.
+            dynamic: The nodes that are to run in integers with codes that are made at run time.
             may_fuse: Whether onnxruntime may fuse operators with the quantizers around them.
         """
         # The sums that each weight is part of are found here, in the gated graph, because the first
         # quantizer that is replaced changes the graph.
         self._tensors = tensors
-        self._integer_nodes = set(integer)
+        self._integer_nodes = frozenset(integer)
         self._packed = packed
+        self._dynamic = dynamic
+        self._product_weights: dict[ir.Node, ProductWeight] = {}
         self._may_fuse = may_fuse
         weights = tensors.of_role(Role.WEIGHT)
         self._sums = {weight.node: self._sums_of(weight) for weight in weights}
@@ -173,12 +186,15 @@ class _Writer:
                 stored = store_weight(emit, tensor.spec, tensor.plan, values, types, sums)
             integer = self._integer_uses(quantized)
             for axes, uses in integer.items():
-                turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
-                above = NodeWriter(tensor.node, f"{tensor.name}{turned}")
-                _replace(uses, write_integer_weight(above, stored, axes))
+                _replace(uses, write_integer_weight(_turned(tensor, axes), stored, axes))
+            dynamic = self._dynamic_uses(quantized)
+            for axes, uses in dynamic.items():
+                weight = write_product_weight(_turned(tensor, axes), stored, axes)
+                _replace(uses, weight.codes)
+                self._product_weights.update({node: weight for node, _ in uses})
             self._remove_unread_views(quantized)
             if quantized.uses():
-                base = f"{tensor.name}.float" if integer else tensor.name
+                base = f"{tensor.name}.float" if integer or dynamic else tensor.name
                 tensor.replace(write_float_weight(NodeWriter(tensor.node, base), stored))
         self._tensors.graph.remove(tensor.node, safe=True)
 
@@ -196,16 +212,30 @@ class _Writer:
         found: dict[tuple[int, ...], list[_Use]] = {}
         for view, path in transposed_views(quantized):
             axes = permutation(path, len(view.shape or ())) if path else ()
-            uses = [use for use in view.uses() if use.node in self._integer_nodes]
+            static = self._integer_nodes - self._dynamic
+            uses = [use for use in view.uses() if use.node in static]
             if uses:
                 found.setdefault(axes, []).extend(uses)
+        return found
+
+    def _dynamic_uses(self, quantized: ir.Value) -> dict[tuple[int, ...], list[_Use]]:
+        """Finds the same for products of codes that are made at run time, without ``transB``."""
+        found: dict[tuple[int, ...], list[_Use]] = {}
+        for view, path in transposed_views(quantized):
+            axes = permutation(path, 2) if path else (0, 1)
+            for use in [use for use in view.uses() if use.node in self._dynamic]:
+                turned = bool(int_attribute(use.node, "transB", 0))
+                read = axes[::-1] if turned else axes
+                found.setdefault(() if read == (0, 1) else read, []).append(use)
         return found
 
     def _write_activation(self, tensor: GatedTensor) -> None:
         """Writes the codes of an activation, and its values for integer and for float kernels."""
         node, plan = tensor.node, tensor.plan
         emit = NodeWriter(node, tensor.name)
-        if not has_codes(tensor.spec, plan.grid_width):
+        if is_dynamic(tensor):
+            write_dynamic_activation(tensor, self._product_weights)
+        elif not has_codes(tensor.spec, plan.grid_width):
             tensor.replace(write_float_activation(emit, plan, tensor.source))
         else:
             codes = write_codes(emit, plan, tensor.source)
@@ -249,6 +279,12 @@ class _Writer:
             if other is not None:
                 found.append((order, uint8_grid(other.plan).largest))
         return found
+
+
+def _turned(tensor: GatedTensor, axes: tuple[int, ...]) -> NodeWriter:
+    """Writes nodes of a weight for those that read it by other axes than its own, if any."""
+    turned = f".transposed_{'_'.join(map(str, axes))}" if axes else ""
+    return NodeWriter(tensor.node, f"{tensor.name}{turned}")
 
 
 def _replace(uses: Sequence[_Use], value: ir.Value) -> None:

@@ -92,26 +92,39 @@ def write_integer_weight(
     Returns:
         The float value that nodes read.
     """
-    codes, spec = weight.codes, weight.spec
+    codes, axis = write_kernel_codes(emit, weight, axes), weight.spec.axis
+    assert codes.dtype is not None
+    if axes and axis is not None:
+        axis = axes.index(axis)
+    along = {"axis": axis} if weight.step.ndim else {}
+    zero_point = np.full(weight.step.shape, weight.zero_point, codes.dtype.numpy())
+    inputs = [
+        codes,
+        emit.constant("scale", weight.step),
+        emit.constant("zero_point", zero_point),
+    ]
+    floats = ir.DataType.FLOAT
+    return emit.node("DequantizeLinear", inputs, "quantized", floats, codes.shape, along)
+
+
+def write_kernel_codes(
+    emit: NodeWriter, weight: StoredWeight, axes: tuple[int, ...] = ()
+) -> ir.Value:
+    """Writes the codes of a weight as integer kernels read them; arguments as above.
+
+    This is the ``Cast`` and the ``Transpose`` of :func:`write_integer_weight`.
+    """
+    codes = weight.codes
     data_type = codes.dtype
     assert data_type is not None
     if data_type in (ir.DataType.INT2, ir.DataType.INT4):
         data_type = ir.DataType.INT8
         attributes = {"to": int(data_type)}
         codes = emit.node("Cast", [codes], "codes8", data_type, codes.shape, attributes)
-    shape, axis = ir.Shape(spec.shape), spec.axis
     if axes:
-        shape = ir.Shape([spec.shape[i] for i in axes])
+        shape = ir.Shape([weight.spec.shape[i] for i in axes])
         codes = emit.node("Transpose", [codes], "codes", data_type, shape, {"perm": axes})
-        axis = None if axis is None else axes.index(axis)
-    along = {"axis": axis} if weight.step.ndim else {}
-    zero_point = np.full(weight.step.shape, weight.zero_point, data_type.numpy())
-    inputs = [
-        codes,
-        emit.constant("scale", weight.step),
-        emit.constant("zero_point", zero_point),
-    ]
-    return emit.node("DequantizeLinear", inputs, "quantized", ir.DataType.FLOAT, shape, along)
+    return codes
 
 
 def write_float_weight(emit: NodeWriter, weight: StoredWeight) -> ir.Value:

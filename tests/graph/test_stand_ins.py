@@ -47,6 +47,16 @@ def test_types_pass_through_quantizers_of_onnxruntime() -> None:
     assert [(n.op_type, len(n.input)) for n in proto.graph.node[::2]] == [("Cast", 1)] * 2
 
 
+def test_shapes_pass_through_rotary_embeddings_of_onnxruntime() -> None:
+    node = helper.make_node("RotaryEmbedding", ["x", "p", "s", "s"], ["y"], domain=MICROSOFT)
+    proto = foreign_model([node], {"p": np.int64([0]), "s": np.zeros((8, 2), np.float32)})
+    model = ir.from_proto(proto)
+    infer_shapes(model)
+    assert str(model.graph.outputs[0].shape) == str(model.graph.inputs[0].shape)
+    assert model.graph.outputs[0].dtype is ir.DataType.FLOAT
+    assert model.graph[0].op_type == "RotaryEmbedding"
+
+
 def test_quantizers_in_subgraphs_are_replaced_too() -> None:
     body = helper.make_graph(
         [quant("x", "inner", "b")],

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.inspection import inspect
-from onnx_cgmq.ort import ranks
+from onnx_cgmq.ort import probe
 
 COMPUTED = """
     sizes = Shape (x)
@@ -89,7 +89,7 @@ def test_channels_follow_from_the_weights() -> None:
 
 
 def test_a_run_that_does_not_end(monkeypatch) -> None:
-    monkeypatch.setattr(ranks, "_SECONDS", 0.2)
+    monkeypatch.setattr(probe, "_SECONDS", 0.2)
     body = """
         forever = Loop (, yes, x) <body = h (int64 i, bool c, s) => (bool d, t) {
             d = Identity (c)

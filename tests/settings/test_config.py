@@ -163,7 +163,7 @@ def test_unknown_target():
         ({"fix": {"w": 3}}, "widths"),
         ({"fix": {"w": 0}}, "'w': width 0 is chosen with prune=True"),
         ({"widths_for": {"w": (8, 4)}}, "ascending"),
-        ({"shapes": {"x": (1, 0)}}, "shapes.x"),
+        ({"shapes": {"x": (1, -1)}}, "shapes.x"),
         ({"epochs": 0, "seed": -1}, "epochs.*; seed"),
     ],
 )

@@ -25,6 +25,7 @@ def test_built_in():
         "onnxruntime",
         "openvino",
         "ort-cpu",
+        "ort-dynamic",
         "ort-weights",
         "qonnx",
         "tensorrt",
@@ -36,6 +37,20 @@ def test_built_in():
         assert load_target(target) is target
     assert load_target("qonnx").form is Form.QONNX
     assert load_target("ort-cpu").weights.ranges is Ranges.CHANNEL
+
+
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        ("widths = [4, 8]\ndynamic = true", "8 or 32 bits"),
+        ("widths = [8]\ndynamic = true\ngranularity = ['tensor', 'channel']", "'tensor'"),
+    ],
+)
+def test_what_is_found_at_run_time_has_8_bits_and_one_step(changed, what, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(SMALL.replace("[activations]\nwidths = [8]", f"[activations]\n{changed}"))
+    with pytest.raises(ConfigError, match=what):
+        load_target(path)
 
 
 def test_a_file_needs_only_widths(tmp_path):

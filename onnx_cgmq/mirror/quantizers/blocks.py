@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from onnx_cgmq.contract.bits import GridForm
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.mirror.quantizers.dynamic import DynamicQuantizer
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 
 
@@ -21,6 +23,8 @@ def quantizer_of(
     spec: QuantizerSpec, low: Tensor | None, high: Tensor, gate: Tensor
 ) -> GatedQuantizer:
     """Makes the quantizer of a tensor; the arguments are those of :class:`GatedQuantizer`."""
+    if spec.form is GridForm.DYNAMIC:
+        return DynamicQuantizer(spec, low, high, gate)
     kind = GatedQuantizer if spec.block is None else BlockQuantizer
     return kind(spec, low, high, gate)
 
