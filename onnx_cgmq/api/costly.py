@@ -36,6 +36,7 @@ def leave_out_costly(
 
     Raises:
         BoundError: A bound can't be read.
+        ConfigError: There is no such device as the settings name.
     """
     costs = CostModel.of(gated, load_target(config.target).cost)
     kinds = {item.bound.kind for item in costs.budget(bound).constraints}
@@ -43,11 +44,13 @@ def leave_out_costly(
         return gated, config, ""
 
     from onnx_cgmq.learn.costly_quantizers import costly_quantizers  # loads torch
+    from onnx_cgmq.mirror.devices import chosen_device
     from onnx_cgmq.mirror.module import Mirror
 
     operands = {operand.name for op in costs.ops for operand in (op.a, op.b)}
     named = {pattern for pattern, _ in config.choices}
-    found = costly_quantizers(Mirror(gated), operands, data)
+    mirror = Mirror(gated).to(chosen_device(config.device))
+    found = costly_quantizers(mirror, operands, data)
     names = tuple(name for name in found if name not in named)
     if not names:
         return gated, config, ""

@@ -95,6 +95,7 @@ def open_model(
         show: Is called when a stage begins, if given.
     """
     _check_one_process()
+    _check_device(config)
     show = show or (lambda event: None)
     show(StageStarted("read the model"))
     loaded = load_model(model)
@@ -158,6 +159,18 @@ def _check_one_process() -> None:
             "a run in several processes is not supported yet; start one process without torchrun, "
             "or unset these variables"
         )
+
+
+def _check_device(config: Config) -> None:
+    """Refuses a device that is not there, before there is any work to lose.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    if config.device not in ("auto", "cpu"):  # these are always there, and torch loads slowly
+        from onnx_cgmq.mirror.devices import chosen_device
+
+        chosen_device(config.device)
 
 
 def _split(

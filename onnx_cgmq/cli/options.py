@@ -65,6 +65,15 @@ SeedOption = Annotated[
         help="Seed of every random choice (default 0).",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        rich_help_panel=LEARNING,
+        help="Where to compute: auto, cpu, cuda, cuda:1, mps (default auto).",
+    ),
+]
 DebugOption = Annotated[
     bool,
     typer.Option(

@@ -14,6 +14,7 @@ from onnx_cgmq.cli.groups import DATA, FILE, LEARNING, SHOWN, WIDTHS
 from onnx_cgmq.cli.options import (
     DATA_HELP,
     DebugOption,
+    DeviceOption,
     FormOption,
     JsonOption,
     LogOption,
@@ -237,6 +238,7 @@ def quantize_command(
             help=_help("labels, teacher, auto, or package.module:function.", "loss"),
         ),
     ] = None,
+    device: DeviceOption = None,
     seed: SeedOption = None,
     time_limit: Annotated[
         float | None,
@@ -291,6 +293,7 @@ def quantize_command(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "loss": loss,
+        "device": device,
         "seed": seed,
         "time_limit": time_limit,
     }

@@ -11,6 +11,7 @@ import typer
 from onnx_cgmq.cli.groups import LEARNING, WIDTHS
 from onnx_cgmq.cli.option_groups import with_group
 from onnx_cgmq.cli.options import (
+    DeviceOption,
     FormOption,
     RuntimeOption,
     SeedOption,
@@ -59,6 +60,7 @@ class RunOptions:
     widths_for: WidthsForOption = None
     shape: ShapeOption = None
     config_file: ConfigOption = None
+    device: DeviceOption = None
     seed: SeedOption = None
     loss: Annotated[
         str | None,
@@ -85,6 +87,7 @@ class RunOptions:
             "runtime": self.runtime,
             "widths": parse_widths(self.widths),
             "activation_widths": parse_widths(self.activation_widths, "--activation-widths"),
+            "device": self.device,
             "seed": self.seed,
             "loss": self.loss,
             **further,

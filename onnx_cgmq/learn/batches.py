@@ -22,20 +22,23 @@ there are neither.
 
 
 def tensors(arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Tensor]:
-    """Makes tensors of arrays, by name; writable contiguous arrays are not copied."""
+    """Makes tensors on the CPU of arrays, by name; writable contiguous arrays are not copied.
+
+    A mirror moves its inputs to where it computes.
+    """
     return {
         name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
         for name, array in arrays.items()
     }
 
 
-def answers(batch: Batch, rows: int) -> Answers:
-    """Returns labels and target values of the first ``rows`` samples of a batch."""
-    labels = None if batch.labels is None else torch.from_numpy(batch.labels[:rows])
-    if not batch.targets:
-        return labels
-    targets = tensors({name: array[:rows] for name, array in batch.targets.items()})
-    return targets if labels is None else {**targets, LABEL: labels}
+def answers(batch: Batch, rows: int, device: torch.device) -> Answers:
+    """Returns labels and target values of the first ``rows`` samples of a batch, on a device."""
+    found = {name: array[:rows] for name, array in batch.targets.items()}
+    if batch.labels is not None:
+        found[LABEL] = batch.labels[:rows]
+    on_device = {name: tensor.to(device) for name, tensor in tensors(found).items()}
+    return on_device if batch.targets else on_device.get(LABEL)
 
 
 def joined(

@@ -153,7 +153,7 @@ def _add(digest: hashlib.blake2b, value: Any) -> None:
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError("a tensor with more elements than are stored")
         digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     elif isinstance(value, dict):
         digest.update(f"dict {len(value)} ".encode())
         for key, item in value.items():

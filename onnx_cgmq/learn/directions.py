@@ -73,7 +73,7 @@ def importance(
         backward pass.
     """
     shape = quantizer.spec.gate_shape
-    zero = torch.zeros(shape)
+    zero = torch.zeros(shape, device=upper.device)
     gradient = zero if statistics.gradient is None else statistics.gradient
     magnitude = zero if statistics.magnitude is None else statistics.magnitude
     if direction is Direction.GRADIENT:
@@ -99,7 +99,7 @@ def importance(
 
 def _noise(quantizer: GatedQuantizer, magnitude: Tensor, widths: Tensor) -> Tensor:
     """Returns the mean squared error of quantization at the given widths, of the gate's shape."""
-    noise = torch.zeros(widths.shape)
+    noise = torch.zeros(widths.shape, device=widths.device)
     for index, width in enumerate(quantizer.spec.ladder.quantized):
         error = quantizer.noise[index]
         if quantizer.spec.channel_ranges:  # the error is per channel, but one gate has all channels

@@ -43,10 +43,10 @@ class Evaluator:
         total, correct, count = 0.0, 0, 0
         for batch in self._batches():
             outputs = _without_padding(self._outputs(mirror, batch), batch)
-            wanted = answers(batch, batch.size)
+            wanted = answers(batch, batch.size, mirror.device)
             loss = self.loss(outputs, wanted, _without_padding(self.teacher.outputs(batch), batch))
             total += float(loss) * batch.size
-            correct += self._correct(outputs, _labels(batch))
+            correct += self._correct(outputs, batch)
             count += batch.size
         mirror.train()
         return total / count, correct / count if self._has_accuracy else None
@@ -63,9 +63,7 @@ class Evaluator:
             return None
         correct = 0
         for batch in self._batches():
-            correct += self._correct(
-                _without_padding(self.teacher.outputs(batch), batch), _labels(batch)
-            )
+            correct += self._correct(_without_padding(self.teacher.outputs(batch), batch), batch)
         return correct / len(self.samples)
 
     @property
@@ -75,15 +73,12 @@ class Evaluator:
     def _batches(self) -> Iterator[Batch]:
         return self.samples.batches(self.batch_size)
 
-    def _correct(self, outputs: Mapping[str, Tensor], labels: Tensor | None) -> int:
+    def _correct(self, outputs: Mapping[str, Tensor], batch: Batch) -> int:
         """Returns how many samples are classified right."""
-        if self.classes is None or labels is None:
+        if self.classes is None or batch.labels is None:
             return 0
-        return int((outputs[self.classes.name].argmax(dim=1) == labels).sum())
-
-
-def _labels(batch: Batch) -> Tensor | None:
-    return None if batch.labels is None else torch.from_numpy(batch.labels[: batch.size])
+        found = outputs[self.classes.name].argmax(dim=1)
+        return int((found.cpu() == torch.from_numpy(batch.labels[: batch.size])).sum())
 
 
 def _without_padding(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

@@ -32,7 +32,8 @@ def fingerprint(
 ) -> Fingerprint:
     """Returns what identifies a run, so that a checkpoint of another run is refused.
 
-    It does not depend on the time limit and on ``compact``, which may change when a run goes on.
+    It does not depend on the time limit, the device and on ``compact``, which may change when a run
+    goes on.
 
     Args:
         config: The settings of the run.
@@ -41,7 +42,7 @@ def fingerprint(
         held_out: The held-out samples, likewise.
         model: The float model.
     """
-    settings = config.model_dump(mode="json", exclude={"time_limit", "compact", "loss"})
+    settings = config.model_dump(mode="json", exclude={"time_limit", "device", "compact", "loss"})
     own = OwnLoss.of(config.loss).function if is_own(config.loss) else None
     parts = {
         "version of onnx-cgmq": __version__,

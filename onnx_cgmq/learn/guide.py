@@ -279,7 +279,7 @@ class Guide:
         """Restores a state of :meth:`state_dict`."""
         self._calls, self._moves_while_broken = state["calls"], state["violated_moves"]
         for name, item in state["statistics"].items():
-            self._statistics[name].load_state_dict(item)
+            self._statistics[name].load_state_dict(item, self.mirror.device)
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -301,14 +301,14 @@ class Guide:
             losses = self.measured.get(name)
             if losses is not None and quantizer.spec.granularity is Granularity.TENSOR:
                 grown = losses.get(int(lower[name]), 0.0) - losses.get(int(upper[name]), 0.0)
-                found[name] = torch.tensor(max(0.0, grown))
+                found[name] = torch.tensor(max(0.0, grown), device=self.mirror.device)
                 continue
             found[name] = importance(
                 self._direction,
                 quantizer,
                 self._statistics[name],
-                torch.from_numpy(np.asarray(upper[name])),
-                torch.from_numpy(np.asarray(lower[name])),
+                torch.from_numpy(np.asarray(upper[name])).to(self.mirror.device),
+                torch.from_numpy(np.asarray(lower[name])).to(self.mirror.device),
                 self._values(name),
             )
         return found
@@ -327,14 +327,14 @@ class Guide:
             if not saved.any():
                 continue
             if self._direction is Direction.FISHER:
-                value = value / torch.as_tensor(np.maximum(saved, _FREE))
+                value = value / torch.as_tensor(np.maximum(saved, _FREE), device=value.device)
             result[name] = value
         return result
 
     def _score(self, upper: Widths, lower: Widths) -> Scores:
         with torch.no_grad():
             return {
-                name: value.double().numpy()
+                name: value.cpu().double().numpy()
                 for name, value in self._importances(upper, lower).items()
             }
 

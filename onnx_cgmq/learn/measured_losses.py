@@ -109,7 +109,8 @@ def _judge(
     mirror: Mirror, teacher: Teacher, loss: LossFunction, batch: Batch
 ) -> Callable[[Sequence[Part], Mapping[int, Any]], float]:
     """Makes a function that returns the loss at the end of the last parts, for a batch."""
-    wanted, taught = answers(batch, len(batch.indices)), teacher.outputs(batch)
+    wanted = answers(batch, len(batch.indices), mirror.device)
+    taught = teacher.outputs(batch)
 
     def judge(parts: Sequence[Part], values: Mapping[int, Any]) -> float:
         for part in parts:

@@ -135,8 +135,14 @@ def samples_that_fit(size: int) -> int:
     return max(1, RUN_BYTES // size)
 
 
-def available_bytes() -> int | None:
-    """Returns how much memory is available to this process; ``None`` if that can't be told."""
+def available_bytes(device: torch.device) -> int | None:
+    """Returns how much memory a device has left for this process; ``None`` if that can't be told.
+
+    A GPU of Apple shares that of the machine.
+    """
+    if device.type == "cuda":
+        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + own
     found = []
     try:
         info = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -207,7 +213,7 @@ def _most_bytes(mirror: Mirror) -> int | None:
     Raises:
         ModelError: There is no room even for what learning keeps of the weights.
     """
-    available = available_bytes()
+    available = available_bytes(mirror.device)
     if available is None:
         return None
     weights = _WEIGHT_COPIES * sum(p.nbytes for p in mirror.parameters())

@@ -45,7 +45,7 @@ def add_gradients(
     if not whole:
         outputs = {n: v.requires_grad_(v.is_floating_point()) for n, v in outputs.items()}
     _expect(mirror, len(micro_batches))
-    value = loss(outputs, answers(batch, len(batch.indices)), teacher.outputs(batch))
+    value = loss(outputs, answers(batch, len(batch.indices), mirror.device), teacher.outputs(batch))
     backward(value, loss)
     if not whole:
         wanted = {n: v.grad for n, v in outputs.items() if v.grad is not None}

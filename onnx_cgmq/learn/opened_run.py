@@ -32,6 +32,7 @@ from onnx_cgmq.learn.memory import (
 )
 from onnx_cgmq.learn.schedule import Schedule, choose_schedule
 from onnx_cgmq.learn.teacher import Teacher
+from onnx_cgmq.mirror.devices import chosen_device
 from onnx_cgmq.mirror.module import Mirror
 from onnx_cgmq.settings.config import Config
 
@@ -117,9 +118,10 @@ class OpenedRun:
         Raises:
             UnsupportedOperatorError: The mirror lacks operators of the model.
             ModelError: A training step on a single sample does not fit into memory.
+            ConfigError: There is no such device as the settings name.
         """
         emit(StageStarted("measure memory"))
-        mirror, train = Mirror(gated), data.train
+        mirror, train = Mirror(gated).to(chosen_device(config.device)), data.train
         memory = measure_step(mirror, train)
         config, micro_batch = _within_memory(config, memory, mirror, train, emit)
         largest = config.model_copy(
@@ -147,7 +149,7 @@ class OpenedRun:
         self.emit(StageStarted("calibrate"))
         calibrate(self.mirror, train)
         self.emit(StageStarted("run the float model"))
-        teacher = Mirror(self.float_model)
+        teacher = Mirror(self.float_model).to(self.mirror.device)
         first = next(
             train.batches(min(config.batch_size, micro_batch or FIRST_SAMPLES, FIRST_SAMPLES))
         )
@@ -199,7 +201,8 @@ def _within_memory(
         The settings, with smaller batches where samples can't be computed apart; and how many
         samples to compute at once, ``None`` for whole batches.
     """
-    fits, wanted = memory.samples_within(STEP_BYTES), min(config.batch_size, len(train))
+    wanted = min(config.batch_size, len(train))
+    fits = memory.samples_within(STEP_BYTES if mirror.device.type == "cpu" else None)
     if fits >= wanted or train.unbatched or train.fixed_batch is not None:
         return config, None
     if is_by_sample(mirror, train):

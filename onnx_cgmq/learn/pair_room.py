@@ -66,7 +66,7 @@ def leave_room_for_pairs(mirror: Mirror, *, spare: int = 0, only_grow: bool = Fa
         for order, activation in weight_sums(nodes[name].outputs[0], spec.shape, integer):
             limit = largest_pair(largest.get(activation, 0))
             if limit < _LARGEST_SUM:
-                pairs = order.largest_pairs(values.detach().numpy())
+                pairs = order.largest_pairs(values.detach().cpu().numpy())
                 least = _by_range(spec, order, pairs) * np.float32(_ABOVE / (limit - spare))
                 step = np.asarray(np.maximum(step, least))
         quantizer.set_smallest_pair_step(torch.from_numpy(step), only_grow=only_grow)

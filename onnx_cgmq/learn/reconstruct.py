@@ -89,7 +89,7 @@ def reconstruct(
     shared = {name for name, count in uses.items() if count > 1}
     # The state of the generator does not matter, so that a run that is resumed learns the same.
     freed = FreedMemory()
-    with plain_torch(seed), Shelf() as exact, Shelf() as quantized:
+    with plain_torch(seed), Shelf(mirror.device) as exact, Shelf(mirror.device) as quantized:
         for values in _first_values(mirror, data, batch_size, seed):
             exact.append(values)
             quantized.append(values)

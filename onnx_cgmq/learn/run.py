@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from onnx_cgmq.contract.events import Event, Limit, Notice, StageStarted, Started
 from onnx_cgmq.contract.plan import BitPlan
@@ -162,9 +163,9 @@ def _expected_seconds(
     first = next(train.batches(min(schedule.stages.batch_size, FIRST_SAMPLES)))
     inputs = tensors(first.inputs)
     with torch.no_grad():
-        guide.mirror(inputs)  # the first run of a shape takes longer
+        _run(guide.mirror, inputs)  # the first run of a shape takes longer
         began = time.perf_counter()
-        guide.mirror(inputs)
+        _run(guide.mirror, inputs)
         forward = (time.perf_counter() - began) / len(first.indices)
     passes = 0
     if guide.needs_losses(config.integer_kernels):
@@ -174,3 +175,9 @@ def _expected_seconds(
         ]
         passes = sum(len(ladder.quantized) for ladder in ladders)
     return schedule.expected_seconds(forward, len(train), passes)
+
+
+def _run(mirror: Mirror, inputs: Mapping[str, Tensor]) -> None:
+    """Runs a mirror, and waits until its outputs are there."""
+    for value in mirror(inputs).values():
+        value.cpu()

@@ -11,6 +11,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from onnx_cgmq.mirror.core.inputs import moved
+
 Values = dict[int, Any]
 """Values between two parts, by slot."""
 
@@ -28,8 +30,9 @@ class Shelf:
     Use it in a ``with`` statement: at the end its files are deleted.
     """
 
-    def __init__(self) -> None:
-        """Starts empty."""
+    def __init__(self, device: torch.device) -> None:
+        """Starts empty; what is read from it is on a device, what it keeps is not."""
+        self._device = device
         self._items: list[Values | Path] = []
         self._sizes: list[int] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -52,10 +55,8 @@ class Shelf:
 
     def __getitem__(self, index: int) -> Values:
         item = self._items[index]
-        if isinstance(item, Path):
-            values: Values = torch.load(item, weights_only=True)
-            return values
-        return item
+        values: Values = torch.load(item, weights_only=True) if isinstance(item, Path) else item
+        return {slot: moved(value, self._device) for slot, value in values.items()}
 
     def append(self, values: Values) -> None:
         """Adds the values of a further batch."""
@@ -112,4 +113,4 @@ def _mapped(values: Values) -> Values:
 
 
 def _copied(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else value
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value

@@ -120,12 +120,12 @@ class RunningStatistics:
             "gradient_square": self.gradient_square,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Restores a state of :meth:`state_dict`; it is copied, as means are updated in place."""
         self._updates = state["updates"]
         for name in ("gradient", "magnitude", "gradient_square"):
             value: Tensor | None = state[name]
-            setattr(self, name, None if value is None else value.clone())
+            setattr(self, name, None if value is None else value.to(device, copy=True))
 
     def _updated_mean(self, past: Tensor | None, new: Tensor) -> Tensor:
         if not torch.isfinite(new).all():  # a mean would never recover; the step is skipped anyway

@@ -96,7 +96,7 @@ class Teacher:
             if not value.is_floating_point():
                 continue
             if value.dim() and len(value) == len(new) and not new.all():
-                value = value[torch.from_numpy(new)]
+                value = value[torch.from_numpy(new).to(value.device)]
             finite, total = self._finite.get(name, (0, 0))
             found = int(torch.isfinite(value).sum())
             self._finite[name] = (finite + found, total + value.numel())
@@ -114,8 +114,7 @@ class Teacher:
                 self._may_cache = False
                 return
             self._cache = {
-                name: torch.empty((self._samples, *v.shape[1:]), dtype=v.dtype)
-                for name, v in outputs.items()
+                name: v.new_empty((self._samples, *v.shape[1:])) for name, v in outputs.items()
             }
         if any(v.shape[1:] != self._cache[name].shape[1:] for name, v in outputs.items()):
             self._may_cache, self._cache = False, None  # samples differ in shape

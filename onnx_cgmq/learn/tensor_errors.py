@@ -65,7 +65,7 @@ def tensor_errors(
         The errors by the name of the tensor, in graph order; tensors that no sample reached are
         left out.
     """
-    float_mirror = Mirror(mirror.model)
+    float_mirror = Mirror(mirror.model).to(mirror.device)
     samples = held_out.drawn(most_samples)
     sums = {
         name: _Sums(of_samples=len(samples) if q.spec.role is Role.ACTIVATION else None)
@@ -90,7 +90,8 @@ def _compare(
     taken: Tensor,
     given: Tensor,
 ) -> None:
-    sums[name].add(taken, given, expected.pop(name, None))
+    meant = expected.pop(name, None)
+    sums[name].add(taken.cpu(), given.cpu(), None if meant is None else meant.cpu())
 
 
 @contextmanager

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.plan import BitPlan
-from onnx_cgmq.errors import DataError, ModelError
+from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import ModelLike, load_model
 from onnx_cgmq.mirror.compile.build import compile_model
 from onnx_cgmq.mirror.compile.constants import constants_of, gated_nodes, replace_constants
 from onnx_cgmq.mirror.core.dtypes import to_torch
+from onnx_cgmq.mirror.core.inputs import named_inputs
 from onnx_cgmq.mirror.core.parts import Part, run_part, split
-from onnx_cgmq.mirror.core.program import Program, Step, run_steps
+from onnx_cgmq.mirror.core.program import Program, run_steps
 from onnx_cgmq.mirror.quantizers.blocks import quantizer_of
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.tensor_plans import learned_values, tensor_plan
@@ -97,12 +98,7 @@ class Mirror(nn.Module):
     @property
     def value_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters by the name of the ONNX value that they hold, in graph order."""
-        found = {}
-        for name in self._parameter_keys:
-            parameter = self.value_parameter(name)
-            assert parameter is not None
-            found[name] = parameter
-        return found
+        return {name: self.get_parameter(key) for name, key in self._parameter_keys.items()}
 
     def value_parameter(self, name: str) -> nn.Parameter | None:
         """The parameter that holds an ONNX value, or ``None`` if none does."""
@@ -160,7 +156,9 @@ class Mirror(nn.Module):
         for name in names:
             slot = self._program.slot_of[name]
             dtype = self._program.host_types.get(slot)
-            found[name] = values[slot] if dtype is None else torch.tensor(values[slot], dtype=dtype)
+            found[name] = values[slot]
+            if dtype is not None:
+                found[name] = torch.tensor(values[slot], dtype=dtype, device=self.device)
         return found
 
     @contextmanager
@@ -196,7 +194,8 @@ class Mirror(nn.Module):
 
     def parts(self, results: Sequence[str] = ()) -> tuple[Part, ...]:
         """Splits the graph into parts, which give the values named, or the outputs if none are."""
-        roles = (getattr(getattr(step.call, "spec", None), "role", None) for step in self._steps)
+        steps = self._program.steps
+        roles = (getattr(getattr(step.call, "spec", None), "role", None) for step in steps)
         chosen = {name: self._program.slot_of[name] for name in results} or self._program.outputs
         program = replace(self._program, outputs=chosen)
         return split(program, [role is Role.WEIGHT for role in roles])
@@ -214,7 +213,8 @@ class Mirror(nn.Module):
 
     def entries(self, inputs: Mapping[str, Tensor] | Tensor) -> dict[int, Any]:
         """The values that go into the first part, by slot, for inputs as in :meth:`forward`."""
-        return {self._program.inputs[name]: t for name, t in self._named(inputs).items()}
+        named = named_inputs(inputs, self.input_names, self.device)
+        return {self._program.inputs[name]: value for name, value in named.items()}
 
     def run_part(self, part: Part, entries: Mapping[int, Any]) -> dict[int, Any]:
         """Runs a part of the graph.
@@ -235,16 +235,26 @@ class Mirror(nn.Module):
                 slots[slot] = entries[slot]
             return run_part(part, slots)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the mirror computes, which :meth:`torch.nn.Module.to` changes."""
+        return self._program.place.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mirror:
+        """Moves what torch does not know of too: ``to()``, ``cuda()`` and others come here."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        place = self._program.place
+        place.device = fn(torch.empty(0, device=place.device)).device
+        for quantizer in self.quantizers.values():
+            quantizer.follow_gate()
+        return self
+
     def _plain_numbers(self) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():  # it is the caller's to compile in a plain state
             return nullcontext()
         for quantizer in self.quantizers.values():
             quantizer.follow_gate()
-        return plain_numbers(next((p.device for p in self.parameters()), torch.device("cpu")))
-
-    @property
-    def _steps(self) -> tuple[Step, ...]:
-        return self._program.steps
+        return plain_numbers(self.device)
 
     def _slots(self) -> list[Any]:
         """The content of all slots before a run: the constants."""
@@ -258,25 +268,10 @@ class Mirror(nn.Module):
 
     def _execute(self, inputs: Mapping[str, Tensor] | Tensor, kept: set[int] | None) -> list[Any]:
         slots = self._slots()
-        for name, tensor in self._named(inputs).items():
-            slots[self._program.inputs[name]] = tensor
+        for slot, tensor in self.entries(inputs).items():
+            slots[slot] = tensor
         run_steps(self._program.steps, slots, kept)
         return slots
-
-    def _named(self, inputs: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
-        if isinstance(inputs, Tensor):
-            if len(self.input_names) != 1:
-                raise DataError(
-                    f"the graph has {len(self.input_names)} inputs; pass a dict with "
-                    f"{', '.join(self.input_names)}"
-                )
-            return {self.input_names[0]: inputs}
-        if set(inputs) != set(self.input_names):
-            raise DataError(
-                f"the graph's inputs are {', '.join(self.input_names) or 'none'}; "
-                f"got {', '.join(inputs) or 'none'}"
-            )
-        return inputs
 
     @plain_torch()
     def plan(self) -> BitPlan:
@@ -319,7 +314,7 @@ class Mirror(nn.Module):
             state[f"{tensor}.low"] = quantizer.low
         replace_constants(
             model,
-            lambda name: state[name].detach().numpy().copy() if name in state else None,
+            lambda name: state[name].detach().cpu().numpy().copy() if name in state else None,
         )
         return model
 
@@ -330,6 +325,7 @@ class Mirror(nn.Module):
         """
         copied = type(self)(self.model)
         memo[id(self)] = copied
+        copied._program.place.device = self.device
         for mine, made in zip(self.modules(), copied.modules(), strict=True):
             made.training = mine.training
             for name, buffer in mine.named_buffers(recurse=False):

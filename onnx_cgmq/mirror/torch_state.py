@@ -13,7 +13,7 @@ _CPU: Final = torch.device("cpu")
 
 @contextmanager
 def plain_numbers(device: torch.device = _CPU) -> Iterator[None]:
-    """Computes in float32 in the block: no autocast, no other default type or device.
+    """Computes in float32 in the block: no autocast or TF32, no other default type or device.
 
     Whether gradients are taken is left to the caller.
 
@@ -29,6 +29,9 @@ def plain_numbers(device: torch.device = _CPU) -> Iterator[None]:
         if dtype is not torch.float32:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)
+        if device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", True)
+            torch.backends.cudnn.allow_tf32 = False
         if precision != "highest":
             stack.callback(torch.set_float32_matmul_precision, precision)
             torch.set_float32_matmul_precision("highest")

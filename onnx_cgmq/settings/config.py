@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -139,6 +141,8 @@ class Config(BaseModel):
         loss: ``auto`` (the float model as teacher, and labels and target values if the data has
             any), ``labels`` (labels and target values only), ``teacher`` (the float model only), or
             one of your own: ``package.module:function``, or a callable.
+        device: Where the run computes: ``auto`` (a GPU of CUDA if there is one, else of Apple, else
+            the CPU), ``cpu``, ``cuda``, ``cuda:1``, ``mps``. Files are verified on the CPU.
         seed: Seed of every random choice.
         time_limit: Seconds after which training stops with the best state that keeps the bound;
             ``None`` sets no limit.
@@ -178,6 +182,7 @@ class Config(BaseModel):
     range_learning_rate: float = Field(default=3e-3, gt=0)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     loss: str | Callable[..., Any] = "auto"
+    device: str = "auto"
     seed: int = Field(default=0, ge=0)
     time_limit: float | None = Field(default=None, gt=0)
 
@@ -219,6 +224,13 @@ class Config(BaseModel):
                 raise ValueError(f"{pattern!r}: width 0 is chosen with prune=True")
             Ladder(widths)
         return self
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+            raise ValueError("it must be auto, cpu, cuda, cuda:0 (or another number) or mps")
+        return device
 
     @classmethod
     def create(cls, **settings: Any) -> Config:
@@ -335,5 +347,6 @@ class Settings(TypedDict, total=False):
     range_learning_rate: float
     validation_share: float
     loss: str | Callable[..., Any]
+    device: str
     seed: int
     time_limit: float | None

@@ -46,8 +46,8 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         "--widths 2,4,8 --activation-widths 4,8 --prune "
         "--input-width 8 --direction gradient --no-integer-kernels --no-equalize --effort best "
         "--epochs 3 --batch-size 7 "
-        "--learning-rate 0.5 --validation my:data --loss teacher --seed 5 --time-limit 60 "
-        f"--resume --log {tmp_path / 'm.jsonl'}"
+        "--learning-rate 0.5 --validation my:data --loss teacher --device cpu --seed 5 "
+        f"--time-limit 60 --resume --log {tmp_path / 'm.jsonl'}"
     )
     result = quantize(*options.split())
     assert result.exit_code == 0, result.output
@@ -71,6 +71,7 @@ def test_every_option_arrives(quantize, pipeline_run, tmp_path):
         batch_size=7,
         learning_rate=0.5,
         loss="teacher",
+        device="cpu",
         seed=5,
         time_limit=60,
     )

@@ -80,7 +80,7 @@ def test_the_largest_sample_is_measured(tmp_path, length) -> None:
 def test_a_sample_that_does_not_fit_is_refused_before_it_is_kept(monkeypatch) -> None:
     body = "h = MatMul (x, w)  a = Relu (h)  y = MatMul (a, w)"
     model, x = parse(body, "float[n, t, 8] x", "float[n, t, 8] y"), samples(4, 400, 8)
-    monkeypatch.setattr(memory, "available_bytes", lambda: 40_000)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 40_000)
     with pytest.raises(ModelError, match=r"training step on a single sample takes more than"):
         measured(model, x)
     events: list[Any] = []
@@ -90,7 +90,7 @@ def test_a_sample_that_does_not_fit_is_refused_before_it_is_kept(monkeypatch) ->
 
 
 def test_weights_that_do_not_fit_are_refused(monkeypatch) -> None:
-    monkeypatch.setattr(memory, "available_bytes", lambda: 500)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 500)
     with pytest.raises(ModelError, match=r"keeps 0\.0 GB of weights and their gradients, but only"):
         measured(parse("y = MatMul (x, w)"), samples(4, 8))
 

@@ -23,7 +23,7 @@ def _same(one: dict, other: dict) -> bool:
 @pytest.mark.parametrize("limit", [0, 1200, 1 << 20])
 def test_values_come_back_and_files_go(limit, monkeypatch) -> None:
     monkeypatch.setattr(module, "_MOST_BYTES", limit)
-    with Shelf() as shelf:
+    with Shelf(torch.device("cpu")) as shelf:
         for seed in range(4):
             shelf.append(_values(seed))
         shelf.replace(1, _values(9))
@@ -42,14 +42,14 @@ def test_a_full_disk_keeps_values_in_memory(monkeypatch) -> None:
 
     monkeypatch.setattr(module, "_MOST_BYTES", 0)
     monkeypatch.setattr(torch, "save", full)
-    with Shelf() as shelf:
+    with Shelf(torch.device("cpu")) as shelf:
         shelf.append(_values(1))
         assert _same(shelf[0], _values(1))
 
 
 def test_a_view_is_stored_without_the_rest_of_its_tensor(monkeypatch) -> None:
     monkeypatch.setattr(module, "_MOST_BYTES", 0)
-    with Shelf() as shelf:
+    with Shelf(torch.device("cpu")) as shelf:
         shelf.append({0: torch.zeros(1 << 20)[:4]})
         (path,) = shelf._items
         assert path.stat().st_size < 1 << 14
@@ -65,7 +65,7 @@ def test_values_in_memory_are_copies_of_the_same_layout() -> None:
         4: torch.randn(3, 1).expand(3, 4),
     }
     kept = {slot: value.clone() for slot, value in values.items()}
-    with Shelf() as shelf:
+    with Shelf(torch.device("cpu")) as shelf:
         shelf.append(values)
         for value in (channels_last, values[1], values[3]):
             value.zero_()

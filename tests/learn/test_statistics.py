@@ -89,11 +89,11 @@ def test_statistics_do_not_refer_to_observed_tensors() -> None:
 def test_loaded_statistics_go_on_alike_but_independently() -> None:
     spec = _spec(Role.WEIGHT, Granularity.ELEMENT)
     first, second = RunningStatistics(spec, ALL), RunningStatistics(spec, ALL)
-    first.load_state_dict(second.state_dict())
+    first.load_state_dict(second.state_dict(), torch.device("cpu"))
     assert first.gradient is None
     for seed in range(3):
         first.observe(_random(1, 3, 2, seed=seed), _random(1, 3, 2, seed=seed + 9))
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
     before = {name: getattr(second, name).clone() for name in ALL}
     first.observe(_random(1, 3, 2, seed=5), _random(1, 3, 2, seed=6))
     for name in ALL:

@@ -17,6 +17,7 @@ from torch import Tensor
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror import Mirror
 from onnx_cgmq.mirror.core.dtypes import to_torch
+from tests.support.guarded_device import guarded_device
 from tools.fetch.backend_cases import (
     EXPLAINED,
     KINDS,
@@ -71,11 +72,28 @@ def _differences(got: Any, wanted: Any) -> Iterator[str]:
             yield text
 
 
+def _moved(value: Any, device: torch.device) -> Any:
+    """A value without gradients, on a device."""
+    if isinstance(value, (list, tuple)):
+        return [_moved(item, device) for item in value]
+    return value.detach().to(device) if isinstance(value, Tensor) else value
+
+
+def _devices(value: Any) -> Iterator[torch.device]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _devices(item)
+    elif isinstance(value, Tensor):
+        yield value.device
+
+
 class _Results:
     """What became of the cases of a kind."""
 
     def __init__(self, kind: str) -> None:
         self.problems: list[str] = []
+        self.elsewhere: list[str] = []
+        self.moved = 0
         self.passed: Counter[str] = Counter()
         self.cut: list[str] = []
         for case in load(kind):
@@ -98,10 +116,29 @@ class _Results:
         if set_aside(case):
             return
         self.passed["expanded" if case.is_expanded else "plain"] += not differences
+        if not differences:
+            self._run_elsewhere(case, mirror)
         floats = [x for x in inputs.values() if isinstance(x, Tensor) and x.requires_grad]
         results = [y for y in outputs if isinstance(y, Tensor) and y.is_floating_point()]
         if any(x.numel() for x in floats) and results and not any(y.requires_grad for y in results):
             self.cut += [] if case.operators & NO_GRADIENT or case.is_expanded else [case.name]
+
+    def _run_elsewhere(self, case: Case, mirror: Mirror) -> None:
+        """Runs a case on a device that refuses tensors of the CPU."""
+        device = guarded_device()
+        mirror.to(device)
+        self.moved += 1
+        for arrays, expected in case.data_sets:
+            inputs = {name: _moved(_tensor(array), device) for name, array in arrays.items()}
+            try:
+                outputs = list(mirror(inputs).values())
+            except ModelError as error:
+                self.elsewhere.append(f"{case.name}: {error}")
+                continue
+            left = [other for other in _devices(outputs) if other != device]
+            self.elsewhere += [f"{case.name}: an output is on {other}" for other in left]
+            found = _differences(_moved(outputs, torch.device("cpu")), expected)
+            self.elsewhere += [f"{case.name}: {text}" for text in found]
 
 
 _results = cache(_Results)
@@ -114,6 +151,13 @@ def test_every_case_is_right_or_refused_for_a_known_reason(kind: str) -> None:
 
 def test_no_operator_is_missing() -> None:
     assert _results("node").passed["plain"] >= FEWEST_PASSING
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_case_that_passes_leaves_nothing_behind_on_the_cpu(kind: str) -> None:
+    results = _results(kind)
+    assert results.moved == results.passed.total()
+    assert not results.elsewhere, "\n".join(results.elsewhere)
 
 
 @pytest.mark.parametrize("kind", KINDS)

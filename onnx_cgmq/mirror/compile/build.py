@@ -91,6 +91,7 @@ class _Compiler:
             constants=constants,
             slot_of=slot_of,
             host_types=host_types,
+            place=frame.place,
         )
 
     def _held(self, frame: Frame) -> dict[str, HeldConstant]:
@@ -196,6 +197,7 @@ class _Compiler:
             captures=tuple(frame.captured.values()),
             outputs=outputs,
             output_types=tuple((value.dtype, value.shape) for value in graph.outputs),
+            place=frame.place,
         )
 
     def _call(
@@ -281,4 +283,5 @@ def _context(node: ir.Node, attributes: _Attributes, scope: Scope, name: str) ->
         input_types=tuple(scope.type_of(value) for value in node.inputs),
         output_count=max(named, default=0) + 1,
         wanted_outputs=frozenset(read),
+        place=scope.frame.place,
     )

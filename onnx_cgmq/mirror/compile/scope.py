@@ -12,6 +12,7 @@ import torch
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror.compile.constants import Constant
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.core.place import Place
 from onnx_cgmq.mirror.core.program import Step
 
 NONE_SLOT = 0
@@ -55,6 +56,7 @@ class Frame:
 
     def __init__(self, outer: Frame | None = None) -> None:
         self.outer = outer
+        self.place: Place = Place() if outer is None else outer.place
         self.template: list[Any] = [None]
         self.captured: dict[int, int] = {}
         self.constants: dict[Constant, int] = {}
@@ -192,9 +194,9 @@ class Scope:
             return self.frame.constant(found)
         if found.tensor_slot is None:
             found.tensor_slot = self.define_slot()
-            dtype = TORCH_DTYPES[found.dtype]
+            dtype, place = TORCH_DTYPES[found.dtype], self.frame.place
             self.frame.add(
-                lambda numbers: torch.tensor(numbers, dtype=dtype),
+                lambda numbers: torch.tensor(numbers, dtype=dtype, device=place.device),
                 [found.slot],
                 [found.tensor_slot],
                 f"conversion of '{value.name}' to a tensor",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.mirror.core.dtypes import TORCH_DTYPES
+from onnx_cgmq.mirror.core.place import Place
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Program:
         constants: The constants that the module must hold, by name.
         slot_of: Slot of every named value of the main graph.
         host_types: Types of the slots that hold Python numbers or lists instead of tensors.
+        place: Where the steps compute.
     """
 
     steps: tuple[Step, ...]
@@ -71,6 +73,7 @@ class Program:
     constants: Mapping[str, HeldConstant]
     slot_of: Mapping[str, int]
     host_types: Mapping[int, torch.dtype]
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Body:
         captures: Slots of the values that the subgraph reads from the graphs around it.
         outputs: Slots of its outputs.
         output_types: Element type and shape of every output, as far as the graph gives them.
+        place: Where the steps compute.
     """
 
     steps: tuple[Step, ...]
@@ -92,6 +96,7 @@ class Body:
     captures: tuple[int, ...]
     outputs: tuple[int, ...]
     output_types: tuple[tuple[ir.DataType | None, ir.Shape | None], ...]
+    place: Place
 
 
 class BoundBody:
@@ -141,7 +146,7 @@ class BoundBody:
             )
         sizes = [size if isinstance(size, int) else 0 for size in shape]
         sizes.insert(axis + (len(sizes) + 1 if axis < 0 else 0), 0)
-        return torch.zeros(sizes, dtype=TORCH_DTYPES[dtype])
+        return torch.zeros(sizes, dtype=TORCH_DTYPES[dtype], device=self._body.place.device)
 
 
 def call_with_bodies(

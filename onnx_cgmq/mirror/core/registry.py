@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import onnx_ir as ir
+import torch
+
+from onnx_cgmq.mirror.core.place import Place
 
 Handler = Callable[..., Any]
 """``handler(context, *bodies, *inputs) -> Tensor | tuple``; an omitted input is ``None``."""
@@ -36,6 +39,7 @@ class Context:
         input_types: ONNX element type of each input, ``None`` where the graph does not give it.
         output_count: Number of outputs up to the last one that has a name.
         wanted_outputs: Indices of the outputs that have a name and are read.
+        place: Where the mirror computes.
     """
 
     node: str
@@ -45,11 +49,17 @@ class Context:
     input_types: tuple[ir.DataType | None, ...] = ()
     output_count: int = 1
     wanted_outputs: frozenset[int] = frozenset({0})
+    place: Place = field(default_factory=Place)
 
     @property
     def label(self) -> str:
         """Operator, node and opset, for messages."""
         return f"{self.op_type} node '{self.node}' (opset {self.opset})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where a tensor is made that follows from no input; others follow their inputs."""
+        return self.place.device
 
     def has(self, name: str) -> bool:
         """Whether the node sets an attribute."""

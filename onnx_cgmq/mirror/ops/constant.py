@@ -23,7 +23,7 @@ def _check_constant(ctx: Context) -> str | None:
 def constant(ctx: Context) -> Tensor:
     """The tensor in the attribute ``value``, where the graph keeps it as a node."""
     value: Tensor = ctx.attributes["value"]
-    return value.clone()
+    return value.to(ctx.device, copy=True)
 
 
 @onnx_op("ConstantOfShape", since=9, host=(0,))
@@ -31,8 +31,8 @@ def constant_of_shape(ctx: Context, shape: Sequence[int]) -> Tensor:
     """A tensor of one value, float32 zeros by default."""
     value: Tensor | None = ctx.attributes.get("value")
     if value is None:
-        return torch.zeros(tuple(shape))
-    return value.reshape(()).expand(tuple(shape)).clone()
+        return torch.zeros(tuple(shape), device=ctx.device)
+    return value.to(ctx.device).reshape(()).expand(tuple(shape)).clone()
 
 
 @onnx_op("Range", since=11, host_if_known=(0, 1, 2))
@@ -44,9 +44,9 @@ def range_(
     dtype = TORCH_DTYPES[next(known for known in types if known is not None)]
     if isinstance(start, int) and isinstance(limit, int) and isinstance(delta, int):
         count = max(0, -((start - limit) // delta))
-        return start + delta * torch.arange(count, dtype=dtype)
+        return start + delta * torch.arange(count, dtype=dtype, device=ctx.device)
     first, last, step = (
-        bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=dtype)
+        bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=dtype, device=ctx.device)
         for bound in (start, limit, delta)
     )
     count = max(0, int(torch.ceil((last - first) / step).item()))

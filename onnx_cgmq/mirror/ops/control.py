@@ -37,7 +37,8 @@ def loop(
     rows: list[list[Tensor]] = []
     number = 0
     while going and (count is None or number < count):
-        outputs = body(torch.tensor(number), torch.tensor(going), *carried)
+        begins = (torch.tensor(value, device=ctx.device) for value in (number, going))
+        outputs = body(*begins, *carried)
         going = bool(outputs[0])
         carried = tuple(outputs[1 : len(carried) + 1])
         rows.append(outputs[len(carried) + 1 :])

@@ -51,7 +51,7 @@ def bernoulli(ctx: Context, x: Tensor) -> Tensor:
 @onnx_op("RandomNormal", check=_check_dtype)
 def random_normal(ctx: Context) -> Tensor:
     """Normally distributed numbers, of a shape given as an attribute."""
-    return _normal(ctx, torch.empty(ctx.integers("shape") or ()))
+    return _normal(ctx, torch.empty(ctx.integers("shape") or (), device=ctx.device))
 
 
 @onnx_op("RandomNormalLike", check=_check_dtype)
@@ -68,7 +68,7 @@ def _normal(ctx: Context, like: Tensor) -> Tensor:
 @onnx_op("RandomUniform", check=_check_dtype)
 def random_uniform(ctx: Context) -> Tensor:
     """Evenly distributed numbers, of a shape given as an attribute."""
-    return _uniform(ctx, torch.empty(ctx.integers("shape") or ()))
+    return _uniform(ctx, torch.empty(ctx.integers("shape") or (), device=ctx.device))
 
 
 @onnx_op("RandomUniformLike", check=_check_dtype)

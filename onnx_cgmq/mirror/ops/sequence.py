@@ -49,7 +49,7 @@ def sequence_at(ctx: Context, sequence: list[Tensor], position: Any) -> Tensor:
 @onnx_op("SequenceLength", since=11)
 def sequence_length(ctx: Context, sequence: list[Tensor]) -> Tensor:
     """Number of tensors, int64."""
-    return torch.tensor(len(sequence))
+    return torch.tensor(len(sequence), device=ctx.device)
 
 
 @onnx_op("SplitToSequence", since=11, host=(1,))
@@ -93,7 +93,7 @@ def optional(ctx: Context, x: Any = None) -> Any:
 @onnx_op("OptionalHasElement", since=15)
 def optional_has_element(ctx: Context, x: Any = None) -> Tensor:
     """Whether an optional holds a value."""
-    return torch.tensor(x is not None)
+    return torch.tensor(x is not None, device=ctx.device)
 
 
 @onnx_op("OptionalGetElement", since=15)

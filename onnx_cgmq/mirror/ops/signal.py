@@ -113,7 +113,7 @@ def cosine_window(ctx: Context, size: Number) -> Tensor:
     )
     a, b, c = _COSINES[ctx.op_type]
     window = a - b * torch.cos(2 * math.pi * turns) + c * torch.cos(4 * math.pi * turns)
-    return window.to(torch.float32).to(_output_dtype(ctx))
+    return window.to(torch.float32).to(ctx.device, _output_dtype(ctx))
 
 
 @onnx_op("MelWeightMatrix", since=17, host=(0, 1, 2, 3, 4), check=_check_output)
@@ -137,4 +137,4 @@ def mel_weight_matrix(
     rising = (bins - left) / (centre - left).clamp_min(1)
     falling = (right - bins) / (right - centre).clamp_min(1)
     inside = torch.where(bins < centre, rising, falling).clamp_min(0)
-    return torch.where(bins == centre, 1.0, inside).to(_output_dtype(ctx))
+    return torch.where(bins == centre, 1.0, inside).to(ctx.device, _output_dtype(ctx))

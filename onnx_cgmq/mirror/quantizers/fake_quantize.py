@@ -163,8 +163,10 @@ class Observe(torch.autograd.Function):
         return g, None
 
 
-def observe(x: Tensor, observer: GradientObserver) -> Tensor:
-    """Returns ``x``; in the backward pass the observer sees ``x`` and its gradient."""
+def seen_by(observer: GradientObserver | None, x: Tensor) -> Tensor:
+    """Returns ``x``; in the backward pass the observer, if any, sees ``x`` and its gradient."""
+    if observer is None:
+        return x
     result: Tensor = Observe.apply(x, observer)  # type: ignore[no-untyped-call]
     return result
 
@@ -173,3 +175,10 @@ def round_straight_through(x: Tensor, step: Tensor) -> Tensor:
     """Computes ``round(x / step) * step``, with the gradient of the identity."""
     rounded = torch.round(x.detach() / step) * step
     return x + (rounded - x).detach()
+
+
+def with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
+    """Returns ``value`` unchanged, and passes its gradient on to ``learned``."""
+    if not (torch.is_grad_enabled() and learned.requires_grad):
+        return value
+    return value + (learned - learned.detach())

@@ -88,11 +88,11 @@ class Observer:
             raise ValueError(f"'{self._spec.tensor}' has no values to fit a range to")
         rows = torch.cat(self._kept, dim=1)
         whole = rows.shape[1] >= self._count
-        share = torch.full((1, rows.shape[1]), 1 / rows.shape[1])
+        share = torch.full((1, rows.shape[1]), 1 / rows.shape[1], device=rows.device)
         if whole:
             return Observed(rows, share)
         end = 1 / self._count
-        ends = torch.full((1, 2), end)
+        ends = torch.full((1, 2), end, device=rows.device)
         return Observed(
             torch.cat([rows, self._low, self._high], dim=1),
             torch.cat([share * (1 - 2 * end), ends], dim=1),

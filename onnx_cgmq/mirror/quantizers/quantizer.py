@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from onnx_cgmq.mirror.quantizers.fake_quantize import (
     GradientObserver,
     Grid,
     fake_quantize,
-    observe,
+    seen_by,
+    with_gradient_of,
 )
 from onnx_cgmq.mirror.quantizers.observed import Observed, observe_all
 from onnx_cgmq.mirror.quantizers.ranges import checksum, exact, fit_ranges
@@ -100,7 +102,7 @@ class GatedQuantizer(nn.Module):
     @property
     def widths(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
         """The widths that the gate selects, int64, ``spec.gate_shape``."""
-        return self.spec.ladder.widths_of(self.gate.numpy())
+        return self.spec.ladder.widths_of(self.gate.cpu().numpy())
 
     def set_gate(self, gate: Tensor) -> bool:
         """Sets the gate, clipped to its ladder.
@@ -108,8 +110,7 @@ class GatedQuantizer(nn.Module):
         Returns:
             Whether any selected width changed.
         """
-        ladder = self.spec.ladder
-        before = self.revision
+        ladder, before = self.spec.ladder, self.revision
         with torch.no_grad():
             self.gate.copy_(gate.clamp(ladder.gate_min, ladder.gate_max))
         self._refresh()
@@ -124,7 +125,8 @@ class GatedQuantizer(nn.Module):
         table = np.zeros(max(ladder.widths) + 1, dtype=np.float32)
         for width in ladder.widths:
             table[width] = ladder.gate_of(width)
-        return torch.from_numpy(np.asarray(table[widths])).reshape(self.gate.shape)
+        gate = torch.from_numpy(np.asarray(table[widths]))
+        return gate.to(self.gate.device).reshape(self.gate.shape)
 
     def follow_gate(self) -> None:
         """Notices that something else than :meth:`set_gate` moved the gate, such as a copy."""
@@ -133,11 +135,11 @@ class GatedQuantizer(nn.Module):
 
     def _refresh(self) -> None:
         """Computes what ``forward`` needs from the gate, whenever the gate may have moved."""
-        self._gate_seen = (id(self.gate), self.gate._version)
-        ladder = self.spec.ladder
-        count = len(ladder.nonzero)
-        levels = torch.ceil(self.gate).long().clamp_(0 if ladder.prunes else 1, count)
-        if self._levels is not None and torch.equal(levels, self._levels):
+        self._gate_seen, ladder = (id(self.gate), self.gate._version), self.spec.ladder
+        lowest, highest = (0 if ladder.prunes else 1), len(ladder.nonzero)
+        levels = torch.ceil(self.gate).long().clamp_(lowest, highest)
+        before, device = self._levels, levels.device
+        if before is not None and before.device == device and torch.equal(levels, before):
             return
         self._levels = levels
         self.revision += 1
@@ -145,17 +147,22 @@ class GatedQuantizer(nn.Module):
         if self._width is not None:
             return
         per_level = (0, *ladder.nonzero)
-        is_float = torch.tensor([width == FLOAT_BITS for width in per_level])[levels]
+
+        def at_levels(of_level: list[Any]) -> Tensor:
+            return torch.tensor(of_level, device=device)[levels]
+
+        is_float = at_levels([width == FLOAT_BITS for width in per_level])
         codes = [
             (-math.inf, math.inf) if width == FLOAT_BITS else code_range(width, self.spec.form)
             for width in per_level
         ]
-        self._code_min = torch.tensor([float(c[0]) for c in codes])[levels]
-        self._code_max = torch.tensor([float(c[1]) for c in codes])[levels]
+        self._code_min = at_levels([float(c[0]) for c in codes])
+        self._code_max = at_levels([float(c[1]) for c in codes])
         # Pruned and float entries have no step of their own, so any range and width serves.
         quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
         index = (levels - 1).clamp(0, len(quantized) - 1)
-        counts = torch.tensor([float(intervals(width, self.spec.form)) for width in quantized])
+        numbers = [float(intervals(width, self.spec.form)) for width in quantized]
+        counts = torch.tensor(numbers, device=device)
         self._range_index, self._intervals = index, counts[index]
         self._passes = is_float if bool(is_float.any()) else None
         self._all_float = bool(is_float.all())
@@ -187,7 +194,7 @@ class GatedQuantizer(nn.Module):
         if not self.spec.exact:
             return low, high
         exact_low, exact_high = exact(self.spec, low, high)
-        return _with_gradient_of(low, exact_low), _with_gradient_of(high, exact_high)
+        return with_gradient_of(low, exact_low), with_gradient_of(high, exact_high)
 
     def fit(self, values: Tensor | Observed) -> None:
         """Fits the range of every width to values, by least squared error (:func:`fit_ranges`)."""
@@ -245,7 +252,8 @@ class GatedQuantizer(nn.Module):
 
     def _exact_above(self, step: Tensor) -> Tensor:
         """The smallest step that the quantizer may have and that is not below a step."""
-        return torch.from_numpy(exact_step_above(self.spec, step.float().numpy()))
+        least = exact_step_above(self.spec, step.float().cpu().numpy())
+        return torch.as_tensor(least, device=self.gate.device)
 
     # -- forward --------------------------------------------------------------------------------
 
@@ -262,25 +270,29 @@ class GatedQuantizer(nn.Module):
         observer = self.observer if torch.is_grad_enabled() else None
         dropped = self.drop and torch.is_grad_enabled() and float(torch.rand(())) < self.drop
         if self.bypassed or dropped:
-            return _seen_by(observer, x), torch.zeros(self.spec.range_item_shape)
+            return seen_by(observer, x), self._no_step(x)
         if not self.calibrated:
             if self._is_float:
                 self._seen = observe_all(self.spec, x)
             else:
                 self.fit(x)
         if self._is_float:
-            return _seen_by(observer, x), torch.zeros(self.spec.range_item_shape)
+            return seen_by(observer, x), self._no_step(x)
         if self._width == 0:
-            return x * 0.0, torch.ones(self.spec.range_item_shape)
+            return x * 0.0, torch.ones(self.spec.range_item_shape, device=x.device)
         high, low = self._selected_range()
         grid = self.grid(high.detach(), low.detach())
         affine = self.spec.form is GridForm.AFFINE
         y = fake_quantize(x, high, low if affine else None, grid, observer)
         return y, self._kernel_step(grid)
 
+    def _no_step(self, like: Tensor) -> Tensor:
+        """The step where no integer kernel takes the codes."""
+        return torch.zeros(self.spec.range_item_shape, device=like.device)
+
     @property
     def _is_float(self) -> bool:
-        return self._width == FLOAT_BITS if self._width is not None else self._all_float
+        return self._all_float if self._width is None else self._width == FLOAT_BITS
 
     def _selected_range(self) -> tuple[Tensor, Tensor]:
         """End and start of the range at the selected widths, ``spec.range_item_shape``."""
@@ -314,7 +326,7 @@ class GatedQuantizer(nn.Module):
         """Step of the codes; 0 if a gate selects more bits than integer kernels take."""
         widest = self._width if self._width is not None else int(self.widths.max())
         if widest > INTEGER_KERNEL_BITS:
-            return torch.zeros(self.spec.range_item_shape)
+            return self._no_step(grid.step)
         if self.spec.granularity is Granularity.ELEMENT:
             return grid.step.amin()
         return grid.step
@@ -331,18 +343,6 @@ class GatedQuantizer(nn.Module):
             return Grid(zero, zero, zero), self.low[-1], self.high[-1]
         high, low = self._selected_range()
         return self.grid(high, low), low, high
-
-
-def _seen_by(observer: GradientObserver | None, x: Tensor) -> Tensor:
-    """Returns ``x``, and shows it to the observer, if there is one, in the backward pass."""
-    return x if observer is None else observe(x, observer)
-
-
-def _with_gradient_of(learned: Tensor, value: Tensor) -> Tensor:
-    """Returns ``value`` unchanged, and passes its gradient on to ``learned``."""
-    if not (torch.is_grad_enabled() and learned.requires_grad):
-        return value
-    return value + (learned - learned.detach())
 
 
 def _refresh_loaded(module: GatedQuantizer, _: object) -> None:

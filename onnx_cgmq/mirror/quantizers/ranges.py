@@ -91,8 +91,8 @@ def fit_ranges(spec: QuantizerSpec, values: Tensor | Observed) -> FittedRanges:
 
 def exact(spec: QuantizerSpec, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Applies :func:`~onnx_cgmq.gating.exact.exact_ranges` to tensors, without a gradient."""
-    ends = exact_ranges(spec, low.detach().numpy(), high.detach().numpy())
-    return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
+    ends = exact_ranges(spec, low.detach().cpu().numpy(), high.detach().cpu().numpy())
+    return torch.from_numpy(ends[0]).to(low.device), torch.from_numpy(ends[1]).to(low.device)
 
 
 def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -100,8 +100,8 @@ def _candidate(spec: QuantizerSpec, low: Tensor, high: Tensor, width: int) -> tu
     shared = spec.granularity is Granularity.ELEMENT  # fit_ranges rounds it, for the widest grid
     if not spec.exact or shared or width > INTEGER_KERNEL_BITS:
         return low, high
-    ends = exact_range(spec, low.numpy(), high.numpy(), width)
-    return torch.from_numpy(ends[0]), torch.from_numpy(ends[1])
+    ends = exact_range(spec, low.cpu().numpy(), high.cpu().numpy(), width)
+    return torch.from_numpy(ends[0]).to(low.device), torch.from_numpy(ends[1]).to(low.device)
 
 
 class _Search:

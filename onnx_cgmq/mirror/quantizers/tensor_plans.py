@@ -35,10 +35,10 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
     widths = quantizer.widths
     has_grid = _has_grid(widths)
     shape = np.broadcast_shapes(spec.gate_shape, spec.range_item_shape)
-    step = np.broadcast_to(grid.step.numpy(), shape)
+    step = np.broadcast_to(_array(grid.step), shape)
     zero_point = np.zeros(shape)
     if spec.form is GridForm.AFFINE:
-        zero_point = np.broadcast_to(-grid.code_min.numpy(), shape)
+        zero_point = np.broadcast_to(-_array(grid.code_min), shape)
     return TensorPlan(
         name=spec.tensor,
         role=spec.role,
@@ -48,11 +48,11 @@ def tensor_plan(quantizer: GatedQuantizer, values: Tensor | None) -> TensorPlan:
         axis=spec.axis,
         block=spec.block,
         widths=widths,
-        low=low.numpy(),
-        high=high.numpy(),
+        low=_array(low),
+        high=_array(high),
         step=np.where(has_grid, step, 0.0).astype(np.float32),
         zero_point=np.where(has_grid, zero_point, 0).astype(np.int64),
-        values=None if values is None else values.detach().numpy().copy(),
+        values=None if values is None else _array(values).copy(),
     )
 
 
@@ -62,7 +62,7 @@ def learned_values(values: Tensor, original: ir.TensorProtocol) -> Tensor | None
     A plan copies the values that it gets. Values that the model has need not be in memory twice.
     """
     with reading(original) as array:
-        return None if np.array_equal(array, values.detach().numpy()) else values
+        return None if np.array_equal(array, _array(values)) else values
 
 
 @torch.no_grad()
@@ -83,8 +83,8 @@ def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
     grid, _, _ = quantizer.selected()
     widths = quantizer.widths
     has_grid = _has_grid(widths)
-    rounded = np.round(values.detach().numpy() / grid.step.numpy())
-    codes = np.clip(rounded, grid.code_min.numpy(), grid.code_max.numpy())
+    rounded = np.round(_array(values) / _array(grid.step))
+    codes = np.clip(rounded, _array(grid.code_min), _array(grid.code_max))
     codes = np.where(has_grid, codes, 0).astype(np.int64)
     if granularity is Granularity.ELEMENT:
         narrow = _narrowest_by_element(quantizer, widths, codes, has_grid)
@@ -92,13 +92,18 @@ def narrow_to_codes(quantizer: GatedQuantizer, values: Tensor) -> None:
         narrow = _narrowest_by_channel(quantizer, widths, codes, has_grid)
         for width in quantizer.spec.ladder.quantized:
             # Each width has a range of its own: the new width must keep the old step.
-            moved = torch.from_numpy((narrow == width) & (widths != width))
+            moved = torch.from_numpy((narrow == width) & (widths != width)).to(grid.step.device)
             index = quantizer.spec.range_index(width)
             span = grid.step * intervals(width, quantizer.spec.form)
             high = torch.where(moved, span / 2, quantizer.high[index])
             quantizer.base_high[index] = high
             quantizer.log_high[index] = 0.0
     quantizer.set_gate(quantizer.gate_for(narrow))
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    """The values in numpy, which a tensor on the CPU shares its memory with."""
+    return values.detach().cpu().numpy()
 
 
 def _has_grid(widths: _Ints) -> npt.NDArray[np.bool_]:
