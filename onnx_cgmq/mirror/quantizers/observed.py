@@ -66,9 +66,10 @@ class Observer:
         rows = self._arranged(values.detach().float())
         if not rows.numel():
             return
-        if not torch.isfinite(rows.sum()):
-            rows = rows.nan_to_num(0.0, 0.0, 0.0)
         low, high = torch.aminmax(rows, dim=1, keepdim=True)
+        if not torch.isfinite(high - low).all():  # NaN is both ends of its row
+            rows = rows.nan_to_num(0.0, 0.0, 0.0)
+            low, high = torch.aminmax(rows, dim=1, keepdim=True)
         self._low = low if self._low is None else torch.minimum(self._low, low)
         self._high = high if self._high is None else torch.maximum(self._high, high)
         self._count += rows.shape[1]
