@@ -115,7 +115,8 @@ def quantize(
         threads: Number of cores that the tool may use.
 
     Returns:
-        Its ``seconds``, ``peak_bytes``, ``tool`` (with its version) and ``note`` (for the table).
+        Its ``processor_seconds``, ``peak_bytes``, ``tool`` (with its version) and ``note`` (for the
+        table).
 
     Raises:
         PeerError: The tool fails or runs out of time.

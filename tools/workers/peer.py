@@ -43,4 +43,4 @@ def main(quantize: Callable[..., None]) -> None:
     model, output = Path(job["model"]), Path(job["output"])
     arrays = dict(np.load(job["data"]))
     seconds, peak = measured(lambda: quantize(model, arrays, output, **job["settings"]))
-    print(json.dumps({"seconds": round(seconds, 1), "peak_bytes": peak}))
+    print(json.dumps({"processor_seconds": round(seconds, 1), "peak_bytes": peak}))

@@ -18,7 +18,7 @@ RECORD = {
     "rbop": 0.03125,
     "bytes": 1000,
     "float_bytes": 4000,
-    "seconds": 90,
+    "processor_seconds": 90,
     "peak_bytes": 2e9,
 }
 

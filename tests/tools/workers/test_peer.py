@@ -34,5 +34,5 @@ def test_a_job_is_read_done_and_measured(monkeypatch, tmp_path, capsys) -> None:
 
     peer.main(quantize)
     assert (tmp_path / "output").read_text() == "model 2.0 4"
-    assert json.loads(capsys.readouterr().out).keys() == {"seconds", "peak_bytes"}
+    assert json.loads(capsys.readouterr().out).keys() == {"processor_seconds", "peak_bytes"}
     assert cores == [2, 3]
