@@ -19,7 +19,7 @@ from onnx_cgmq.api.output import OutputFiles, data_files
 from onnx_cgmq.contract.events import StageStarted
 from onnx_cgmq.contract.form import Form
 from onnx_cgmq.cost.bound import Bounds
-from onnx_cgmq.cost.float_partners import float_partner_notes
+from onnx_cgmq.cost.float_partners import float_partner_notes, unbounded_tables
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.cost.notes import cost_notes
 from onnx_cgmq.data.source import Samples, open_data
@@ -125,6 +125,7 @@ def open_model(
         *dict.fromkeys((*samples.notes, *held_out.notes)),
         *cost_notes(gated, kernels=kernels),
         *float_partner_notes(costs, bound),
+        *unbounded_tables(costs, bound),
         *uneven_weights(gated),
         *input_notes(float_model, samples),
         *filter(None, [left_out]),

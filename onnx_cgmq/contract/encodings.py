@@ -53,6 +53,8 @@ class Encoding(BaseModel):
             )
         if self.step is None:
             return self
+        if self.form is GridForm.DYNAMIC:
+            raise ValueError("a grid whose range is found at run time has no step")
         if self.step.ndim > 1 or self.step.shape != self.zero_point.shape:
             raise ValueError("steps and zero points must be one each, or one each per channel")
         if not (np.isfinite(self.step) & (self.step > 0)).all():

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from onnx_cgmq.ort.ranks import Arrays, open_ranks, set_ranks
+from onnx_cgmq.ort.probe import Arrays
+from onnx_cgmq.ort.ranks import open_ranks, set_ranks
 from onnx_cgmq.preparation.fold_affine import fold_affine
 
 

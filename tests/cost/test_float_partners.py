@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from onnx_cgmq.api.pipeline import quantize
 from onnx_cgmq.contract.events import Notice, Started
-from onnx_cgmq.cost.float_partners import float_partner_notes
+from onnx_cgmq.cost.float_partners import float_partner_notes, unbounded_tables
 from onnx_cgmq.cost.model import CostModel
 from onnx_cgmq.errors import BoundError
 from onnx_cgmq.gating.insert import insert_gates
@@ -67,3 +67,28 @@ def test_a_run_shows_the_note_before_it_trains() -> None:
     started = next(event for event in told if isinstance(event, Started))
     assert told.index(first) < told.index(started)
     assert result.plan.tensors["r"].mean_bits < 8
+
+
+def _with_table() -> onnx.ModelProto:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (int64[n, 3] x) => (float[n, 3, 2] y)
+        <float[2, 2] w = {1, 2, 3, 4}> { h = Gather (words, x)  y = MatMul (h, w) }"""
+    )
+    words = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(words, "words"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("target", "bound", "is_told"),
+    [
+        ("generic", "6.25%", True),
+        ("generic", ["6.25%", "size:50%"], False),
+        ("onnxruntime", "6.25%", False),
+    ],
+)
+def test_tables_that_no_bound_narrows_are_told(target, bound, is_told) -> None:
+    costs = CostModel.of(insert_gates(_with_table(), target=target))
+    found = list(unbounded_tables(costs, bound))
+    assert len(found) == is_told
+    assert all("tables 'words', so they stay at 32 bits (400 bytes as" in note for note in found)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from onnx_cgmq.contract.bits import Granularity, GridForm, Ladder, Role, intervals
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.gating.exact import exact_ranges
+from tests.support.plans import FIXED_FORMS
 
 WIDTHS = (2, 4, 8, 16, 32)
 
@@ -26,7 +27,7 @@ def draw_ranges(spec, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    form=st.sampled_from(GridForm),
+    form=st.sampled_from(FIXED_FORMS),
     granularity=st.sampled_from(Granularity),
     role=st.sampled_from([Role.ACTIVATION, Role.WEIGHT]),
     seed=st.integers(0, 10_000),
@@ -51,7 +52,7 @@ def test_exact_steps_have_few_bits_and_follow_from_their_ranges(form, granularit
             np.testing.assert_array_equal(zero_point / unit, np.round(zero_point / unit))
 
 
-@pytest.mark.parametrize("form", GridForm)
+@pytest.mark.parametrize("form", FIXED_FORMS)
 def test_ranges_of_16_bits_and_of_inexact_specs_stay(form):
     low, high = draw_ranges(make_spec(form), 1)
     _, exact_high = exact_ranges(make_spec(form), low, high)

@@ -20,6 +20,7 @@ from onnx_cgmq.gating.gated_qdq import (
     function_name,
     gated_qdq,
 )
+from tests.support.plans import FIXED_FORMS
 
 SHAPE = (2, 3, 4)
 AXIS = 1
@@ -126,7 +127,7 @@ def run(spec: QuantizerSpec, x, low, high, gate, opset: int = 25):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    form=st.sampled_from(GridForm),
+    form=st.sampled_from(FIXED_FORMS),
     granularity=st.sampled_from(Granularity),
     widths=st.sampled_from(LADDERS),
     seed=st.integers(0, 2**31),
@@ -155,7 +156,7 @@ def test_quantizer_equals_the_formula_to_the_last_bit(form, granularity, widths,
 
 @pytest.mark.parametrize("width", FULL)
 @pytest.mark.parametrize("granularity", Granularity)
-@pytest.mark.parametrize("form", GridForm)
+@pytest.mark.parametrize("form", FIXED_FORMS)
 def test_quantizer_at_each_width(form, granularity, width):
     spec = make_spec(form, granularity, FULL)
     rng = np.random.default_rng(width)
@@ -175,7 +176,7 @@ def test_quantizer_at_each_width(form, granularity, width):
 
 
 @pytest.mark.parametrize("width", FULL)
-@pytest.mark.parametrize("form", GridForm)
+@pytest.mark.parametrize("form", FIXED_FORMS)
 def test_quantizer_with_one_gate_and_a_range_for_each_channel(form, width):
     spec = make_spec(form, Granularity.TENSOR, FULL, channel_ranges=True)
     assert (spec.gate_shape, spec.range_item_shape) == ((), (1, 3, 1))

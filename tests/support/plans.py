@@ -15,6 +15,9 @@ from onnx_cgmq.writing.codes import own_codes
 OF_ANY_WIDTH = tuple(form for form in Form if form is not Form.TENSORRT)
 """The forms that take any width; ``tensorrt`` has tests of its own."""
 
+FIXED_FORMS = [form for form in GridForm if form is not GridForm.DYNAMIC]
+"""The grids whose range is the same in all runs."""
+
 
 def set_widths(gated: ir.Model, widths: dict[str, np.ndarray]) -> None:
     """Sets the gates of a gated model, in place, so that they select widths."""

@@ -13,6 +13,7 @@ from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
 from onnx_cgmq.mirror.quantizers import observed
 from onnx_cgmq.mirror.quantizers.quantizer import GatedQuantizer
 from onnx_cgmq.mirror.quantizers.ranges import fit_ranges
+from tests.support.plans import FIXED_FORMS
 
 WIDTHS = (2, 4, 8, 16)
 
@@ -44,7 +45,7 @@ def _error(spec: QuantizerSpec, low, high, values: torch.Tensor, width: int) -> 
     return (quantizer(values)[0].detach() - values).square()
 
 
-@pytest.mark.parametrize("form", list(GridForm))
+@pytest.mark.parametrize("form", FIXED_FORMS)
 def test_exact_steps_cover_the_range_and_cost_less_than_a_bit(form) -> None:
     """A power of two may be twice the free step: four times the squared error, rarely more."""
     values = _values(form, (5, 4000))
@@ -55,7 +56,7 @@ def test_exact_steps_cover_the_range_and_cost_less_than_a_bit(form) -> None:
     assert (exact.high[index] >= 0.8 * values.max()).all()
 
 
-@pytest.mark.parametrize("form", list(GridForm))
+@pytest.mark.parametrize("form", FIXED_FORMS)
 @pytest.mark.parametrize("granularity", list(Granularity))
 def test_the_stated_error_is_the_quantizers_and_beats_the_full_range(form, granularity) -> None:
     spec, values = _spec(form, granularity), _values(form)
@@ -74,7 +75,7 @@ def test_the_stated_error_is_the_quantizers_and_beats_the_full_range(form, granu
         assert (error <= widest.mean(axes, keep) + 1e-10).all()
 
 
-@pytest.mark.parametrize("form", list(GridForm))
+@pytest.mark.parametrize("form", FIXED_FORMS)
 def test_ranges_hold_zero_and_are_positive(form) -> None:
     for values in (torch.zeros(5, 40), _values(GridForm.UNSIGNED) + 1, -_values(form) - 1):
         fitted = fit_ranges(_spec(form), values)
