@@ -25,6 +25,7 @@ LAYERS = (
     "inspection",  # from any quantized model to a report
     "api",  # the public functions
     "reporting",  # HTML pages of results and reports
+    "integrations",  # what other tools need to call the package
     "cli",  # the command line
 )
 """From the ground up: each may import what stands before it."""

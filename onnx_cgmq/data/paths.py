@@ -15,7 +15,7 @@ from onnx_cgmq.data import images, readers, sounds, tables, texts
 from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.images import ImageReader
 from onnx_cgmq.data.labels import folder_labels, table_labels
-from onnx_cgmq.data.samples import Store
+from onnx_cgmq.data.samples import ArrayStore, Store
 from onnx_cgmq.data.sounds import SoundReader
 from onnx_cgmq.data.streams import collected
 from onnx_cgmq.data.wanted import Wanted
@@ -55,10 +55,15 @@ def open_files(files: DataFiles, wanted: Wanted) -> Opened:
         return _open_text(files, path, wanted)
     if suffix in tables.SUFFIXES:
         files.refuse_unused("a table")
-        item = tables.read_table(path, wanted.specs, wanted.outputs)
-        return Opened(collected([wanted.checked(item, str(path))]))
+        return _one_item(tables.read_table(path, wanted.specs, wanted.outputs), path, wanted)
     files.refuse_unused("a file of arrays")
-    return Opened(collected([wanted.checked(readers.read_npz(path, wanted.names), str(path))]))
+    return _one_item(readers.read_npz(path, wanted.names), path, wanted)
+
+
+def _one_item(item: readers.Item, path: Path, wanted: Wanted) -> Opened:
+    """Opens the content of a file, all of which is in memory."""
+    inputs, labels = wanted.checked(item, str(path))
+    return Opened(ArrayStore(inputs, labels))
 
 
 def source_files(path: Path) -> list[Path]:

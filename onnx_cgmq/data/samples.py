@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+
+_READ_BYTES: Final = 1 << 28
+"""The most bytes of samples that are read at once, where no batch of a certain size is needed. Our
+choice."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,15 @@ class Samples:
                 yield np.array(open_parts.pop(form), dtype=np.int64)
         for part in open_parts.values():
             yield np.array(part, dtype=np.int64)
+
+    def at_once(self, most: int) -> int:
+        """How many samples to read at once: at most ``most``, and with 256 MiB at most.
+
+        Where samples differ in size, the first one counts.
+        """
+        first = self.batch(np.zeros(1, np.int64))
+        size = sum(array.nbytes for array in (*first.inputs.values(), *first.targets.values()))
+        return max(1, min(most, _READ_BYTES // max(1, size)))
 
     def step(self, batch_size: int) -> int:
         """Samples in a batch, if ``batch_size`` are asked for."""

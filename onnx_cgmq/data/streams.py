@@ -1,9 +1,8 @@
-"""Batches that come one after the other: kept once in memory, or read anew in each epoch."""
+"""Batches that come one after the other: kept once, or read anew in each epoch."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from onnx_cgmq.data.files import FileStore, Loaded
 from onnx_cgmq.data.samples import ArrayStore, Indices, Store
+from onnx_cgmq.data.spool import Kept, Spool
 from onnx_cgmq.errors import DataError
 
 _CHUNK_BYTES = 64 << 20
@@ -20,23 +20,36 @@ _CHUNK_BYTES = 64 << 20
 
 
 def collected(batches: Iterable[Loaded]) -> Store:
-    """Keeps batches in memory. Samples that differ in shape are in arrays of their own."""
+    """Keeps batches. Samples that differ in shape are in arrays of their own."""
+    spool = Spool()
     chunks: dict[tuple[Any, ...], _Chunks] = {}
     for batch in batches:
         form = tuple((name, array.shape[1:]) for name, array in batch.inputs.items())
-        chunks.setdefault(form, _Chunks()).add(batch)
+        chunks.setdefault(form, _Chunks(spool)).add(batch)
     joined = [chunk for form in chunks.values() for chunk in form.end()]
-    if len(joined) == 1:
-        return ArrayStore(joined[0].inputs, joined[0].labels)
-    names = [Path(str(number)) for number in range(len(joined))]
-    return FileStore(names, lambda path: joined[int(path.name)], cache_bytes=sys.maxsize)
+    if len(joined) == 1 and spool.in_memory:
+        whole = joined[0]()
+        return ArrayStore(whole.inputs, whole.labels)
+    return _ChunkStore(joined)
+
+
+class _ChunkStore(FileStore):
+    """Samples in chunks, of which any sample can be read alone: any order will do."""
+
+    def __init__(self, chunks: Sequence[Kept]) -> None:
+        names = [Path(str(number)) for number in range(len(chunks))]
+        super().__init__(names, lambda path: chunks[int(path.name)](), cache_bytes=0)
+
+    def shuffle(self, indices: Indices, generator: np.random.Generator) -> Indices:
+        return generator.permutation(len(indices))
 
 
 @dataclass
 class _Chunks:
     """Batches of one form, joined as they come."""
 
-    done: list[Loaded] = field(default_factory=list)
+    spool: Spool
+    done: list[Kept] = field(default_factory=list)
     loose: list[Loaded] = field(default_factory=list)
     loose_bytes: int = 0
 
@@ -46,13 +59,13 @@ class _Chunks:
         if self.loose_bytes >= _CHUNK_BYTES:
             self._join()
 
-    def end(self) -> list[Loaded]:
+    def end(self) -> list[Kept]:
         if self.loose:
             self._join()
         return self.done
 
     def _join(self) -> None:
-        self.done.append(_joined(self.loose))
+        self.done.append(self.spool.keep(_joined(self.loose)))
         self.loose, self.loose_bytes = [], 0
 
 
@@ -80,7 +93,7 @@ def can_be_read_anew(data: Any) -> bool:
 
 
 class LoaderStore(Store):
-    """Samples of a loader, kept in memory until they are read anew.
+    """Samples of a loader, kept until they are read anew.
 
     Args:
         store: The samples of the first pass, all of one shape.
@@ -119,7 +132,7 @@ class LoaderStore(Store):
     def renew(self) -> None:
         """Reads the samples anew, but for the first time: then they have just been read.
 
-        Those before are given up first, so that there is memory for one set of them only.
+        Those before are given up first, so that only one set of them takes memory, or a file.
 
         Raises:
             DataError: The loader fails; or there are more or fewer samples than in the first pass,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from onnx_cgmq.contract.bits import Role
-from onnx_cgmq.data.source import Samples
+from onnx_cgmq.data.source import open_data
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases
 from onnx_cgmq.learn.malloc import FreedMemory
@@ -18,15 +20,20 @@ from onnx_cgmq.mirror.torch_state import plain_torch
 
 
 @plain_torch()
-def calibrate(mirror: Mirror, data: Samples, *, samples: int = 1024, batch_size: int = 128) -> None:
+def calibrate(mirror: Mirror, data: Any, *, samples: int = 1024, batch_size: int = 128) -> None:
     """Fits the ranges of all quantizers.
 
     Args:
         mirror: The mirror of a gated graph; its gates stay as they are.
-        data: The samples, of which some are used that are evenly spread.
+        data: Samples in any form that :func:`~onnx_cgmq.api.pipeline.quantize` takes, of which some
+            are used that are evenly spread.
         samples: How many samples to use.
         batch_size: Samples in a batch; fewer are taken if the activations need much memory.
+
+    Raises:
+        DataError: The data can't be read or does not fit the model.
     """
+    data = open_data(data, mirror.model)
     for name, parameter in mirror.value_parameters.items():
         if name in mirror.quantizers:
             mirror.quantizers[name].fit(parameter)

@@ -32,7 +32,7 @@ def check_class_targets(samples: Samples, outputs: Outputs, scores: str | None) 
     """
     if scores is not None and samples.labels is not None:
         _check(samples.labels, outputs[scores], "label", samples.indices)
-    for batch in samples.batches(_BATCH_SIZE):
+    for batch in samples.batches(samples.at_once(_BATCH_SIZE)):
         found = {
             name: array
             for name, array in batch.targets.items()

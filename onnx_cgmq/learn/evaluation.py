@@ -25,7 +25,7 @@ class Evaluator:
         teacher: The float model's outputs on these samples.
         loss: The loss that training uses.
         classes: The output with class scores, if there is one.
-        batch_size: Samples for which the loss is computed at once.
+        batch_size: The most samples for which the loss is computed at once.
         micro_batch: The most samples that the mirror computes at once; ``None`` for any number.
     """
 
@@ -71,7 +71,7 @@ class Evaluator:
         return self.classes is not None and self.samples.has_labels
 
     def _batches(self) -> Iterator[Batch]:
-        return self.samples.batches(self.batch_size)
+        return self.samples.batches(self.samples.at_once(self.batch_size))
 
     def _correct(self, outputs: Mapping[str, Tensor], batch: Batch) -> int:
         """Returns how many samples are classified right."""

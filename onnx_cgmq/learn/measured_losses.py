@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from onnx_cgmq.data.samples import Batch, Samples
+from onnx_cgmq.data.samples import Batch, Indices, Samples
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
+from onnx_cgmq.learn.shelf import Shelf
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.mirror.core.parts import Part
 from onnx_cgmq.mirror.module import Mirror
@@ -61,7 +63,7 @@ def measure_losses(
     """
     chosen = _with_several_widths(mirror, names)
     batches = _evenly_spread(data, samples, batch_size)
-    total, done, float_sum = len(chosen) * len(batches), 0, 0.0
+    total, done, float_sum = len(chosen) * batches.count, 0, 0.0
     known = {} if known is None else known
     with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
         parts = mirror.parts(teacher.names)
@@ -83,8 +85,8 @@ def measure_losses(
                 values = mirror.run_part(part, values)
 
     def increase(name: str, width: int) -> float:
-        whole = sum(known[number][name][width] for number in range(len(batches)))
-        return max(0.0, _finite((whole - float_sum) / len(batches)))
+        whole = sum(known[number][name][width] for number in range(batches.count))
+        return max(0.0, _finite((whole - float_sum) / batches.count))
 
     return {
         name: {width: increase(name, width) for width in quantizer.spec.ladder.quantized}
@@ -146,10 +148,11 @@ def measure_reliefs(
         batch_size: Samples in a batch.
         progress: Is called as tensors are done.
     """
-    mean_loss = _meter(mirror, data, teacher, loss, samples, batch_size)
     chosen = _with_several_widths(mirror, names)
+    batches = _evenly_spread(data, samples, batch_size)
     found: dict[str, float] = {}
-    with _evaluating(mirror):
+    with _evaluating(mirror), Shelf() as entries:
+        mean_loss = _meter(mirror, teacher, loss, batches, entries)
         whole = _finite(mean_loss())
         for index, (name, quantizer) in enumerate(chosen.items()):
             quantizer.bypassed = True
@@ -163,29 +166,41 @@ def measure_reliefs(
 
 
 def _meter(
-    mirror: Mirror,
-    data: Samples,
-    teacher: Teacher,
-    loss: LossFunction,
-    samples: int,
-    batch_size: int,
+    mirror: Mirror, teacher: Teacher, loss: LossFunction, batches: Iterable[Batch], entries: Shelf
 ) -> Callable[[], float]:
     """Makes a function that returns the mean loss of the mirror, always on the same samples."""
-    parts, batches = mirror.parts(teacher.names), _evenly_spread(data, samples, batch_size)
-    judges = [_judge(mirror, teacher, loss, batch) for batch in batches]
+    parts, judges = mirror.parts(teacher.names), []
+    for batch in batches:
+        judges.append(_judge(mirror, teacher, loss, batch))
+        entries.append(mirror.entries(tensors(batch.inputs)))
 
     @torch.no_grad()
     def mean_loss() -> float:
-        entries = (mirror.entries(tensors(batch.inputs)) for batch in batches)
-        losses = (judge(parts, values) for judge, values in zip(judges, entries, strict=True))
-        return sum(losses) / len(batches)
+        losses = [judge(parts, entries[index]) for index, judge in enumerate(judges)]
+        return sum(losses) / len(losses)
 
     return mean_loss
 
 
-def _evenly_spread(data: Samples, samples: int, batch_size: int) -> list[Batch]:
+@dataclass(frozen=True)
+class _Spread:
+    """Batches of some samples that are evenly spread, read as they are needed."""
+
+    data: Samples
+    order: Indices
+    batch_size: int
+
+    @property
+    def count(self) -> int:
+        return self.data.subset(self.order).batch_count(self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.data.batches(self.batch_size, order=self.order)
+
+
+def _evenly_spread(data: Samples, samples: int, batch_size: int) -> _Spread:
     order = np.linspace(0, len(data) - 1, min(samples, len(data))).astype(np.int64)
-    return list(data.batches(min(batch_size, len(order)), order=order))
+    return _Spread(data, order, min(batch_size, len(order)))
 
 
 def _with_several_widths(mirror: Mirror, names: Collection[str]) -> dict[str, GatedQuantizer]:

@@ -224,7 +224,7 @@ def _check_defined(
     Raises:
         ModelError: Not one of its values is finite on the data.
     """
-    for batch in samples.batches(batch_size):
+    for batch in samples.batches(samples.at_once(batch_size)):
         if teacher.is_defined:
             return
         teacher.outputs(batch)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnx_cgmq.data import open_data, streams
+from onnx_cgmq.data import open_data, spool, streams
 from onnx_cgmq.data.streams import can_be_read_anew
 from onnx_cgmq.errors import DataError
 from tests.support.inputs import input_model
@@ -146,3 +146,79 @@ def test_only_loaders_are_read_anew():
     assert can_be_read_anew(Loader())
     for fixed in ([], (), {}, np.zeros(3), torch.zeros(3), iter([]), "abc"):
         assert not can_be_read_anew(fixed)
+
+
+# -- many batches -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Batches go to a file as soon as there are more than two."""
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(spool, "CACHE_BYTES", 48)
+
+
+def test_batches_in_a_file_give_what_those_in_memory_give(model, monkeypatch, little_memory):
+    in_file = open_data(Loader(7), model)
+    monkeypatch.undo()
+    whole = open_data(Loader(7), model)
+    assert values(in_file) == values(whole) == list(range(7))
+    assert in_file.labels.tolist() == whole.labels.tolist()
+    for one, other in zip(in_file.split(0.3, seed=1), whole.split(0.3, seed=1), strict=True):
+        assert values(one) == values(other)
+    assert in_file.shuffled(3).tolist() == whole.shuffled(3).tolist()
+    mixed = np.array([6, 0, 3, 3])
+    assert in_file.batch(mixed).inputs["x"].tolist() == whole.batch(mixed).inputs["x"].tolist()
+    in_file.shuffled(3)
+    assert values(in_file) == [100, 101, 102, 103, 104, 105, 106]
+
+
+def test_many_batches_take_no_memory(model, monkeypatch):
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 1 << 18)
+    monkeypatch.setattr(spool, "CACHE_BYTES", 1 << 20)
+    peaks = []
+    for batches in (16, 160):
+        generated = (np.full((16, 1 << 12), n, np.float32) for n in range(batches))
+        tracemalloc.start()
+        try:
+            samples = open_data(generated, model)
+            read = [int(b.inputs["x"][0, 0]) for b in samples.batches(16)]
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert read == list(range(batches))
+    assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_samples_that_differ_in_size_go_to_a_file(model, little_memory):
+    rows = [np.full((2, 3 + number % 2), number, np.float32) for number in range(6)]
+    samples = open_data(iter(rows), model)
+    found = {(b.inputs["x"].shape, int(b.inputs["x"][0, 0])) for b in samples.batches(2)}
+    assert found == {((2, 3 + number % 2), number) for number in range(6)}
+
+
+def test_without_room_in_a_file_batches_stay_in_memory(model, monkeypatch, little_memory):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spool.tempfile, "TemporaryFile", full)
+    assert values(open_data(Loader(7), model)) == list(range(7))
+
+
+def test_the_file_is_closed_with_the_samples(model, monkeypatch, little_memory):
+    made, real = [], spool.tempfile.TemporaryFile
+    monkeypatch.setattr(
+        spool.tempfile, "TemporaryFile", lambda **options: made.append(real(**options)) or made[-1]
+    )
+    samples = open_data(Loader(7), model)
+    (file,) = made
+    assert not file.closed
+    del samples
+    gc.collect()
+    assert file.closed
+
+
+def test_large_samples_are_read_a_few_at_once(model):
+    samples = open_data(np.zeros((9, 1 << 20), np.float32), model)
+    assert samples.at_once(128) == 64
+    assert samples.at_once(8) == 8

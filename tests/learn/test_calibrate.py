@@ -54,6 +54,16 @@ def test_calibration_does_not_depend_on_the_batch_size() -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_calibration_takes_data_of_any_form() -> None:
+    results = []
+    for opened in (True, False):
+        mirror, data = _mirror(mlp())
+        calibrate(mirror, data if opened else toy_data(mlp()))
+        results.append([quantizer.high.detach() for quantizer in mirror.quantizers.values()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_calibration_samples_are_spread_over_the_data() -> None:
     mirror, _ = _mirror(mlp())
     seen: list[torch.Tensor] = []
