@@ -14,6 +14,7 @@ from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.allocate import allocate
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
@@ -106,10 +107,12 @@ class Learner:
         Raises:
             ConfigError: It is not a state of this run.
         """
-        if state is not None and self.checkpoint is not None:
+        if state is not None:
             try:
                 self._restore(state)
             except Exception as error:  # torch raises many kinds of errors for a damaged state
+                if self.checkpoint is None:  # it is the first process that has read the file
+                    raise
                 raise self.checkpoint.damaged(error) from error
         self._began = time.monotonic()
         reason = "complete"
@@ -124,6 +127,7 @@ class Learner:
         except _StopError as stop:
             reason = str(stop)
         if reason != "complete":
+            processes.leave()
             self._save()
         if reason != "complete" or self.best.state is None:
             if not self._settled:
@@ -184,6 +188,7 @@ class Learner:
 
     def _epoch(self, epoch: int) -> None:
         began = time.monotonic()
+        processes.same_state(self.mirror)
         self.mirror.train()
         for batch in self._batches(epoch):
             if not self._settled and self._step >= self._guided:
@@ -214,7 +219,7 @@ class Learner:
         self._save()
 
     def _check_time(self) -> None:
-        limit = self.config.time_limit
+        limit = self.config.time_limit if processes.leads() else None
         if limit is not None and time.monotonic() - self._began > limit:
             raise _StopError("time limit")
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from onnx_cgmq.data.samples import Batch, Samples
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.teacher import Teacher
@@ -56,27 +57,37 @@ def measure_losses(
     """
     chosen = _with_several_widths(mirror, names)
     batches = _evenly_spread(data, samples, batch_size)
-    total, done, float_sum = len(chosen) * len(batches), 0, 0.0
-    sums = {name: dict.fromkeys(q.spec.ladder.quantized, 0.0) for name, q in chosen.items()}
+    parts = mirror.parts(teacher.names)
+    starting = _where_they_start(mirror, parts, chosen)
+    total, others, done = len(chosen) * len(batches), processes.count(), 0
+
+    def measured(batch: Batch) -> tuple[float, dict[str, dict[int, float]]]:
+        """The loss in floats, and with each tensor at each width."""
+        nonlocal done
+        judge = _judge(mirror, teacher, loss, batch)
+        values, found = mirror.entries(tensors(batch.inputs)), {}
+        in_floats = judge(parts, values)
+        for index, part in enumerate(parts):
+            for name in starting[index]:
+                loss_here = partial(judge, parts[index:], values)
+                found[name] = _at_each_width(chosen[name], loss_here)
+                done += 1
+                if progress is not None:
+                    progress(min(done * others, total), total)
+            values = mirror.run_part(part, values)
+        return in_floats, found
+
     with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
-        parts = mirror.parts(teacher.names)
-        starting = _where_they_start(mirror, parts, chosen)
-        for batch in batches:
-            judge = _judge(mirror, teacher, loss, batch)
-            values = mirror.entries(tensors(batch.inputs))
-            float_sum += judge(parts, values)
-            for index, part in enumerate(parts):
-                for name in starting[index]:
-                    quantizer, found = chosen[name], partial(judge, parts[index:], values)
-                    for width, value in _at_each_width(quantizer, found).items():
-                        sums[name][width] += value
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-                values = mirror.run_part(part, values)
+        results = processes.in_turns(batches, measured)
+    float_sum = sum(in_floats for in_floats, _ in results)
+
+    def increase(name: str, width: int) -> float:
+        whole = sum(found[name][width] for _, found in results)
+        return max(0.0, _finite((whole - float_sum) / len(batches)))
+
     return {
-        name: {w: max(0.0, _finite((s - float_sum) / len(batches))) for w, s in losses.items()}
-        for name, losses in sums.items()
+        name: {width: increase(name, width) for width in quantizer.spec.ladder.quantized}
+        for name, quantizer in chosen.items()
     }
 
 
