@@ -28,6 +28,7 @@ from onnx_cgmq.api.points import (
     shortened,
 )
 from onnx_cgmq.contract.events import Event, Finished, MetricsLog, Notice
+from onnx_cgmq.contract.launch import Launch
 from onnx_cgmq.contract.replace import replaced
 from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.contract.stopped import Stopped
@@ -100,6 +101,7 @@ def curve(
         raise ConfigError(f"{points} points: give at least one")
     folder = None if output is None else _folder(Path(output))
     files = OutputFiles(log=None if log is None else Path(log))
+    Launch.of_environment().check_alone("a curve")
     opened = open_model(
         model,
         data,

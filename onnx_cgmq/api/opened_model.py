@@ -94,7 +94,6 @@ def open_model(
         files: The files that will be written, which are checked before there is any work to lose.
         show: Is called when a stage begins, if given.
     """
-    _check_one_process()
     _check_device(config)
     show = show or (lambda event: None)
     show(StageStarted("read the model"))
@@ -145,21 +144,6 @@ def chosen_config(config: Config | None, settings: Any) -> Config:
     if config is not None and settings:
         raise ConfigError(f"give config or settings, not both; settings: {', '.join(settings)}")
     return config or Config.create(**settings)
-
-
-def _check_one_process() -> None:
-    """Refuses to run as one of several processes that would all write the same files.
-
-    Raises:
-        ConfigError: The environment says that this is one of several.
-    """
-    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "")
-    if rank is not None and count.isdecimal() and int(count) > 1:
-        raise ConfigError(
-            f"this is process {rank} of {count} (RANK and WORLD_SIZE, as torchrun sets them), but "
-            "a run in several processes is not supported yet; start one process without torchrun, "
-            "or unset these variables"
-        )
 
 
 def _check_device(config: Config) -> None:

@@ -17,6 +17,7 @@ from onnx_cgmq.api.opened_model import chosen_config, open_model
 from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.api.result import Result
 from onnx_cgmq.contract.events import Event, Finished, MetricsLog, Notice, StageStarted
+from onnx_cgmq.contract.launch import Launch
 from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import ModelLike
 from onnx_cgmq.settings.config import Config, Settings
@@ -90,6 +91,10 @@ def quantize(
             "a search for the largest drop can't be resumed: leave out resume (--resume), or give "
             "only the bound that its messages name"
         )
+    if most is not None:
+        Launch.of_environment().check_alone("a search for the largest drop")
+    if not Launch.of_environment().leads:  # another process of the run reports and writes
+        output = log = report = progress = None
     files = OutputFiles.of_run(output, log, None if report is None else Path(report))
     limit = "100%" if bound is None else bound
     opened = open_model(
@@ -100,7 +105,8 @@ def quantize(
     for note in opened.notes:
         emit(Notice(note))
 
-    from onnx_cgmq.learn.opened_run import Data, OpenedRun  # loads torch
+    from onnx_cgmq.learn import processes  # loads torch
+    from onnx_cgmq.learn.opened_run import Data, OpenedRun
     from onnx_cgmq.learn.run import learn
     from onnx_cgmq.mirror.torch_state import plain_torch
 
@@ -108,7 +114,7 @@ def quantize(
     if most is not None:
         result = search(opened, most, bound, emit, events, began)
     else:
-        with plain_torch(opened.config.seed):
+        with plain_torch(opened.config.seed), processes.together():
             samples = Data(opened.train, opened.held_out)
             run = OpenedRun.open(opened.float_model, opened.gated, samples, opened.config, emit)
             learned = learn(run, limit, emit, checkpoint=files.checkpoint, resume=resume)

@@ -18,6 +18,7 @@ from onnx_cgmq.api.opened_model import OpenedModel, chosen_config, open_model
 from onnx_cgmq.api.output import OutputFiles
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Notice
+from onnx_cgmq.contract.launch import Launch
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bops import Widths, op_bops
 from onnx_cgmq.cost.bound import CostKind
@@ -191,6 +192,7 @@ def sensitivity(
     config = chosen_config(config, settings)
     if samples < 1:
         raise ConfigError(f"{samples} samples: give at least one to measure on")
+    Launch.of_environment().check_alone("sensitivity")
     opened = open_model(
         model, data, "100%", validation=None, config=config, files=OutputFiles(), show=progress
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +14,7 @@ from onnx_cgmq.cli.options import output_console, working
 from onnx_cgmq.cli.report import write_report
 from onnx_cgmq.cli.say import say
 from onnx_cgmq.cli.signals import EXIT_CODES
+from onnx_cgmq.contract.launch import Launch
 from onnx_cgmq.contract.run_paths import plan_path
 from onnx_cgmq.settings.config import Config
 from onnx_cgmq.settings.data_files import DataFiles
@@ -72,6 +73,9 @@ def carry_out(run: Run) -> None:
     """
     from onnx_cgmq.cli.progress import stderr_display
 
+    leads = Launch.of_environment().leads
+    if not leads:
+        run = replace(run, quiet=True, as_json=False, report=None)
     with stderr_display(quiet=run.quiet) as display:
         from onnx_cgmq.api import pipeline
         from onnx_cgmq.reporting import check_report_packages
@@ -100,7 +104,7 @@ def carry_out(run: Run) -> None:
         from onnx_cgmq.cli.summary import result_json
 
         typer.echo(result_json(result, display.started, _files(run)))
-    if not result.complete:
+    if leads and not result.complete:
         advice = _ADVICE.get(result.outcome.reason, "the same command with --resume goes on")
         say(
             f"{result.outcome.reason}{_after(result.outcome.epochs, display.started)}: "

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from onnx_cgmq.contract.stopped import Stopped
+from onnx_cgmq.contract.stopped import PROCESS_ENDED, Stopped
 
 INTERRUPTED = "interrupted"
-EXIT_CODES = {INTERRUPTED: 130, "terminated": 143, "hung up": 129}
+EXIT_CODES = {INTERRUPTED: 130, "terminated": 143, "hung up": 129, PROCESS_ENDED: 10}
 """Exit codes by the reason why a command stopped: 128 + the number of the signal, as in shells."""
 
 _REASONS = {"SIGINT": INTERRUPTED, "SIGTERM": "terminated", "SIGHUP": "hung up"}

@@ -48,9 +48,10 @@ class Batch:
         rows = len(self.indices)
         if size is None or rows <= size or rows != self.size:
             return [self]
-        return [self._part(slice(start, start + size)) for start in range(0, rows, size)]
+        return [self.part(slice(start, start + size)) for start in range(0, rows, size)]
 
-    def _part(self, rows: slice) -> Batch:
+    def part(self, rows: slice) -> Batch:
+        """Some neighbouring samples of the batch."""
         return Batch(
             inputs={name: array[rows] for name, array in self.inputs.items()},
             labels=None if self.labels is None else self.labels[rows],

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from onnx_cgmq.contract.bits import Role
+from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.data.source import open_data
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.bias_room import leave_room_for_biases

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.data.source import Batch, Samples
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import answers, joined, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.losses import ClassOutput
@@ -39,17 +40,18 @@ class Evaluator:
     @torch.no_grad()
     def evaluate(self, mirror: Mirror) -> tuple[float, float | None]:
         """Returns the mean loss, and the accuracy if there are labels and class scores."""
-        mirror.eval()
-        total, correct, count = 0.0, 0, 0
-        for batch in self._batches():
+
+        def judged(batch: Batch) -> tuple[float, int, int]:
             outputs = _without_padding(self._outputs(mirror, batch), batch)
             wanted = answers(batch, batch.size, mirror.device)
             loss = self.loss(outputs, wanted, _without_padding(self.teacher.outputs(batch), batch))
-            total += float(loss) * batch.size
-            correct += self._correct(outputs, batch)
-            count += batch.size
+            return float(loss) * batch.size, self._correct(outputs, batch), batch.size
+
+        mirror.eval()
+        losses, correct, sizes = zip(*processes.in_turns(self._batches(), judged), strict=True)
         mirror.train()
-        return total / count, correct / count if self._has_accuracy else None
+        count = sum(sizes)
+        return sum(losses) / count, sum(correct) / count if self._has_accuracy else None
 
     def _outputs(self, mirror: Mirror, batch: Batch) -> dict[str, Tensor]:
         def run(part: Batch) -> dict[str, Tensor]:
@@ -61,10 +63,11 @@ class Evaluator:
         """Returns the accuracy of the float model, if there are labels and class scores."""
         if not self._has_accuracy:
             return None
-        correct = 0
-        for batch in self._batches():
-            correct += self._correct(_without_padding(self.teacher.outputs(batch), batch), batch)
-        return correct / len(self.samples)
+
+        def correct(batch: Batch) -> int:
+            return self._correct(_without_padding(self.teacher.outputs(batch), batch), batch)
+
+        return sum(processes.in_turns(self._batches(), correct)) / len(self.samples)
 
     @property
     def _has_accuracy(self) -> bool:

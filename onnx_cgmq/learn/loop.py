@@ -13,6 +13,7 @@ from onnx_cgmq.contract.stopped import Stopped
 from onnx_cgmq.cost.bound import json_number
 from onnx_cgmq.data.source import Batch, Samples
 from onnx_cgmq.errors import OutputError
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.checkpoint import Checkpoint
 from onnx_cgmq.learn.evaluation import Evaluator
 from onnx_cgmq.learn.guide import Guide
@@ -32,10 +33,6 @@ choice."""
 
 _SECONDS_BETWEEN_SAVES = 60.0
 """How often the state is saved within a stage, so that a killed run can go on there. Our choice."""
-
-
-class _StopError(Exception):
-    """Ends learning early; its text is the reason."""
 
 
 class Learner:
@@ -108,10 +105,12 @@ class Learner:
         Raises:
             ConfigError: It is not a state of this run.
         """
-        if state is not None and self.checkpoint is not None:
+        if state is not None:
             try:
                 self._restore(state)
             except Exception as error:  # torch raises many kinds of errors for a damaged state
+                if self.checkpoint is None:  # it is the first process that has read the file
+                    raise
                 raise self.checkpoint.damaged(error) from error
         self._began = time.monotonic()
         reason = "complete"
@@ -123,9 +122,8 @@ class Learner:
             reason = "interrupted"
         except Stopped as stop:
             reason = stop.reason
-        except _StopError as stop:
-            reason = str(stop)
         if reason != "complete":
+            processes.leave()
             self._save()
         if reason != "complete" or self.best.state is None:
             if not self._settled:
@@ -184,6 +182,7 @@ class Learner:
 
     def _epoch(self, epoch: int) -> None:
         began = time.monotonic()
+        processes.same_state(self.mirror)
         self.mirror.train()
         for batch in self._batches(epoch):
             if not self._settled and self._step >= self._guided:
@@ -214,9 +213,9 @@ class Learner:
         self._save()
 
     def _check_time(self) -> None:
-        limit = self.config.time_limit
+        limit = self.config.time_limit if processes.leads() else None
         if limit is not None and time.monotonic() - self._began > limit:
-            raise _StopError("time limit")
+            raise Stopped("time limit")
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         # The order depends on seed and epoch only, so that a resumed run has the same batches.
@@ -253,7 +252,7 @@ class Learner:
                 Notice(f"step {self._step}: a gradient is not finite, so this step changes nothing")
             )
         if self._lost_steps >= _MOST_LOST_STEPS:
-            raise _StopError("diverged")
+            raise Stopped("diverged")
 
     def _tell_undefined(self) -> None:
         """Says once what the loss leaves out, when the teacher has seen the samples."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from onnx_cgmq.data.samples import Batch, Indices, Samples
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import answers, tensors
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.shelf import Shelf
@@ -63,29 +64,36 @@ def measure_losses(
     """
     chosen = _with_several_widths(mirror, names)
     batches = _evenly_spread(data, samples, batch_size)
-    total, done, float_sum = len(chosen) * batches.count, 0, 0.0
     known = {} if known is None else known
+    parts = mirror.parts(teacher.names)
+    starting = _where_they_start(mirror, parts, chosen)
+    total, others, done = len(chosen) * batches.count, processes.count(), 0
+
+    def measured(item: tuple[int, Batch]) -> tuple[float, dict[str, dict[int, float]]]:
+        """The loss in floats, and with each tensor at each width."""
+        nonlocal done
+        number, batch = item
+        judge, found = _judge(mirror, teacher, loss, batch), known.setdefault(number, {})
+        values = mirror.entries(tensors(batch.inputs))
+        in_floats = judge(parts, values)
+        for index, part in enumerate(parts):
+            for name in starting[index]:
+                done += 1
+                if name in found:
+                    continue
+                loss_here = partial(judge, parts[index:], values)
+                found[name] = _at_each_width(chosen[name], loss_here)
+                if progress is not None:
+                    progress(min(done * others, total), total)
+            values = mirror.run_part(part, values)
+        return in_floats, found
+
     with torch.no_grad(), _evaluating(mirror), mirror.unquantized():
-        parts = mirror.parts(teacher.names)
-        starting = _where_they_start(mirror, parts, chosen)
-        for number, batch in enumerate(batches):
-            judge, losses = _judge(mirror, teacher, loss, batch), known.setdefault(number, {})
-            values = mirror.entries(tensors(batch.inputs))
-            float_sum += judge(parts, values)
-            for index, part in enumerate(parts):
-                for name in starting[index]:
-                    done += 1
-                    if name in losses:
-                        continue
-                    losses[name] = _at_each_width(
-                        chosen[name], partial(judge, parts[index:], values)
-                    )
-                    if progress is not None:
-                        progress(done, total)
-                values = mirror.run_part(part, values)
+        results = processes.in_turns(enumerate(batches), measured)
+    float_sum = sum(in_floats for in_floats, _ in results)
 
     def increase(name: str, width: int) -> float:
-        whole = sum(known[number][name][width] for number in range(batches.count))
+        whole = sum(found[name][width] for _, found in results)
         return max(0.0, _finite((whole - float_sum) / batches.count))
 
     return {
@@ -151,7 +159,7 @@ def measure_reliefs(
     chosen = _with_several_widths(mirror, names)
     batches = _evenly_spread(data, samples, batch_size)
     found: dict[str, float] = {}
-    with _evaluating(mirror), Shelf() as entries:
+    with _evaluating(mirror), Shelf(mirror.device) as entries:
         mean_loss = _meter(mirror, teacher, loss, batches, entries)
         whole = _finite(mean_loss())
         for index, (name, quantizer) in enumerate(chosen.items()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from onnx_cgmq.data.samples import Batch
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import answers, joined, tensors
 from onnx_cgmq.learn.loss_function import LossFunction, backward
 from onnx_cgmq.learn.statistics import RunningStatistics
@@ -22,7 +23,7 @@ def add_gradients(
 
     In micro-batches the mirror runs twice: for its outputs, of which the loss on the whole batch is
     computed, and for the gradients. So any loss is the same in micro-batches, also one that is no
-    mean over samples.
+    mean over samples. Several processes compute some samples each, of which the same holds.
 
     Args:
         mirror: The mirror.
@@ -34,23 +35,38 @@ def add_gradients(
     Returns:
         The loss.
     """
-    micro_batches = batch.split(size)
-    whole = len(micro_batches) == 1
+    rows = len(batch.indices)
+    is_split, own = processes.is_split(rows), processes.own_rows(rows)
+    micro_batches = processes.own_part(batch).split(size)
+    at_once = len(micro_batches) == 1
 
     def run(part: Batch) -> dict[str, Tensor]:
         return mirror.run(tensors(part.inputs), teacher.names)
 
-    with torch.set_grad_enabled(whole):
-        outputs = joined(run, micro_batches)
-    if not whole:
-        outputs = {n: v.requires_grad_(v.is_floating_point()) for n, v in outputs.items()}
-    _expect(mirror, len(micro_batches))
-    value = loss(outputs, answers(batch, len(batch.indices), mirror.device), teacher.outputs(batch))
+    with torch.set_grad_enabled(at_once):
+        made = joined(run, micro_batches)
+    outputs = made
+    if is_split or not at_once:
+        whole = processes.gathered(made, rows)
+        outputs = {n: v.requires_grad_(v.is_floating_point()) for n, v in whole.items()}
+    _expect(mirror, len(micro_batches), is_split)
+    value = loss(outputs, answers(batch, rows, mirror.device), teacher.outputs(batch))
     backward(value, loss)
-    if not whole:
-        wanted = {n: v.grad for n, v in outputs.items() if v.grad is not None}
-        _backward_in_parts(run, micro_batches, wanted)
+    if outputs is not made:
+        given = {n: v.grad[own] for n, v in outputs.items() if v.grad is not None}
+        if at_once:
+            _backward(made, given)
+        else:
+            _backward_in_parts(run, micro_batches, given)
+    if is_split:
+        processes.sum_gradients(mirror.parameters())
     return float(value.detach())
+
+
+def _backward(values: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+    """Takes gradients for values through what made them, as far as they have a gradient."""
+    chosen = [name for name in gradients if values[name].requires_grad]
+    torch.autograd.backward([values[n] for n in chosen], [gradients[n] for n in chosen])
 
 
 def _backward_in_parts(
@@ -59,19 +75,15 @@ def _backward_in_parts(
     """Takes the gradients for the outputs of all micro-batches through each of them."""
     start = dict.fromkeys(gradients, 0)
     for part in parts:
-        values, given = [], []
-        for name, value in run(part).items():
-            if name in gradients:
-                rows = slice(start[name], start[name] + len(value))
-                start[name] += len(value)
-                if value.requires_grad:
-                    values.append(value)
-                    given.append(gradients[name][rows])
-        torch.autograd.backward(values, given)
+        values, given = run(part), {}
+        for name in gradients:
+            rows = slice(start[name], start[name] + len(values[name]))
+            start[name], given[name] = rows.stop, gradients[name][rows]
+        _backward(values, given)
 
 
-def _expect(mirror: Mirror, count: int) -> None:
-    """Makes statistics take so many micro-batches for one batch."""
+def _expect(mirror: Mirror, count: int, is_split: bool) -> None:
+    """Makes statistics take so many micro-batches for one batch, which processes may share."""
     for quantizer in mirror.quantizers.values():
         if isinstance(quantizer.observer, RunningStatistics):
-            quantizer.observer.expect(count)
+            quantizer.observer.expect(count, is_split)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 import onnx_ir as ir
+from torch import Tensor
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.events import Event, Notice, StageStarted
 from onnx_cgmq.data.samples import Samples
 from onnx_cgmq.errors import ModelError
 from onnx_cgmq.graph.files.load import tensors_of
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.calibrate import calibrate
 from onnx_cgmq.learn.class_targets import check_class_targets
@@ -121,8 +123,11 @@ class OpenedRun:
             ConfigError: There is no such device as the settings name.
         """
         emit(StageStarted("measure memory"))
-        mirror, train = Mirror(gated).to(chosen_device(config.device)), data.train
-        memory = measure_step(mirror, train)
+        mirror = Mirror(gated).to(chosen_device(config.device))
+        if processes.count() > 1:  # what is read anew may come in another order in each of them
+            data = Data(data.train.fixed(), data.held_out.fixed())
+        train = data.train
+        memory = processes.of_first(measure_step(mirror, train))
         config, micro_batch = _within_memory(config, memory, mirror, train, emit)
         largest = config.model_copy(
             update={"batch_size": min(config.batch_size, memory.samples_within(None))}
@@ -161,6 +166,8 @@ class OpenedRun:
         )
         freed.limit()
         taught = Teacher(teacher, len(train), compared.names, micro_batch)
+        processes.same_state(self.mirror)
+        self._split_rows(taught.outputs(first).values(), len(first.indices))
         classes = class_output(taught.outputs(first), len(first.indices))
         if not is_own(config.loss):
             for samples in (train, held_out):
@@ -180,6 +187,21 @@ class OpenedRun:
             micro_batch,
         )
         return Judgement(compared, taught, loss, evaluator)
+
+    def _split_rows(self, outputs: Iterable[Tensor], rows: int) -> None:
+        """Lets several processes split batches, if samples do not depend on each other."""
+        if processes.count() == 1:
+            return
+        has_rows = all(value.dim() and len(value) == rows for value in outputs)
+        allowed = has_rows and is_by_sample(self.mirror, self.data.train)
+        processes.split_rows(processes.of_first(allowed))
+        if not allowed:
+            self.emit(
+                Notice(
+                    "outputs of samples depend on each other, or the model fixes the size of a "
+                    "batch, so all processes compute the same: more than one gains little"
+                )
+            )
 
 
 def _activation_bytes(mirror: Mirror, train: Samples) -> int:

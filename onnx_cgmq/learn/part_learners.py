@@ -97,23 +97,24 @@ class PartLearners:
         return not self._weights and self._adam is None
 
     @property
-    def _parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[nn.Parameter]:
+        """All that learns."""
         ranges = self._adam.param_groups if self._adam is not None else []
         return [r.weight for r in self._weights] + [p for g in ranges for p in g["params"]]
 
     def state(self) -> list[Tensor]:
         """A copy of all that learns, for :meth:`restore`."""
-        return [parameter.detach().clone() for parameter in self._parameters]
+        return [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
     def restore(self, state: list[Tensor]) -> None:
         """Goes back to a state."""
-        for parameter, value in zip(self._parameters, state, strict=True):
+        for parameter, value in zip(self.parameters, state, strict=True):
             parameter.copy_(value)
 
     def clear(self) -> None:
         """Deletes all gradients."""
-        for parameter in self._parameters:
+        for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
@@ -127,7 +128,7 @@ class PartLearners:
 
         Nothing moves if a gradient is not finite.
         """
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
             return
         for rounding in self._weights:

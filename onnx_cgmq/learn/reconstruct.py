@@ -12,7 +12,7 @@ may be the first one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.data.samples import Samples
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.distance import distance
 from onnx_cgmq.learn.malloc import FreedMemory
@@ -90,7 +91,9 @@ def reconstruct(
     # The state of the generator does not matter, so that a run that is resumed learns the same.
     freed = FreedMemory()
     with plain_torch(seed), Shelf(mirror.device) as exact, Shelf(mirror.device) as quantized:
-        for values in _first_values(mirror, data, batch_size, seed):
+        shares: list[float] = []
+        for share, values in _first_values(mirror, data, batch_size, seed):
+            shares.append(share)
             exact.append(values)
             quantized.append(values)
         if begun is not None:
@@ -101,17 +104,23 @@ def reconstruct(
                 _advance(mirror, part, quantized, freed)
             torch.set_rng_state(begun.generator)
         for index in range(0 if begun is None else begun.parts, len(parts)):
-            _learn_part(mirror, parts[index], shared, exact, quantized, steps, freed)
+            _learn_part(mirror, parts[index], shared, exact, quantized, shares, steps, freed)
             if progress is not None:
                 progress(index + 1, len(parts))
 
 
-def _first_values(mirror: Mirror, data: Samples, batch_size: int, seed: int) -> Iterator[Values]:
-    """Yields batches of samples, as they go into the first part."""
+def _first_values(
+    mirror: Mirror, data: Samples, batch_size: int, seed: int
+) -> Iterator[tuple[float, Values]]:
+    """Yields batches of samples, as they go into the first part.
+
+    Of a batch that several processes share it yields their own rows, and what share these are.
+    """
     order = data.shuffled((seed, 0))
     whole = len(order) // batch_size * batch_size or len(order)
     for batch in data.batches(min(batch_size, len(order)), order=order[:whole]):
-        yield mirror.entries(tensors(batch.inputs))
+        own = processes.own_part(batch)
+        yield len(own.indices) / len(batch.indices), mirror.entries(tensors(own.inputs))
 
 
 def _learn_part(
@@ -120,6 +129,7 @@ def _learn_part(
     shared: set[str],
     exact: Shelf,
     quantized: Shelf,
+    shares: Sequence[float],
     steps: int,
     freed: FreedMemory,
 ) -> None:
@@ -131,13 +141,14 @@ def _learn_part(
         shared: Names of quantizers that several parts have; these do not learn.
         exact: What goes in, as the float model has it.
         quantized: What goes in, as the quantized model has it.
+        shares: The share of each batch that this process has.
         steps: Training steps; without any, nothing is learned.
         freed: What is freed, which is limited.
     """
     _advance_exactly(mirror, part, exact, freed)
     if steps:
         own = {n: q for n, q in mirror.quantized_in(part).items() if n not in shared}
-        comparison = _Comparison(mirror, part, quantized, exact)
+        comparison = _Comparison(mirror, part, quantized, exact, shares)
         with _as_it_was_if_stopped(mirror, own):
             search_ranges(own.values(), lambda: comparison.mean(_BATCHES_SEARCHED))
             learners = PartLearners(mirror, own, steps)
@@ -170,23 +181,30 @@ class _Comparison:
         part: The part.
         quantized: What goes into the part, for each batch.
         exact: What should come out.
+        shares: The share of each batch that this process has.
     """
 
     mirror: Mirror
     part: Part
     quantized: Shelf
     exact: Shelf
+    shares: Sequence[float]
 
     def distance(self, index: int) -> Tensor:
-        """The distance for a batch."""
+        """The distance for a batch, or what this process adds to it."""
         found = self.mirror.run_part(self.part, self.quantized[index])
-        return distance(found, self.exact[index], self.mirror.results_of(self.part))
+        results = self.mirror.results_of(self.part)
+        return distance(found, self.exact[index], results, self.shares[index])
 
     def mean(self, batches: int) -> float:
         """The mean distance for the first batches, without gradients: nothing is dropped then."""
         judged = range(min(batches, len(self.exact)))
         with torch.no_grad():
-            return float(torch.stack([self.distance(index) for index in judged]).mean())
+            return float(torch.stack([self._whole_distance(index) for index in judged]).mean())
+
+    def _whole_distance(self, index: int) -> Tensor:
+        own = self.distance(index)
+        return processes.total(own) if self.shares[index] < 1 else own
 
 
 def _train(comparison: _Comparison, learners: PartLearners, steps: int, freed: FreedMemory) -> None:
@@ -195,11 +213,14 @@ def _train(comparison: _Comparison, learners: PartLearners, steps: int, freed: F
     best, state = comparison.mean(_BATCHES_JUDGED), learners.state()
     with _dropping(comparison.mirror, comparison.part):
         for step in range(steps):
-            loss = comparison.distance(int(torch.randint(len(comparison.exact), ())))
+            index = int(torch.randint(len(comparison.exact), ()))
+            loss = comparison.distance(index)
             if not loss.requires_grad:
                 break
             learners.clear()
             loss.backward()  # type: ignore[no-untyped-call]
+            if comparison.shares[index] < 1:
+                processes.sum_gradients(learners.parameters)
             learners.step(1 - step / steps)
             freed.limit()
             if (step + 1) % _STEPS_JUDGED == 0 or step + 1 == steps:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from onnx_cgmq.contract.events import Event, Limit, Notice, StageStarted, Started
+from onnx_cgmq.contract.launch import Launch
 from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.cost.bound import Bounds, json_number
 from onnx_cgmq.data.samples import Samples
-from onnx_cgmq.errors import BoundError
+from onnx_cgmq.errors import BoundError, ConfigError
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import tensors
 from onnx_cgmq.learn.checkpoint import Checkpoint
-from onnx_cgmq.learn.fingerprint import fingerprint
+from onnx_cgmq.learn.fingerprint import Fingerprint, differences, fingerprint
 from onnx_cgmq.learn.given_ranges import start_from
 from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loop import Learner
@@ -94,13 +96,15 @@ def learn(
     guide = _guide(run.mirror, bound, config, schedule, train)
     guide.measured = run.measured
     saved = state = None
-    if checkpoint is not None:
+    if checkpoint is not None or processes.count() > 1:
         mark = fingerprint(config, guide.budget.text, train, held_out, run.float_model)
-        saved = Checkpoint(checkpoint, mark)
-        if resume:
-            state = saved.load()
-        elif note := saved.note_on_earlier():
-            emit(Notice(note))
+        _check_alike(mark)
+        saved = None if checkpoint is None else Checkpoint(checkpoint, mark)
+    if saved is not None and resume:
+        state = saved.load()
+    elif saved is not None and (note := saved.note_on_earlier()):
+        emit(Notice(note))
+    state = processes.of_first(state)
     judgement = run.judgement
     if config.plan is not None:
         start_from(guide, config.plan)
@@ -131,6 +135,20 @@ def learn(
     outcome = learner.run(state)
     run.measured.update(guide.measured)
     return Learned(guide, outcome, saved)
+
+
+def _check_alike(mark: Fingerprint) -> None:
+    """Refuses processes that do not learn the same.
+
+    Raises:
+        ConfigError: This one has other data, settings or weights than the first.
+    """
+    if differing := differences(processes.of_first(mark), mark):
+        raise ConfigError(
+            f"process {Launch.of_environment().rank} differs from process 0 in: "
+            f"{', '.join(differing)}; give all of them the same (a factory that draws its samples "
+            "at random needs a fixed seed)"
+        )
 
 
 def _guide(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onnx_cgmq.contract.bits import Role
 from onnx_cgmq.contract.quantizer_spec import QuantizerSpec
+from onnx_cgmq.learn import processes
 
 MOMENTUM = 0.9
 """Share of the past in a running mean, which thus forgets a batch within some ten later ones. Our
@@ -30,6 +31,11 @@ class _Sums:
     of: dict[str, Tensor] = field(default_factory=dict)
     rows: int = 0
     items: int = 0
+
+    def add_up(self) -> None:
+        """Adds the sums of all processes."""
+        self.of = {name: processes.total(value) for name, value in self.of.items()}
+        self.rows, self.items = processes.total(torch.tensor([self.rows, self.items])).tolist()
 
 
 class RunningStatistics:
@@ -66,15 +72,21 @@ class RunningStatistics:
         self.magnitude: Tensor | None = None
         self.gradient_square: Tensor | None = None
 
-    def expect(self, micro_batches: int) -> None:
-        """Prepares for a batch with so many backward passes, one for each micro-batch."""
+    def expect(self, micro_batches: int, is_split: bool = False) -> None:
+        """Prepares for a batch with so many backward passes, one for each micro-batch.
+
+        Args:
+            micro_batches: How many there are.
+            is_split: Whether each of several processes has some rows of the batch.
+        """
+        self._is_split = is_split
         self._left = self._micro_batches = micro_batches
         self._sums, self._gradient = _Sums(), None
 
     def observe(self, value: Tensor, gradient: Tensor) -> None:
         """Adds a tensor and its gradient, which have the same shape, from a backward pass."""
         if self._left == 0:
-            self.expect(self._micro_batches)
+            self.expect(self._micro_batches, self._is_split)
         self._left -= 1
         is_activation = self._spec.role is Role.ACTIVATION
         if not is_activation and self._micro_batches > 1:
@@ -83,6 +95,8 @@ class RunningStatistics:
             self._gradient = gradient
             if self._left:
                 return
+        if not is_activation and self._is_split:
+            gradient = processes.total(gradient)
         sums = self._sums
         sums.rows += value.shape[0] if is_activation and value.dim() else 1
         sums.items += max(1, value.numel() // max(1, _element_count(self._spec.gate_shape)))
@@ -95,8 +109,11 @@ class RunningStatistics:
                 sums.of[name] = sums.of.get(name, 0.0) + _sum_per_gate(
                     values(), self._spec.gate_shape
                 )
-        if not self._left:
-            self._update(sums)
+        if self._left:
+            return
+        if is_activation and self._is_split:
+            sums.add_up()
+        self._update(sums)
 
     def _update(self, sums: _Sums) -> None:
         # The loss is a mean over the batch. Times the batch size it gives the gradient of a sample.

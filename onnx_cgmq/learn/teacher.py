@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_cgmq.data.source import Batch
+from onnx_cgmq.data.samples import Batch, Indices
+from onnx_cgmq.learn import processes
 from onnx_cgmq.learn.batches import joined, tensors
 from onnx_cgmq.mirror.module import Mirror
 
@@ -56,16 +57,24 @@ class Teacher:
         if batch.version != self._version:
             self._version = batch.version
             self._known[:] = False
-        if self._cache is not None and self._known[batch.indices].all():
-            index = torch.from_numpy(batch.indices)
-            return {name: cached[index] for name, cached in self._cache.items()}
-        return joined(self._computed, batch.split(self._micro_batch))
-
-    def _computed(self, batch: Batch) -> dict[str, Tensor]:
-        outputs = self._mirror.run(tensors(batch.inputs), self.names)
+        if (found := self._cached(batch.indices)) is not None:
+            return found
+        own = joined(self._computed, processes.own_part(batch).split(self._micro_batch))
+        outputs = processes.gathered(own, len(batch.indices))
         self._count(batch, outputs)
         self._store(batch.indices, outputs)
         return outputs
+
+    def _computed(self, batch: Batch) -> dict[str, Tensor]:
+        return self._mirror.run(tensors(batch.inputs), self.names)
+
+    def _cached(self, indices: Indices) -> dict[str, Tensor] | None:
+        """The outputs of samples that all processes of a run know."""
+        known = self._cache is not None and bool(self._known[indices].all())
+        if not processes.every(known) or self._cache is None:
+            return None
+        index = torch.from_numpy(indices)
+        return {name: cached[index] for name, cached in self._cache.items()}
 
     @property
     def is_defined(self) -> bool:
@@ -101,9 +110,7 @@ class Teacher:
             found = int(torch.isfinite(value).sum())
             self._finite[name] = (finite + found, total + value.numel())
 
-    def _store(
-        self, indices: np.ndarray[tuple[int, ...], np.dtype[np.int64]], outputs: dict[str, Tensor]
-    ) -> None:
+    def _store(self, indices: Indices, outputs: dict[str, Tensor]) -> None:
         if not self._may_cache:
             return
         if self._cache is None:

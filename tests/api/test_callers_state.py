@@ -125,15 +125,3 @@ def test_errors_leave_the_state_as_it_was() -> None:
         with pytest.raises(ConfigError):
             quantize(mlp(), toy_data(mlp()), "4%", epochs=1, loss=fails)
         assert state() == before
-
-
-def test_one_of_several_processes_refuses_to_run(monkeypatch) -> None:
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"process 1 of 2 .*not supported yet; start one process"):
-        run()
-    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun --nproc-per-node 1
-    assert run().complete
-    monkeypatch.delenv("RANK")
-    monkeypatch.setenv("WORLD_SIZE", "2")  # of something else
-    assert run().complete

@@ -8,7 +8,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from onnx_cgmq.api.pipeline import quantize
@@ -17,6 +16,7 @@ from onnx_cgmq.contract.plan import BitPlan
 from onnx_cgmq.learn import opened_run, schedule
 from onnx_cgmq.mirror import devices
 from tests.support.guarded_device import guarded_device
+from tests.support.plans import assert_same_plan
 from tests.support.toys import convnet, toy_data
 
 pytestmark = pytest.mark.slow
@@ -65,17 +65,11 @@ def _plan(
     return quantize(model, toy_data(model, 60), progress=progress, **files, **settings).plan
 
 
-def _assert_same(one: BitPlan, other: BitPlan) -> None:
-    assert one.to_json() == other.to_json()
-    for name, tensor in one.tensors.items():
-        np.testing.assert_array_equal(other.tensors[name].values, tensor.values)
-
-
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_run_there_gives_the_plan_of_a_run_on_the_cpu(
     settings: dict[str, Any], guarded: ProcessPoolExecutor
 ) -> None:
-    _assert_same(guarded.submit(_plan, **settings).result(), _plan(**settings))
+    assert_same_plan(guarded.submit(_plan, **settings).result(), _plan(**settings))
 
 
 @pytest.mark.parametrize("direction", ["fisher", "gradient_times_magnitude"])
@@ -90,4 +84,4 @@ def test_a_run_that_began_on_the_cpu_goes_on_there(
     output = tmp_path / "out.onnx"
     _plan(stop, output, epochs=2, direction=direction)
     resumed = guarded.submit(_plan, None, output, True, epochs=2, direction=direction).result()
-    _assert_same(resumed, whole)
+    assert_same_plan(resumed, whole)

@@ -13,9 +13,9 @@ from onnx_cgmq.settings.config import Config
 
 @pytest.fixture
 def machine(monkeypatch):
-    def make(gpus: int = 0, apple: bool = False, built: bool = True) -> None:
+    def make(gpus: int = 0, apple: bool = False, built: str | None = "12.8") -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+        monkeypatch.setattr(torch.version, "cuda", built)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: apple)
 
     return make
@@ -38,7 +38,7 @@ def test_a_device_that_there_is_can_be_named(machine, name) -> None:
 @pytest.mark.parametrize(
     ("name", "has", "says"),
     [
-        ("cuda", {"built": False}, "built without CUDA"),
+        ("cuda", {"built": None}, "built without CUDA"),
         ("cuda", {}, "finds no GPU"),
         ("cuda:1", {"gpus": 1}, "has 1 GPU, counted from 0"),
         ("mps", {"gpus": 1}, "no GPU of Apple"),

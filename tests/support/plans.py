@@ -124,3 +124,17 @@ def _narrowed(node, spec, tensor: TensorPlan) -> np.ndarray:
     if spec.ladder.prunes:
         narrow[(codes == 0) & (tensor.widths < FLOAT_BITS)] = 0
     return narrow
+
+
+def assert_same_plan(one: BitPlan, other: BitPlan, tolerance: float = 1e-5) -> None:
+    """Compares plans: widths exactly, ranges and learned values but for rounding."""
+    assert one.tensors.keys() == other.tensors.keys()
+    for name, tensor in one.tensors.items():
+        found = other.tensors[name]
+        np.testing.assert_array_equal(found.widths, tensor.widths, name)
+        for part in ("low", "high", "values"):
+            wanted, given = getattr(tensor, part), getattr(found, part)
+            assert (wanted is None) == (given is None), name
+            if wanted is not None:
+                largest = float(np.abs(wanted).max(initial=0.0))
+                np.testing.assert_allclose(given, wanted, 0, tolerance * largest, err_msg=name)

@@ -67,7 +67,8 @@ def row(job: Job, device: str) -> str:
     whole = time.perf_counter() - began
     stages = {event.stage: event.seconds for event in result.events if isinstance(event, StageDone)}
     epochs = [event.seconds for event in result.events if isinstance(event, EpochDone)]
-    times = [stages.get("calibrated"), stages.get("reconstructed"), *(epochs or [None])]
+    epoch = epochs[0] if epochs else None
+    times = [stages.get("calibrated"), stages.get("reconstructed"), epoch]
     shown = ["-" if seconds is None else f"{seconds:.1f}" for seconds in times]
     agreement = f"{result.check.agreement_db:.0f}"
     return (

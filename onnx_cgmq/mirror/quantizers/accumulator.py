@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from onnx_cgmq.gating.gated_qdq import INT32_LIMIT
@@ -22,6 +23,5 @@ def accumulator_qdq(bias: Tensor, step_x: Tensor, step_w: Tensor) -> Tensor:
         bias itself if ``s`` is 0, or if a code does not fit into INT32.
     """
     step = (step_x * step_w.reshape(-1)).detach()
-    if not bool((step > 0).all()) or bool((bias.detach() / step).abs().amax() > INT32_LIMIT):
-        return bias
-    return round_straight_through(bias, step)
+    fits = (step > 0).all() & ((bias.detach() / step).abs().amax() <= INT32_LIMIT)
+    return torch.where(fits, round_straight_through(bias, step), bias)

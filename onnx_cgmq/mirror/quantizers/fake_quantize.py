@@ -66,7 +66,8 @@ class FakeQuantize(torch.autograd.Function):
         """Quantizes and dequantizes ``x`` (any shape, float) on ``grid``."""
         y = torch.div(x, grid.step).round_()
         inside = None
-        if grid.step.dim() == 0:
+        # torch.compile can't trace item(), for which a GPU would have to be waited for.
+        if grid.step.dim() == 0 and x.is_cpu and not torch.compiler.is_compiling():
             y.clamp_(grid.code_min.item(), grid.code_max.item()).mul_(grid.step)
         else:
             codes = torch.clamp(y, grid.code_min, grid.code_max)

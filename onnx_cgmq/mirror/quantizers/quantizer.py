@@ -86,8 +86,7 @@ class GatedQuantizer(nn.Module):
         calibrated = spec.role is not Role.ACTIVATION or touched
         self.register_buffer("calibrated", torch.tensor(calibrated))
         self.observer: GradientObserver | None = None
-        self.bypassed = False
-        self.drop = 0.0
+        self.bypassed, self.drop = False, 0.0
         count = max(1, len(spec.ladder.quantized))
         self.register_buffer("noise", torch.zeros(count, *spec.range_item_shape))
         self._seen: Observed | None = None  # to fit the range later
@@ -136,6 +135,7 @@ class GatedQuantizer(nn.Module):
     def _refresh(self) -> None:
         """Computes what ``forward`` needs from the gate, whenever the gate may have moved."""
         self._gate_seen, ladder = (id(self.gate), self.gate._version), self.spec.ladder
+        self._is_calibrated = bool(self.calibrated)
         lowest, highest = (0 if ladder.prunes else 1), len(ladder.nonzero)
         levels = torch.ceil(self.gate).long().clamp_(lowest, highest)
         before, device = self._levels, levels.device
@@ -144,6 +144,7 @@ class GatedQuantizer(nn.Module):
         self._levels = levels
         self.revision += 1
         self._width = int(self.widths) if self.gate.dim() == 0 else None
+        self._widest = int(self.widths.max())
         if self._width is not None:
             return
         per_level = (0, *ladder.nonzero)
@@ -162,8 +163,7 @@ class GatedQuantizer(nn.Module):
         quantized = ladder.quantized or (INTEGER_KERNEL_BITS,)
         index = (levels - 1).clamp(0, len(quantized) - 1)
         numbers = [float(intervals(width, self.spec.form)) for width in quantized]
-        counts = torch.tensor(numbers, device=device)
-        self._range_index, self._intervals = index, counts[index]
+        self._range_index, self._intervals = index, torch.tensor(numbers, device=device)[index]
         self._passes = is_float if bool(is_float.any()) else None
         self._all_float = bool(is_float.all())
 
@@ -209,6 +209,7 @@ class GatedQuantizer(nn.Module):
                 self.log_low.zero_()
             self.noise.copy_(fitted.error)
             self.calibrated.fill_(True)
+        self._is_calibrated = True
         self._seen = None
 
     def is_fitted_to(self, values: Tensor) -> bool:
@@ -271,7 +272,7 @@ class GatedQuantizer(nn.Module):
         dropped = self.drop and torch.is_grad_enabled() and float(torch.rand(())) < self.drop
         if self.bypassed or dropped:
             return seen_by(observer, x), self._no_step(x)
-        if not self.calibrated:
+        if not self._is_calibrated:
             if self._is_float:
                 self._seen = observe_all(self.spec, x)
             else:
@@ -324,8 +325,7 @@ class GatedQuantizer(nn.Module):
 
     def _kernel_step(self, grid: Grid) -> Tensor:
         """Step of the codes; 0 if a gate selects more bits than integer kernels take."""
-        widest = self._width if self._width is not None else int(self.widths.max())
-        if widest > INTEGER_KERNEL_BITS:
+        if self._widest > INTEGER_KERNEL_BITS:
             return self._no_step(grid.step)
         if self.spec.granularity is Granularity.ELEMENT:
             return grid.step.amin()

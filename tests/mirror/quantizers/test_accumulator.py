@@ -13,5 +13,9 @@ def test_accumulator() -> None:
     assert y.tolist() == [0.5, -0.75]
     y.sum().backward()
     assert bias.grad.tolist() == [1.0, 1.0]
-    assert accumulator_qdq(bias, torch.tensor(0.0), torch.tensor(1.0)) is bias
-    assert accumulator_qdq(bias, torch.tensor(1e-5), torch.tensor([1.0, 1e-5])) is bias
+    for steps in ((0.0, [1.0]), (1e-5, [1.0, 1e-5])):
+        bias.grad = None
+        y = accumulator_qdq(bias, *map(torch.tensor, steps))
+        assert torch.equal(y, bias)
+        y.sum().backward()
+        assert bias.grad.tolist() == [1.0, 1.0]
