@@ -172,7 +172,7 @@ def run_case(case: Case, cache: Path, folder: Path) -> list[str]:
     """
     case.make(cache, folder)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    rows = []
+    rows: list[str] = []
     for block in blocks(case.page):
         if block.title:
             (folder / block.title).write_text(block.text, encoding="utf-8")
