@@ -76,7 +76,7 @@ def test_links_lead_to_what_is_there() -> None:
         assert link.startswith("https://")
     for link in own:
         kind, _, path = link.removeprefix(repository).strip("/").partition("/main/")
-        if kind == "blob":
+        if kind in ("blob", "raw"):
             assert (ROOT / path).is_file(), link
         elif kind == "tree":
             assert (ROOT / path).is_dir(), link

@@ -23,7 +23,9 @@ ROOT_PAGES = {
 """Files of the repository that are pages of the site, and where."""
 
 _ROOT = Path(__file__).parents[2]
-_LINK = re.compile(r"\[([^\[\]]*)\]\(([^\s()]+)\)")
+_LINK = re.compile(r"(?<!!)\[([^\[\]]*)\]\(([^\s()]+)\)")
+_PICTURES = "https://github.com/onnx-cgmq/onnx-cgmq/raw/main/docs/images/"
+"""Where the README has its pictures, as PyPI shows it without the repository."""
 _ROLE = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`")
 _SETTINGS = "<!-- all settings -->"
 
@@ -42,6 +44,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     """Turns links between files of the repository into links between pages."""
     if _SETTINGS in markdown:
         markdown = markdown.replace(_SETTINGS, "\n".join(_settings_table()))
+    markdown = markdown.replace(_PICTURES, "images/")
     return _LINK.sub(
         partial(_link, page.file.src_uri, (config.repo_url or "").rstrip("/")), markdown
     )

@@ -109,8 +109,12 @@ class OnnxCgmqQuantization(Pass):  # type: ignore[misc]
         )
         path = resolve_onnx_path(output_model_path, Path(model.model_path).name)
         written = model_proto_to_olive_model(ir.to_proto(result.model), path, config)
-        attributes = {"bound": config.bound, "rbop": result.cost.rbop}
-        attributes["float_agreement"] = result.float_agreement.to_record()
+        agreement = result.float_agreement
+        attributes = {
+            "bound": config.bound,
+            "rbop": result.cost.rbop,
+            "float_agreement": None if agreement is None else agreement.to_record(),
+        }
         written.model_attributes = {**(model.model_attributes or {}), "onnx_cgmq": attributes}
         return written
 
