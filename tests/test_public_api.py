@@ -97,7 +97,7 @@ PARAMETERS = {
     "insert_gates": "model config **settings",
     "prepare": "model *runtime",
     "write_back": "gated plan *form *compact *short_names *weight_kernels",
-    "bench": "models data *shapes *batch *threads *rounds *round_seconds",
+    "bench": "models data *shapes *rows *past *batch *threads *rounds *round_seconds",
     "calibrate": "mirror data *samples *batch_size",
     "equalize": "model data",
     "export_encodings": "source as_format",

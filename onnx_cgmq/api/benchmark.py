@@ -14,18 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from onnx_cgmq.api.agreement import Agreement
+from onnx_cgmq.api.random_inputs import Lengths, random_inputs
 from onnx_cgmq.data import Samples, open_data
-from onnx_cgmq.data.specs import input_specs
-from onnx_cgmq.errors import ConfigError, DataError
+from onnx_cgmq.errors import ConfigError
 from onnx_cgmq.graph.files.load import file_size, load_model
-from onnx_cgmq.graph.input_shapes import set_input_shapes
 from onnx_cgmq.ort.lookups import check_lookups
 from onnx_cgmq.ort.memory import peak_bytes
 from onnx_cgmq.ort.session import Runnable, open_written, run_batch
-from onnx_cgmq.ort.sizes import Sizes
 from onnx_cgmq.ort.versions import Runtime
 
 if TYPE_CHECKING:
@@ -139,6 +136,8 @@ def bench(
     data: Any = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    rows: int | None = None,
+    past: int | None = None,
     batch: int = 1,
     threads: int = 1,
     rounds: int = 20,
@@ -158,6 +157,10 @@ def bench(
             random and outputs are not compared.
         shapes: Shapes by input name, for one sample, where the model leaves sizes open and there
             is no data.
+        rows: How many tokens a call reads, for inputs that leave a length open and whose shapes
+            are not given: many for the prefill of a decoder, 1 for a step.
+        past: How many tokens the cache of a decoder holds: the length of inputs whose names begin
+            with ``past``. An input with ``mask`` in its name is as long as both.
         batch: Number of samples in a call; a batch size that the model fixes overrides it.
         threads: Number of threads within an operator.
         rounds: Number of interleaved rounds.
@@ -170,18 +173,20 @@ def bench(
         ModelError: A model can't be read or run, or the models have different outputs.
         DataError: The data can't be read or does not fit the model; or there is no data and a size
             is open.
-        ConfigError: A number is not positive, or there is no model.
+        ConfigError: A number is not positive, there is no model, or lengths do not fit it.
     """
     for name, number in (("batch", batch), ("threads", threads), ("rounds", rounds)):
         if number < 1:
             raise ConfigError(f"{name} {number}: it must be at least 1")
     if not models:
         raise ConfigError("no model to time; give at least one ONNX file")
+    if data is not None and (rows is not None or past is not None):
+        raise ConfigError("rows and past are for random inputs; the data have lengths of their own")
     paths = [Path(model) for model in models]
     first = load_model(paths[0])
     samples = None if data is None else open_data(data, first)
     if samples is None:
-        inputs = _random_inputs(first, shapes or {}, batch)
+        inputs = random_inputs(first, shapes or {}, batch, Lengths(rows, past))
     else:
         check_lookups(first, samples)
         inputs = next(samples.batches(batch)).inputs
@@ -256,29 +261,3 @@ def _compare(sessions: Sequence[Session], samples: Samples, session: Session) ->
         if agreement.samples >= _COMPARED:
             break
     return agreement
-
-
-def _random_inputs(
-    model: ir.Model, shapes: Mapping[str, Sequence[int]], batch: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Draws inputs from the standard normal distribution; those of other types are zeros."""
-    set_input_shapes(model, shapes)
-    sizes = Sizes(model)
-    generator = np.random.default_rng(0)
-    values = {str(value.name): value for value in model.graph.inputs}
-    inputs = {}
-    for spec in input_specs(model):
-        shape = sizes.shape(values[spec.name])
-        if shape is None or None in shape:
-            raise DataError(
-                f"input {spec}: some of its sizes are open; give data, or its shape as "
-                f"--shape {spec.name}=1x3x224x224 (shapes={{...}} in Python)"
-            )
-        full = [int(size or 1) for size in shape]
-        if full and spec.fixed_batch is None:
-            full[0] = batch
-        drawn = generator.standard_normal(full)
-        inputs[spec.name] = (
-            drawn.astype(spec.dtype) if spec.dtype.kind == "f" else np.zeros(full, spec.dtype)
-        )
-    return inputs

@@ -37,6 +37,18 @@ def bench_command(
         ),
     ] = None,
     shape: ShapeOption = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows",
+            metavar="N",
+            help="Tokens that a call reads, where the model leaves the length open.",
+        ),
+    ] = None,
+    past: Annotated[
+        int | None,
+        typer.Option("--past", metavar="N", help="Tokens in a decoder's cache (inputs past*)."),
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", metavar="N", help="Samples in one call.")] = 1,
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", help="Threads within an operator.")
@@ -58,6 +70,8 @@ def bench_command(
                 models,
                 data_options.of_optional(data),
                 shapes=parse_shapes(shape),
+                rows=rows,
+                past=past,
                 batch=batch,
                 threads=threads,
                 rounds=rounds,

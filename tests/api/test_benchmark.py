@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from onnx_cgmq.api import benchmark
 from onnx_cgmq.api.benchmark import bench
+from onnx_cgmq.api.random_inputs import Lengths, random_inputs
 from onnx_cgmq.errors import ConfigError, DataError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.gating.quantizer_nodes import quantizer_nodes
@@ -122,7 +124,46 @@ def test_bench_refuses_models_with_other_outputs(files, tmp_path) -> None:
 
 
 def test_random_inputs_have_the_types_of_the_model(files) -> None:
-    inputs = benchmark._random_inputs(benchmark.load_model(files[0]), {}, 5)
+    inputs = random_inputs(benchmark.load_model(files[0]), {}, 5, Lengths())
     assert {name: (array.dtype, array.shape) for name, array in inputs.items()} == {
         "x": (np.dtype(np.float32), (5, 8))
     }
+
+
+def decoder(tmp_path) -> Path:
+    """Only the inputs of a decoder matter here."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (int64[batch, length] ids, int64[batch, total] attention_mask,
+           float[batch, 2, past, 3] past_key) => (float[batch, 2, p, 3] y, int64[m] z)
+        { y = Identity (past_key) z = Shape (ids) }"""
+    )
+    path = tmp_path / "decoder.onnx"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("rows", "past"), [(16, 0), (1, 16)])
+def test_a_decoder_is_timed_with_and_without_a_cache(rows, past, tmp_path) -> None:
+    model = benchmark.load_model(decoder(tmp_path))
+    inputs = random_inputs(model, {}, 2, Lengths(rows, past))
+    assert {name: array.shape for name, array in inputs.items()} == {
+        "ids": (2, rows),
+        "attention_mask": (2, rows + past),
+        "past_key": (2, 2, past, 3),
+    }
+    assert benchmark.bench([decoder(tmp_path)], rows=rows, past=past, rounds=1).timings
+    given = {"ids": (1, 5), "attention_mask": (1, 7)}
+    inputs = random_inputs(benchmark.load_model(decoder(tmp_path)), given, 1, Lengths(past=2))
+    assert inputs["ids"].shape == (1, 5)
+
+
+def test_lengths_that_say_nothing_are_refused(files, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="no input whose name begins with 'past'"):
+        benchmark.bench(files, past=3)
+    with pytest.raises(ConfigError, match="no input of the model leaves a length open"):
+        benchmark.bench(files, rows=3)
+    with pytest.raises(ConfigError, match="can't be negative"):
+        benchmark.bench([decoder(tmp_path)], rows=1, past=-1)
+    with pytest.raises(ConfigError, match="are for random inputs"):
+        benchmark.bench(files, {"x": np.zeros((2, 4), np.float32)}, rows=1)
