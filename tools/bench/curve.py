@@ -23,11 +23,23 @@ import torch
 
 import onnx_cgmq as cgmq
 from tools.bench.accuracy import CASES, Case, judge
+from tools.fetch.deploy_models import Arrays
 
 RESULTS = Path("docs/benchmarks/curve")
 TABLE = Path("docs/benchmarks/curve.md")
-MODELS = ("resnet20", "efficientnet-lite0")
+EXAMPLE = Path("examples/mnist")
 MOST_TIME = 2.5
+
+
+def _digits(_: Path) -> tuple[Arrays, Arrays]:
+    train, test = (dict(np.load(EXAMPLE / f"{part}.npz")) for part in ("train", "test"))
+    return train, test
+
+
+SUBJECTS = (
+    Case("lenet5", lambda *_: EXAMPLE / "lenet5.onnx", _digits, None, "accuracy"),
+    *(case for case in CASES if case.name in ("resnet20", "efficientnet-lite0")),
+)
 
 
 def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,9 +85,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Measures the models that have no result yet."""
     torch.set_num_threads(arguments.threads)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
+    arguments.files.mkdir(parents=True, exist_ok=True)
+    for case in SUBJECTS:
         target = RESULTS / f"{case.name}-{arguments.effort}.json"
-        if case.name in MODELS and case.name.startswith(arguments.only) and not target.exists():
+        if case.name.startswith(arguments.only) and not target.exists():
             record = measure(case, arguments)
             target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
