@@ -36,8 +36,9 @@ def _digits(_: Path) -> tuple[Arrays, Arrays]:
     return train, test
 
 
+DIGITS = Case("lenet5", lambda *_: EXAMPLE / "lenet5.onnx", _digits, None, "accuracy")
 SUBJECTS = (
-    Case("lenet5", lambda *_: EXAMPLE / "lenet5.onnx", _digits, None, "accuracy"),
+    DIGITS,
     *(case for case in CASES if case.name in ("resnet20", "efficientnet-lite0")),
 )
 
