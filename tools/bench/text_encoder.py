@@ -57,9 +57,11 @@ over {rounds} interleaved rounds in one process, for batches of so many sentence
 {table}
 
 * `dynamic` is `quantize_dynamic`, INT8 weights per channel; `static` is `quantize_static` with
-  UINT8 activations and INT8 weights per channel.
+  UINT8 activations and INT8 weights per channel. Its ranges reach from the smallest value to the
+  largest, and the -10000 with which the mask hides padding is one of these.
 * `ort-dynamic` and `ort-cpu` are ours, with `--bound size:27% --widths 8 --effort fast`.
-  `ort-dynamic` has float products inside attention, as `dynamic` has.
+  `ort-dynamic` has float products inside attention, as `dynamic` has, and onnxruntime runs the
+  same kernels of both.
 """
 
 
