@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Timer
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from onnx_cgmq.graph.files.limits import most_constants
 from onnx_cgmq.graph.input_shapes import graph_inputs
 from onnx_cgmq.ort.session import LogLevel, new_session
 
@@ -47,12 +49,14 @@ def made_up(model: ir.Model, shapes: Mapping[str, Sequence[int | None]], fill: i
 def run_values(
     model: ir.Model, values: Iterable[ir.Value], inputs: Arrays
 ) -> dict[ir.Value, npt.NDArray[Any]]:
-    """Values of one run; empty if onnxruntime can't run the model."""
+    """Values of one run; empty if onnxruntime can't run the model, or it would take gigabytes."""
     probe, wanted = model.clone(), {str(value.name): value for value in values}
     made = {str(value.name): value for node in probe.graph for value in node.outputs}
     probe.graph.outputs.clear()
     probe.graph.outputs.extend(made[name] for name in wanted)
     common.RemoveUnusedNodesPass()(probe)  # what comes behind may fail on numbers that are made up
+    if _is_huge(probe):
+        return {}
     try:
         ir.external_data.load_to_model(probe)
         content = ir.serde.serialize_model(probe).SerializeToString()
@@ -62,6 +66,18 @@ def run_values(
         return {}
     found = zip(wanted.values(), arrays, strict=True)
     return {value: array for value, array in found if isinstance(array, np.ndarray)}
+
+
+def _is_huge(model: ir.Model) -> bool:
+    """Whether a value is known to be larger than what may be made of a file."""
+    most = most_constants(model)
+    return any(
+        value.shape.is_static()
+        and math.prod(size for size in value.shape if isinstance(size, int)) > most
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+        if value.shape is not None
+    )
 
 
 def _run_in_time(session: Session, wanted: list[str], inputs: Arrays) -> list[Any]:

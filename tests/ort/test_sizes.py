@@ -13,6 +13,7 @@ from onnx_cgmq.errors import ConfigError, ModelError
 from onnx_cgmq.gating.insert import insert_gates
 from onnx_cgmq.graph.input_shapes import input_shapes, open_inputs, set_input_shapes
 from onnx_cgmq.inspection import inspect
+from onnx_cgmq.ort import probe
 from onnx_cgmq.ort.sizes import Sizes
 from onnx_cgmq.preparation.prepare import prepare
 
@@ -249,3 +250,23 @@ def test_sizes_behind_a_loop_are_found_by_a_run() -> None:
         """
     )
     assert macs(graph) == {"mac": 8 * 4 * 6}
+
+
+def test_a_run_that_would_take_gigabytes_is_not_made(monkeypatch) -> None:
+    made = []
+    monkeypatch.setattr(probe, "new_session", lambda *args, **settings: made.append(args))
+    graph = model(
+        """
+        g (float[batch, 2, 4] x) => (float[rows, 6] y)
+        <float[4, 6] w = {HALVES}, int64[1] many = {17179869184}, int64[2] flat = {-1, 4}>
+        {
+            ones = ConstantOfShape (many)
+            found = NonZero (ones)
+            column = Reshape (found, flat)
+            floats = Cast <to = 1> (column)
+            [mac] y = MatMul (floats, w)
+        }
+        """
+    )
+    assert macs(graph) == {"mac": 4 * 6}
+    assert not made
