@@ -37,6 +37,10 @@ RECONSTRUCTION_SAMPLES: Final = 2048
 """The most samples that parts are reconstructed on, because the values that go into a part and come
 out of it are stored. Our choice: more steps than samples are hardly ever affordable."""
 
+_BATCHES_STORED: Final = 16
+"""The fewest batches that parts are reconstructed on, however few the steps. Our choice: by some of
+them the best state is chosen."""
+
 _SECONDS: Final = {Effort.FAST: 45.0, Effort.NORMAL: 300.0, Effort.BEST: 1500.0}
 """About how long reconstruction may take. Our choice."""
 
@@ -97,6 +101,12 @@ class Stages:
     reconstruction_steps: int
     batch_size: int
 
+    @property
+    def stored_samples(self) -> int:
+        """The most samples of which values are stored for reconstruction: no more than it uses."""
+        used = max(self.reconstruction_steps, _BATCHES_STORED) * self.batch_size
+        return min(RECONSTRUCTION_SAMPLES, used)
+
     def expected_seconds(self, forward: float, samples: int, passes: int) -> float:
         """About how long the stages take.
 
@@ -109,7 +119,7 @@ class Stages:
         if not self.reconstruction_steps:
             return forward * measured
         steps = self.reconstruction_steps * _RUNS_PER_STEP + _RUNS_PER_SEARCH
-        stored = 2 * min(samples, RECONSTRUCTION_SAMPLES)
+        stored = 2 * min(samples, self.stored_samples)
         return forward * (measured + steps * self.batch_size + stored)
 
 

@@ -13,7 +13,7 @@ from onnx_cgmq.learn.guide import Guide
 from onnx_cgmq.learn.loss_function import LossFunction
 from onnx_cgmq.learn.measured_losses import BatchLosses
 from onnx_cgmq.learn.reconstruct import Begun, reconstruct
-from onnx_cgmq.learn.schedule import RECONSTRUCTION_SAMPLES, Stages
+from onnx_cgmq.learn.schedule import Stages
 from onnx_cgmq.learn.snapshot import Best, snapshot
 from onnx_cgmq.learn.teacher import Teacher
 from onnx_cgmq.settings.config import Config
@@ -81,7 +81,7 @@ class StageWork:
         seed = self._config.seed
         reconstruct(
             mirror,
-            self._train.drawn(RECONSTRUCTION_SAMPLES, seed),
+            self._train.drawn(stages.stored_samples, seed),
             steps=stages.reconstruction_steps,
             batch_size=stages.batch_size,
             seed=seed,

@@ -41,7 +41,7 @@ def learn_with_widths(
     if stages is not None and stages.reconstruction_steps:
         reconstruct(
             run.mirror,
-            run.data.train,
+            run.data.train.drawn(stages.stored_samples, run.config.seed),
             steps=stages.reconstruction_steps,
             batch_size=stages.batch_size,
             seed=run.config.seed,

@@ -132,6 +132,12 @@ def test_gates_move_as_often_as_the_schedule_says() -> None:
     assert Schedule(None, 4).moves(data, 32) == Schedule(None, 4).guided_steps(data, 32) == 10
 
 
+def test_no_more_samples_are_stored_than_steps_use() -> None:
+    assert Stages(8, 60, 16).stored_samples == 960
+    assert Stages(8, 1000, 16).stored_samples == RECONSTRUCTION_SAMPLES
+    assert Stages(8, 2, 16).stored_samples == 256  # of which some choose the best state
+
+
 def test_more_work_is_expected_to_take_longer() -> None:
     stages = Stages(measured_samples=8, reconstruction_steps=10, batch_size=4)
     few = stages.expected_seconds(0.01, samples=20, passes=0)
@@ -141,7 +147,7 @@ def test_more_work_is_expected_to_take_longer() -> None:
     )
     assert Stages(8, 0, 4).expected_seconds(0.01, samples=20, passes=0) == 0
     many = stages.expected_seconds(0.01, samples=10**6, passes=0)
-    assert many == stages.expected_seconds(0.01, samples=RECONSTRUCTION_SAMPLES, passes=0)
+    assert many == stages.expected_seconds(0.01, samples=stages.stored_samples, passes=0)
     assert Schedule(stages, 0).expected_seconds(0.01, samples=20, passes=0) == few
     epochs = Schedule(stages, 3).expected_seconds(0.01, samples=20, passes=0)
     assert epochs == pytest.approx(few + 3 * 20 * 5 * 0.01)

@@ -264,7 +264,7 @@ def test_parts_learn_from_some_of_many_samples(monkeypatch) -> None:
         whole(mirror, data, **settings)
 
     monkeypatch.setattr(stage_work, "reconstruct", watched)
-    monkeypatch.setattr(stage_work, "RECONSTRUCTION_SAMPLES", 40)
+    monkeypatch.setattr("onnx_cgmq.learn.schedule.RECONSTRUCTION_SAMPLES", 40)
     assert _run().complete
     assert seen == [40]
 
