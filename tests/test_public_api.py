@@ -108,7 +108,7 @@ PARAMETERS = {
     "sensitivity": "model data *learned *width *samples *config *progress **settings",
     "html_report": "subject *file *float_file *command",
     "inspect": "model shapes *kernels",
-    "verify": "reference deployed data *bound *target",
+    "verify": "reference deployed data *bound *target *float_model",
     "Mirror": "model",
     "Guide": "mirror bound *target *direction *steps *interval",
 }

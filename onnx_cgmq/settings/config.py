@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -165,7 +165,7 @@ class Config(BaseModel):
     activation_widths: tuple[int, ...] | None = None
     bias_widths: tuple[int, ...] | None = None
     prune: bool = False
-    input_width: int | None = None
+    input_width: Literal[2, 4, 8, 16, 32] | None = None
     keep_float: tuple[str, ...] = ()
     fix: dict[str, int] = {}
     widths_for: dict[str, tuple[int, ...]] = {}
@@ -216,8 +216,6 @@ class Config(BaseModel):
             widths = self.activation_ladder.widths
             check_dynamic(self.form, widths, [self.activations], exact=self.exact_steps)
         if self.input_width is not None:
-            if self.input_width not in (2, 4, 8, 16, 32):
-                raise ValueError("input_width must be 2, 4, 8, 16 or 32")
             self.target.check(activation_widths=(self.input_width,))
         for pattern, widths in self.choices:
             if 0 in widths:

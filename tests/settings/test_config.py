@@ -159,7 +159,7 @@ def test_unknown_target():
         ({"activation_widths": (0, 4)}, "prune=True, not in widths"),
         ({"bias_widths": (4, 2)}, "ascending"),
         ({"prune": True}, "would remove whole layers"),
-        ({"input_width": 7}, "input_width must be"),
+        ({"input_width": 7}, "input_width: .*2, 4, 8, 16 or 32"),
         ({"fix": {"w": 3}}, "widths"),
         ({"fix": {"w": 0}}, "'w': width 0 is chosen with prune=True"),
         ({"widths_for": {"w": (8, 4)}}, "ascending"),

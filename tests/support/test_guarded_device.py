@@ -17,11 +17,13 @@ DOMAIN = "test.guarded_device"
 
 @onnx_op("LeavesBehind", domain=DOMAIN)
 def _leaves_behind(ctx: Context, x: Tensor) -> Tensor:
+    """Adds a constant of the CPU, which is a fault."""
     return x + torch.arange(x.shape[-1])
 
 
 @onnx_op("Follows", domain=DOMAIN)
 def _follows(ctx: Context, x: Tensor) -> Tensor:
+    """Adds a constant where the input is."""
     return x + torch.arange(x.shape[-1], device=x.device)
 
 

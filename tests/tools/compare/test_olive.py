@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnx_cgmq import examples
+from onnx_cgmq.learn import schedule
 from tools.compare import olive as tool
 
 INTERPRETER = """#!{python}
@@ -31,7 +32,10 @@ elif sys.argv[2] == "olive":
 
 
 @pytest.mark.slow
-def test_the_file_of_the_workflow_is_beside_that_of_quantize(tmp_path, monkeypatch) -> None:
+def test_the_file_of_the_workflow_is_beside_that_of_quantize(
+    tmp_path, monkeypatch, usual_steps
+) -> None:
+    monkeypatch.setattr(schedule, "STEPS", usual_steps)  # as in the other process
     python = tmp_path / "python"
     python.write_text(INTERPRETER.format(python=sys.executable))
     python.chmod(0o755)
