@@ -21,7 +21,18 @@ from onnx_cgmq import examples
 from onnx_cgmq.cli.app import app
 from onnx_cgmq.learn import schedule
 from onnx_cgmq.settings.config import Effort
-from tools.bench.howto import CASES, PAGES, Block, Case, blocks, commands, play, report, run_case
+from tools.bench.howto import (
+    CASES,
+    PAGES,
+    Block,
+    Case,
+    Sources,
+    blocks,
+    commands,
+    play,
+    report,
+    run_case,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +225,7 @@ def outputs(block: Block) -> set[str]:
 
 def test_a_page_is_run_on_a_real_model(tmp_path: Path) -> None:
     case = Case("photos", "a net", lambda _, folder: photos(folder), 1, "efficientnet.int.onnx")
-    (row,) = run_case(case, tmp_path, tmp_path)
+    (row,) = run_case(case, Sources(tmp_path), tmp_path)
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert cells[:4] == ["[photos](../howto/photos.md)", "a net", "`quantize`", "1"]
     assert cells[4].startswith("scores ")

