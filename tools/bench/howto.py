@@ -33,6 +33,7 @@ import numpy as np
 from PIL import Image
 
 from tools import ROOT
+from tools.fetch import deploy_models
 from tools.fetch.model_data import sounds, text_pages
 from tools.fetch.models import DEFAULT_CACHE, download, fetch
 
@@ -156,9 +157,8 @@ def _sentences() -> list[str]:
 def _photos(sources: Sources, folder: Path) -> None:
     """Takes EfficientNet-lite0, and photos as they are, each of another class."""
     assert sources.shared is not None  # the command line asks for it
-    (folder / "efficientnet.onnx").write_bytes(
-        fetch(sources.cache)["efficientnet-lite0"].read_bytes()
-    )
+    source = deploy_models.efficientnet(sources.cache, sources.shared)
+    (folder / "efficientnet.onnx").write_bytes(source.read_bytes())
     (folder / "photos").mkdir()
     with zipfile.ZipFile(sources.shared / "data" / "imagenet_1k_sample.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
