@@ -237,7 +237,7 @@ class Mirror(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the mirror computes, which :meth:`torch.nn.Module.to` changes."""
+        """Where the mirror computes, which ``to()`` changes."""
         return self._program.place.device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Mirror:
