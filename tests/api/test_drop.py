@@ -105,7 +105,8 @@ def test_a_drop_that_can_not_be_told(asked, agreement, needs) -> None:
 def test_too_few_samples_for_a_drop_are_noted() -> None:
     assert "one of 50 held-out samples is 2.00%" in MaxDrop.parse("1%").coarse_note(50)
     assert MaxDrop.parse("1%").coarse_note(100) == ""
-    assert MaxDrop.parse("snr:30dB").coarse_note(1) == ""
+    assert "of 6 held-out samples" in MaxDrop.parse("snr:30dB").coarse_note(6)
+    assert MaxDrop.parse("snr:30dB").coarse_note(32) == ""
 
 
 # -- searching --------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def found(processes: int, options: argparse.Namespace, folder: Path) -> Found:
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(processes)]
-    command += ["-m", "onnx_cgmq", "quantize", str(options.model), "--data", str(options.data)]
+    command += ["-m", "onnx_cgmq", "--", "quantize", str(options.model)]
+    command += ["--data", str(options.data)]
     command += ["--bound", options.bound, "--effort", "fast", "--epochs", str(options.epochs)]
     command += ["--batch-size", str(options.batch_size), "-o", str(output), "--log", str(log), "-q"]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -56,6 +57,36 @@ def found(processes: int, options: argparse.Namespace, folder: Path) -> Found:
         epochs[-1]["validation_loss"],
         BitPlan.load(plan_path(output)),
     )
+
+
+_CONVOLUTIONS = """
+import time, torch
+torch.set_num_threads(1)
+x, weight = torch.randn(64, 32, 32, 32), torch.randn(32, 32, 3, 3)
+for number in range(110):
+    if number == 10:
+        began = time.perf_counter()
+    torch.conv2d(x, weight, padding=1)
+print(time.perf_counter() - began)
+"""
+
+
+def least_share(processes: int) -> float:
+    """The share of time that is left if processes do the work of one, and exchange nothing.
+
+    Cores that share what they compute with, as those of virtual machines may, leave more than one
+    by the number of processes.
+    """
+
+    def seconds(count: int) -> float:
+        command = [sys.executable, "-c", _CONVOLUTIONS]
+        started = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
+        ]
+        return max(float(process.communicate()[0]) for process in started)
+
+    alone = seconds(1)
+    return seconds(processes) / processes / alone
 
 
 def same_widths(one: BitPlan, other: BitPlan) -> bool:
@@ -84,6 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         one, several = (found(n, options, Path(folder)) for n in (1, options.processes))
+    least = least_share(options.processes)
     seconds = [statistics.median(run.epochs) for run in (one, several)]
     text = f"""# Several processes
 
@@ -94,6 +126,9 @@ thread. {os.cpu_count()} cores, PyTorch {torch.__version__}.
 |---|---|---|---|
 | 1 | {seconds[0]:.2f} | 1.00 | {one.loss:.6f} |
 | {options.processes} | {seconds[1]:.2f} | {seconds[1] / seconds[0]:.2f} | {several.loss:.6f} |
+
+The least share that this machine allows: {least:.2f}. So long do convolutions take that are
+divided among {options.processes} processes, which exchange nothing.
 
 Widths are the same: {"yes" if same_widths(one.plan, several.plan) else "no"}. Ends of ranges differ
 by {100 * range_difference(one.plan, several.plan):.2g} % at most.
