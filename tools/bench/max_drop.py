@@ -25,6 +25,7 @@ import torch
 import onnx_cgmq as cgmq
 from tools.bench.accuracy import CASES as MODELS
 from tools.bench.accuracy import Case
+from tools.bench.by_model import measure_missing, parser_of
 from tools.bench.curve import DIGITS
 from tools.bench.models import Output, outputs
 from tools.fetch.deploy_models import Arrays
@@ -54,7 +55,7 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     )
     drop = result.drop
     assert drop is not None  # it was asked for
-    return {
+    record = {
         "asked": asked,
         "found": drop.amount,
         "found_error": drop.error,
@@ -65,6 +66,8 @@ def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(time.process_time() - began, 1),
         "effort": arguments.effort,
     }
+    print(case.name, record, flush=True)
+    return record
 
 
 def judge(source: Path, written: Path, test: Arrays, held_out: int) -> dict[str, float | int]:
@@ -99,15 +102,7 @@ def _ratio(before: Output, after: Output, held_out: int) -> dict[str, float]:
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures the models that have no result yet."""
-    torch.set_num_threads(arguments.threads)
-    for folder in (RESULTS, arguments.files):
-        folder.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
-        target = RESULTS / f"{case.name}.json"
-        if case.name.startswith(arguments.only) and not target.exists():
-            record = measure(case, arguments)
-            target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            print(case.name, record, flush=True)
+    measure_missing(CASES, RESULTS, measure, arguments)
 
 
 def table(_: argparse.Namespace) -> None:
@@ -156,17 +151,7 @@ def _row(name: str, record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    commands.add_parser("table").set_defaults(action=table)
-    command = commands.add_parser("run")
-    command.set_defaults(action=run)
-    command.add_argument("--only", default="", help="models whose name starts so")
-    command.add_argument("--effort", default="fast", choices=[e.value for e in cgmq.Effort])
-    command.add_argument("--shared", type=Path, required=True)
-    command.add_argument("--cache", type=Path, default=Path(".cache/models"))
-    command.add_argument("--files", type=Path, default=Path("runs/max_drop"))
-    command.add_argument("--threads", type=int, default=1)
+    parser, _ = parser_of(__doc__, run, table, Path("runs/max_drop"), effort=cgmq.Effort.FAST)
     arguments = parser.parse_args()
     arguments.action(arguments)
 

