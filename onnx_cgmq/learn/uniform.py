@@ -13,10 +13,10 @@ from onnx_cgmq.learn.malloc import freed_memory_kept
 from onnx_cgmq.learn.opened_run import OpenedRun
 from onnx_cgmq.learn.outcome import Outcome
 from onnx_cgmq.learn.pair_room import leave_room_for_pairs
-from onnx_cgmq.learn.reconstruct import reconstruct
 from onnx_cgmq.learn.run import Learned
 from onnx_cgmq.learn.schedule import Schedule
 from onnx_cgmq.learn.snapshot import Best, snapshot
+from onnx_cgmq.learn.stage_work import StageWork
 
 
 @freed_memory_kept()
@@ -32,6 +32,10 @@ def learn_with_widths(
         emit: Is called with the progress.
         schedule: What to do; without stages nothing is learned after calibration.
     """
+
+    def show(stage: str, done: int, total: int) -> None:
+        emit(StageProgress(stage, done, total))
+
     evaluator, stages = run.judgement.evaluator, schedule.stages
     guide = Guide(run.mirror, bound, target=run.config.target)
     guide.set_widths(dict(widths))
@@ -39,14 +43,9 @@ def learn_with_widths(
     guide.release()
     best = Best(*evaluator.evaluate(run.mirror), state=snapshot(run.mirror))
     if stages is not None and stages.reconstruction_steps:
-        reconstruct(
-            run.mirror,
-            run.data.train.drawn(stages.stored_samples, run.config.seed),
-            steps=stages.reconstruction_steps,
-            batch_size=stages.batch_size,
-            seed=run.config.seed,
-            progress=lambda done, total: emit(StageProgress("reconstruct", done, total)),
-        )
+        judgement, train = run.judgement, run.data.train
+        work = StageWork(guide, train, judgement.teacher, judgement.loss, run.config, show)
+        work.reconstruct(stages, best)
         loss, accuracy = evaluator.evaluate(run.mirror)
         if loss < best.loss:
             best = replace(best, loss=loss, accuracy=accuracy, state=snapshot(run.mirror))
